@@ -1,0 +1,3 @@
+//! The `kvprof` command line.
+
+fn main() {}
