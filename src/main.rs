@@ -1,3 +1,5 @@
-//! The `kvprof` command line.
+//! The `kvprof` command line: everything is in [`kvprof::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kvprof::cli::main()
+}

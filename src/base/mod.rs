@@ -1,0 +1,5 @@
+//! Layer 0: what every other layer may use.
+
+pub mod atomic;
+pub mod error;
+pub mod stats;

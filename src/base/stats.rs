@@ -1,0 +1,104 @@
+//! The one place where numbers are summarized: every block and every benchmark uses these.
+
+use serde::{Deserialize, Serialize};
+
+/// Summary of repeated measurements, in the unit of the measurements.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Summary {
+    /// Middle value (mean of the two middle ones for an even count).
+    pub median: f64,
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Sample standard deviation (n − 1); 0 for a single value.
+    pub sd: f64,
+    /// 10th percentile, linearly interpolated.
+    pub p10: f64,
+    /// 90th percentile, linearly interpolated.
+    pub p90: f64,
+    /// Every value, in the order measured.
+    pub raw: Vec<f64>,
+}
+
+impl Summary {
+    /// Summarizes `raw`; `None` when it is empty.
+    pub fn of(raw: &[f64]) -> Option<Self> {
+        Some(Summary {
+            median: percentile(raw, 50.0)?,
+            mean: mean(raw)?,
+            sd: sd(raw),
+            p10: percentile(raw, 10.0)?,
+            p90: percentile(raw, 90.0)?,
+            raw: raw.to_vec(),
+        })
+    }
+
+    /// Relative change from the first to the last value; 0 for fewer than two.
+    pub fn drift(&self) -> f64 {
+        match (self.raw.first(), self.raw.last()) {
+            (Some(first), Some(last)) if *first != 0.0 => last / first - 1.0,
+            _ => 0.0,
+        }
+    }
+}
+
+/// Arithmetic mean; `None` when empty.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Sample standard deviation (n − 1); 0 for fewer than two values.
+pub fn sd(values: &[f64]) -> f64 {
+    let Some(mean) = mean(values) else { return 0.0 };
+    if values.len() < 2 {
+        return 0.0;
+    }
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    (squares / (values.len() - 1) as f64).sqrt()
+}
+
+/// The `p`-th percentile (0…100), linearly interpolated between ranks; `None` when empty.
+pub fn percentile(values: &[f64], p: f64) -> Option<f64> {
+    if values.is_empty() {
+        return None;
+    }
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (p / 100.0).clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+    let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
+    Some(sorted[low] + (sorted[high] - sorted[low]) * (rank - low as f64))
+}
+
+/// Wilson score interval of `successes` out of `trials` at 95 %; (0, 1) when there were no trials.
+pub fn wilson(successes: usize, trials: usize) -> (f64, f64) {
+    if trials == 0 {
+        return (0.0, 1.0);
+    }
+    let (n, z) = (trials as f64, 1.959_963_984_540_054);
+    let p = successes as f64 / n;
+    let centre = p + z * z / (2.0 * n);
+    let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z * z / n;
+    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_of_known_values() {
+        let s = Summary::of(&[4.0, 1.0, 3.0, 2.0]).unwrap();
+        assert_eq!((s.median, s.mean), (2.5, 2.5));
+        assert!((s.sd - 1.290_994_448_735_805_6).abs() < 1e-12);
+        assert!((s.p10 - 1.3).abs() < 1e-12 && (s.p90 - 3.7).abs() < 1e-12);
+        assert_eq!(s.drift(), -0.5);
+        assert!(Summary::of(&[]).is_none());
+    }
+
+    #[test]
+    fn wilson_agrees_with_a_published_value() {
+        // 81 of 263: (0.2553, 0.3662) in Newcombe (1998), table I.
+        let (low, high) = wilson(81, 263);
+        assert!((low - 0.2553).abs() < 5e-5 && (high - 0.3662).abs() < 5e-5, "{low} {high}");
+    }
+}

@@ -1,0 +1,136 @@
+//! Layer 3: what a model remembers of the tokens it has read.
+//!
+//! Every cache is a dense ring of recent tokens plus, for the quantized ones, packed tiles of older tokens; the
+//! unquantized cache is a ring that holds everything. Buffers are allocated once and never grown.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::Result;
+use crate::quant::QuantSpec;
+
+/// What a cache must hold; the same for every quantization of one run.
+#[derive(Debug, Clone)]
+pub struct CacheShape {
+    /// Decoder layers.
+    pub layers: usize,
+    /// Sequences side by side (B).
+    pub batch: usize,
+    /// KV heads (Hkv).
+    pub kv_heads: usize,
+    /// Channels of a head (D).
+    pub head_dim: usize,
+    /// Longest sequence to hold, in tokens.
+    pub capacity: usize,
+    /// Most tokens appended in one forward pass.
+    pub max_chunk: usize,
+    /// Older tokens than this are never attended to, so the cache need not keep them.
+    pub sliding_window: Option<usize>,
+    /// Float type of the model's keys and values, and of the group parameters.
+    pub dtype: DType,
+    /// Where the buffers live.
+    pub device: Device,
+}
+
+/// Bytes by purpose, either predicted from a spec or read off the allocated buffers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheBytes {
+    /// Packed codes.
+    pub codes: u64,
+    /// Scales and minima.
+    pub parameters: u64,
+    /// Full-precision recent tokens.
+    pub window: u64,
+    /// Working space of the cache itself.
+    pub scratch: u64,
+}
+
+impl CacheBytes {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.codes + self.parameters + self.window + self.scratch
+    }
+}
+
+/// How often keys were read, and how many of those reads came from codes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyReads {
+    /// (query token, key token) pairs whose key came from a code.
+    pub from_codes: u64,
+    /// All such pairs.
+    pub total: u64,
+}
+
+/// What a layer holds, as attention reads it. Positions are absolute token positions.
+pub struct LayerView<'a> {
+    /// Dense ring `[2 (K, V), B, Hkv, W, D]` of the model's float type: position p is in slot p mod W.
+    pub window: &'a Tensor,
+    /// Positions that are in the window.
+    pub window_positions: Range<usize>,
+    /// Older tokens as codes.
+    pub packed: Option<PackedView<'a>>,
+    /// Keys older than this are masked.
+    pub sliding_window: Option<usize>,
+}
+
+/// The packed part of a layer.
+pub struct PackedView<'a> {
+    /// `[B, Hkv, tiles, tile bytes]` u8: position p is in tile (p / tile tokens) mod tiles.
+    pub tiles: &'a Tensor,
+    /// Scheme, group geometry and tokens a tile.
+    pub spec: &'a QuantSpec,
+    /// Positions held, ending where the window begins.
+    pub positions: Range<usize>,
+}
+
+/// The seam between a model and its cache.
+///
+/// A forward pass calls, for each layer in turn, [`append`](KvCache::append), [`view`](KvCache::view) (to attend) and
+/// [`settle`](KvCache::settle) (blocks that are due are quantized); after the last layer, [`advance`](KvCache::advance).
+pub trait KvCache {
+    /// The quantization this cache was made for.
+    fn spec(&self) -> &QuantSpec;
+
+    /// The shape this cache was made for.
+    fn shape(&self) -> &CacheShape;
+
+    /// Tokens held, or dropped by the sliding window, up to the last finished forward pass: the next token's position.
+    fn len(&self) -> usize;
+
+    /// Whether nothing has been appended since the last reset.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts T new keys (after RoPE) and values `[B, Hkv, T, D]` into the window of `layer`.
+    ///
+    /// # Errors
+    /// When the capacity or `max_chunk` is exceeded, or a value is not finite.
+    fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()>;
+
+    /// What `layer` holds now, the tokens just appended included.
+    fn view(&self, layer: usize) -> LayerView<'_>;
+
+    /// Quantizes the blocks of `layer` that are due.
+    fn settle(&mut self, layer: usize) -> Result<()>;
+
+    /// Ends a forward pass of `tokens` new tokens.
+    fn advance(&mut self, tokens: usize);
+
+    /// New tokens that may be fed in one pass before a block leaves the window (at least 1): feeding at most so many at a
+    /// time gives the same codes and logits as feeding one by one. `None` when nothing ever leaves.
+    fn tokens_until_flush(&self) -> Option<usize>;
+
+    /// Bytes allocated, read off the buffers themselves.
+    fn allocated(&self) -> CacheBytes;
+
+    /// Bytes that the spec predicts for this shape.
+    fn predicted(&self) -> CacheBytes;
+
+    /// Key reads since the last reset.
+    fn key_reads(&self) -> KeyReads;
+
+    /// Forgets all tokens; the buffers stay.
+    fn reset(&mut self);
+}

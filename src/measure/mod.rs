@@ -1,0 +1,1 @@
+//! Layer 2: instruments that know nothing of models.

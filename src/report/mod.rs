@@ -1,0 +1,1 @@
+//! Layer 6: from result files to tables and figures. Imports `schema` and `base` only.

@@ -1,0 +1,425 @@
+//! What the benchmarks put into a result file.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::base::stats::Summary;
+
+/// Cost at one context length and batch size. Sizes in `_mb` are 2^20 bytes, as in 2.0.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Measurement {
+    /// Prompt length, tokens.
+    pub context_len: usize,
+    /// Sequences side by side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<usize>,
+    /// `true` where nothing was measured, with the reason beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<bool>,
+    /// Why (out of memory, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_reason: Option<String>,
+    /// Median time from the prompt to the first token's logits.
+    #[serde(default)]
+    pub prefill_ms: Option<f64>,
+    /// Prompt tokens of all sequences over that time.
+    #[serde(default)]
+    pub prefill_tokens_per_sec: Option<f64>,
+    /// Median time of `decode_tokens` steps, prefill not included.
+    #[serde(default)]
+    pub decode_ms: Option<f64>,
+    /// Steps in a timed decode.
+    #[serde(default)]
+    pub decode_tokens: Option<usize>,
+    /// Generated tokens of all sequences over `decode_ms`.
+    #[serde(default)]
+    pub decode_tokens_per_sec: Option<f64>,
+    /// Peak of the device's memory, MiB (process peak on the CPU).
+    #[serde(default)]
+    pub vram_peak_mb: Option<f64>,
+    /// Reserved by the allocator at that peak, MiB.
+    #[serde(default)]
+    pub vram_reserved_mb: Option<f64>,
+    /// Cache bytes by the ledger, MiB.
+    #[serde(default)]
+    pub kv_cache_mb: Option<f64>,
+    /// What kind of cache ran.
+    #[serde(default)]
+    pub kv_cache_type: Option<String>,
+    /// 2.0's estimate; `null` here, where steps and kernels are timed instead.
+    #[serde(default)]
+    pub quant_overhead_ms: Option<f64>,
+    /// 2.0's estimate; `null` here.
+    #[serde(default)]
+    pub dequant_overhead_ms: Option<f64>,
+    /// 2.0's estimate; `null` here.
+    #[serde(default)]
+    pub overhead_pct: Option<f64>,
+    /// Mean power in the decode window, watts.
+    #[serde(default)]
+    pub avg_power_watts: Option<f64>,
+    /// Decode energy per generated token, millijoules.
+    #[serde(default)]
+    pub energy_mj_per_token: Option<f64>,
+    /// Wall time of this measurement, seconds.
+    #[serde(default)]
+    pub ctx_elapsed_s: Option<f64>,
+    /// Whether the driver spilled device memory to the host.
+    #[serde(default)]
+    pub vram_overflow: Option<bool>,
+    /// Prefill times, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill_runs_ms: Option<Summary>,
+    /// Decode times, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode_runs_ms: Option<Summary>,
+    /// Single decode steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Steps>,
+    /// Cache bytes by purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_bytes: Option<KvBytes>,
+    /// Memory by phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// Energy windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<Energy>,
+    /// Time by kernel category.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<KernelTimes>,
+    /// The attention that ran: kernel name, or the path taken where no fused kernel serves the shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_kernel: Option<String>,
+    /// Bytes that a decode step had to move (weights and cache) over its median time, GB/s (10^9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_bandwidth_gb_s: Option<f64>,
+    /// The same as a share of the copy bandwidth measured in this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_bandwidth_share: Option<f64>,
+    /// Share of key reads that came from codes, over prefill and decode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized_read_fraction: Option<f64>,
+    /// What a reader should know (drift, throttling, no flush met …).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Single decode steps, ms.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Steps {
+    /// Median of all steps.
+    pub median_ms: f64,
+    /// 99th percentile of all steps.
+    pub p99_ms: f64,
+    /// Mean of the steps in which a block was quantized; `null` when none was met.
+    pub flush_mean_ms: Option<f64>,
+    /// Steps in which a block was quantized, in all timed runs.
+    pub flushes: usize,
+    /// Steps timed.
+    pub count: usize,
+    /// Upper edges of the histogram's bins (ms), the last one open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub histogram_edges_ms: Vec<f64>,
+    /// Steps in each bin.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub histogram_counts: Vec<u64>,
+}
+
+/// The cache's byte ledger: predicted from the spec and equal to what was allocated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KvBytes {
+    /// Packed codes.
+    pub codes_bytes: u64,
+    /// Scales and minima.
+    pub parameters_bytes: u64,
+    /// Full-precision window (everything, for an unquantized cache).
+    pub window_bytes: u64,
+    /// Working space of the cache.
+    pub scratch_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+    /// What an unquantized cache of the same shape takes.
+    pub unquantized_bytes: u64,
+}
+
+/// Memory by phase, bytes. `null` where the device cannot tell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Memory {
+    /// Model weights.
+    pub weights_bytes: Option<u64>,
+    /// Cache, by the ledger.
+    pub cache_bytes: Option<u64>,
+    /// Peak over weights and cache while computing: activations and scratch.
+    pub activations_bytes: Option<u64>,
+    /// Logits.
+    pub logits_bytes: Option<u64>,
+    /// Device count less what the pool reserved: context, modules, libraries.
+    pub framework_bytes: Option<u64>,
+    /// High-water mark of the pool in prefill.
+    pub prefill_peak_bytes: Option<u64>,
+    /// High-water mark of the pool in decode.
+    pub decode_peak_bytes: Option<u64>,
+    /// Reserved by the pool at its peak.
+    pub pool_reserved_bytes: Option<u64>,
+    /// Used on the device by the device's own count.
+    pub device_used_bytes: Option<u64>,
+    /// Peak resident set of the process.
+    pub process_peak_bytes: Option<u64>,
+}
+
+/// Energy of one phase.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EnergyWindow {
+    /// Window length, seconds.
+    pub seconds: f64,
+    /// Energy in the window, joules.
+    pub gross_j: f64,
+    /// The same less idle power × time; `null` without an idle baseline.
+    pub net_j: Option<f64>,
+    /// Mean power, watts.
+    pub mean_w: f64,
+    /// Tokens processed or generated in the window.
+    pub tokens: u64,
+    /// `gross_j / tokens`.
+    pub j_per_token: f64,
+    /// Shorter than 0.5 s.
+    pub short: bool,
+}
+
+/// Energy of a measurement.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Energy {
+    /// `counter`, `samples` or `rapl`; `null` where nothing could be measured.
+    pub source: Option<String>,
+    /// Why nothing was measured.
+    pub reason: Option<String>,
+    /// Idle power before the measurement, watts.
+    pub idle_w: Option<f64>,
+    /// Prefill window.
+    pub prefill: Option<EnergyWindow>,
+    /// Decode window.
+    pub decode: Option<EnergyWindow>,
+    /// Clocks, temperature and throttle reasons before and after.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub state: BTreeMap<String, Value>,
+}
+
+/// One of the eight categories.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CategoryTime {
+    /// Time in kernels of the category, ms.
+    pub ms: f64,
+    /// Launches.
+    pub count: u64,
+    /// Share of all kernel time, 0…1.
+    pub share: f64,
+}
+
+/// Kernel time of one phase.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PhaseKernels {
+    /// By category: attention, ffn, dequantization, elementwise, normalization, memory, sampling, other.
+    pub categories: BTreeMap<String, CategoryTime>,
+    /// Quantize kernels, a part of `dequantization`.
+    pub quantize: CategoryTime,
+    /// Share of kernel time that no rule classified, 0…1.
+    pub unclassified_share: f64,
+    /// Kernel time over wall time, 0…1.
+    pub busy_share: f64,
+    /// The kernels that took longest: name, ms, launches.
+    pub top: Vec<(String, f64, u64)>,
+}
+
+/// Kernel time of a traced pass.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KernelTimes {
+    /// `cupti` or `timers`.
+    pub source: String,
+    /// Prefill.
+    pub prefill: Option<PhaseKernels>,
+    /// Decode.
+    pub decode: Option<PhaseKernels>,
+    /// Traced over untraced decode time.
+    pub traced_slowdown: Option<f64>,
+}
+
+/// Quality blocks by name. The first four are 2.0's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Benchmarks {
+    /// Perplexity of the unquantized cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<Perplexity>,
+    /// Perplexity through the quantized cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity_quantized: Option<Perplexity>,
+    /// Needle scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needle_in_haystack: Option<Needle>,
+    /// Each needle trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needle_in_haystack_trials: Option<Vec<NeedleTrial>>,
+    /// KL divergence from the unquantized cache's predictions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kld: Option<Value>,
+    /// MMLU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mmlu: Option<Value>,
+    /// MATH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub math: Option<Value>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// What a text or question set was.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DataSource {
+    /// Name of the data set.
+    pub name: String,
+    /// Hub revision, where it came from a hub.
+    pub revision: Option<String>,
+    /// SHA-256 of the bytes read.
+    pub sha256: String,
+}
+
+/// A perplexity.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Perplexity {
+    /// Name of the text.
+    pub dataset: String,
+    /// Tokens scored.
+    pub tokens: usize,
+    /// exp(mean negative log-likelihood).
+    pub value: f64,
+    /// Version of the benchmark's meaning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// `streaming` or `two-phase`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Window, tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    /// Tokens fed together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<usize>,
+    /// Tokens of each window that are not scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burn_in: Option<usize>,
+    /// Mean negative log-likelihood, nats a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nll: Option<f64>,
+    /// Standard error of `value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<f64>,
+    /// Share of key reads that came from codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized_read_fraction: Option<f64>,
+    /// Perplexity of the unquantized cache on the same tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_value: Option<f64>,
+    /// `value − reference_value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<f64>,
+    /// ln(value / reference_value).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ln_ratio: Option<f64>,
+    /// Standard error of `ln_ratio` from the paired per-token differences (the covariance is in them).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ln_ratio_standard_error: Option<f64>,
+    /// The text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSource>,
+    /// Wall time, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_s: Option<f64>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Needle scores of one context length.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NeedleScore {
+    /// Trials.
+    pub trials: usize,
+    /// Trials in which the number appeared.
+    pub successes: usize,
+    /// `successes / trials`.
+    pub success_rate: f64,
+}
+
+/// Needle scores.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Needle {
+    /// Trials.
+    pub total_trials: usize,
+    /// Successes.
+    pub successes: usize,
+    /// `successes / total_trials`.
+    pub success_rate: f64,
+    /// By context length (tokens, as a string).
+    pub per_context: BTreeMap<String, NeedleScore>,
+    /// Version of the benchmark's meaning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Wilson interval of the success rate at 95 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<(f64, f64)>,
+    /// Successes of the unquantized cache on the same trials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_successes: Option<usize>,
+    /// Success rate less the reference's, over the same trials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<f64>,
+    /// Trials that only the reference found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<usize>,
+    /// Trials that only the quantized cache found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gained: Option<usize>,
+    /// Share of key reads that came from codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized_read_fraction: Option<f64>,
+    /// Wall time, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_s: Option<f64>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// One needle trial.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NeedleTrial {
+    /// Context length asked for, tokens.
+    pub context_length: usize,
+    /// Where the needle lies, 0…1.
+    pub depth_percent: f64,
+    /// Tokens of the prompt.
+    pub input_tokens: usize,
+    /// What the model wrote.
+    pub generated_text: String,
+    /// Whether the number is in it.
+    pub success: bool,
+    /// The number hidden in this trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needle: Option<String>,
+    /// Trial at this context and depth, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<usize>,
+    /// Whether the unquantized cache found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_success: Option<bool>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}

@@ -1,0 +1,10 @@
+//! Layer 1: the result file. Types only; nothing here measures anything.
+
+pub mod blocks;
+pub mod result;
+
+pub use blocks::*;
+pub use result::*;
+
+/// The version this binary writes. It reads this one and the thesis tool's "2.0".
+pub const SCHEMA_VERSION: &str = "3.0";

@@ -1,0 +1,212 @@
+//! One run: a model, an attention backend, a KV quantization, and what was measured.
+//!
+//! Version "3.0" is a superset of the thesis tool's "2.0": every field of 2.0 keeps its name and meaning (there MB means
+//! 2^20 bytes), and new fields say their unit in their name. A field that was not measured is `null`, never 0. Fields this
+//! version does not know are kept in `extra` and written back unchanged.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::blocks::{Benchmarks, Measurement};
+
+/// A result file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunResult {
+    /// "3.0" here; "2.0" in the thesis tool's files.
+    pub schema_version: String,
+    /// `{model}_{backend}_{quant|fp16}_{YYYYmmdd_HHMMSS}`: the file's name without `.json`.
+    pub experiment_id: String,
+    /// Local time of the start, ISO 8601.
+    pub timestamp: String,
+    /// The model as it was named on the command line.
+    pub model: String,
+    /// Its shape.
+    pub model_config: ModelConfig,
+    /// `eager`, `sdpa` or `fused`.
+    pub attn_backend: String,
+    /// The cache.
+    pub kv_quant: KvQuant,
+    /// Software and hardware around the run.
+    pub environment: Environment,
+    /// The card, as 2.0 records it.
+    pub hardware: Hardware,
+    /// Settings that a `patch` needs to repeat a block.
+    pub config: RunConfig,
+    /// One entry for each context length × batch size.
+    pub measurements: Vec<Measurement>,
+    /// Quality blocks by name.
+    pub benchmarks: Benchmarks,
+    /// Hash of what defines this run; equal hashes are the same experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_hash: Option<String>,
+    /// Blocks that are complete, by name (`profile@4096`, `ppl`, `needle` …).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub completed: Vec<String>,
+    /// What a reader should know before trusting a number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Wall time of the whole run, in seconds.
+    pub combo_elapsed_s: f64,
+    /// Fields of other tools or later versions, kept as they are.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// The model's shape.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelConfig {
+    /// Parameters in billions.
+    pub num_params_b: f64,
+    /// L.
+    pub num_layers: usize,
+    /// Hq.
+    pub num_q_heads: usize,
+    /// Hkv.
+    pub num_kv_heads: usize,
+    /// `Hq/Hkv` as "4:1".
+    pub gqa_ratio: String,
+    /// D.
+    pub head_dim: usize,
+    /// Longest context the model was made for, in tokens.
+    pub max_position_embeddings: usize,
+    /// Architecture family (`llama`, `mistral`, `qwen2` …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// Sliding window in tokens, where one is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
+    /// Where the weights came from: `safetensors`, `gguf`, `dummy`, `builtin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Commit of the model on the hub, or SHA-256 of the weight file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Float type of weights and activations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// The cache's quantization.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KvQuant {
+    /// Whether anything is quantized.
+    pub enabled: bool,
+    /// Bits of a key code.
+    pub nbits: Option<u8>,
+    /// `hqq`, `quanto`, `kivi`, `fp8`.
+    pub backend: Option<String>,
+    /// 0 = per-channel, 1 = per-token.
+    pub axis_key: Option<u8>,
+    /// 0 = per-channel, 1 = per-token.
+    pub axis_value: Option<u8>,
+    /// Whether keys and values have different axes.
+    pub asymmetric: bool,
+    /// Tokens kept in full precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residual_length: Option<usize>,
+    /// The `--kv-quant` value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Bits of a value code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbits_value: Option<u8>,
+    /// Elements in a group of keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_key: Option<usize>,
+    /// Elements in a group of values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_value: Option<usize>,
+    /// `streaming` or `transformers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Layers kept in full precision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep_layers: Vec<usize>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Software and hardware around a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Environment {
+    /// `kvprof` version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kvprof_version: Option<String>,
+    /// Git revision of the binary, with `+` where the tree was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_revision: Option<String>,
+    /// CUDA version of the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda_version: Option<String>,
+    /// Driver version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_version: Option<String>,
+    /// Name of the card, `null` on a CPU run.
+    #[serde(default)]
+    pub gpu_name: Option<String>,
+    /// Memory of the card in 10^9 bytes.
+    #[serde(default)]
+    pub gpu_vram_gb: Option<f64>,
+    /// Compute capability, "9.0".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_capability: Option<String>,
+    /// Processor name and count of usable cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// Full command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<Vec<String>>,
+    /// Fields not known here (`python_version` … in files of 2.0).
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// The card, as 2.0 records it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Hardware {
+    /// Memory of the card, MiB.
+    #[serde(default)]
+    pub vram_total_mb: Option<f64>,
+    /// Name of the card.
+    #[serde(default)]
+    pub gpu_name: Option<String>,
+    /// Device the run used: `cpu`, `cuda:0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Bandwidth of a large device-to-device copy measured in this run (bytes read plus written), GB/s (10^9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_bandwidth_gb_s: Option<f64>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Settings that a `patch` needs to repeat a block.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunConfig {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Untimed runs before the timed ones.
+    pub warmup_runs: usize,
+    /// Timed runs.
+    pub measure_runs: usize,
+    /// Tokens decoded in a timed run.
+    pub decode_tokens: usize,
+    /// Text of the perplexity block.
+    pub ppl_dataset: String,
+    /// Tokens scored.
+    pub ppl_tokens: usize,
+    /// Further settings by the name of their flag (`ppl-window`, `needle-depths` …).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, Value>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}

@@ -1,0 +1,1 @@
+//! Layer 6: from a plan to result files.
