@@ -14,21 +14,21 @@
 //     K: rows are tokens,   columns are channels       (scores: the mma sums over channels)
 //     V: rows are channels, columns are tokens         (output: the mma sums over tokens)
 //
-// The permutation. Cut the matrix into 16x16 fragments, numbered f = (row/16)·(columns/16) + column/16. In a
-// fragment, lane = 4·g + t owns the eight codes with
+// The permutation. Cut the matrix into 16x16 fragments, (r, k) = (row/16, column/16). In a fragment, lane 4·g + t owns
+// the eight codes with
 //
 //     row%16 = 8·hi + g      column%16 = 8·half + 2·t + odd      for hi, half, odd in {0, 1}.
 //
-// A lane's 16 bytes are four little-endian words and hold n = 16/bits consecutive fragments (2, 4 or 8). Piece p = f/n
-// of lane l starts at byte 512·p + 16·l of the codes; in it, with i = f%n, the low bit of a code is at
+// A lane's codes fill little-endian 32-bit words, numbered w over the whole matrix with K = columns/16, and word w of
+// lane l is at byte 512·(w/4) + 16·l + 4·(w%4) of the codes. The low bit of a code is at
 //
-//     8 bits: word 2·i + hi,  bit 16·odd + 8·half
-//     4 bits: word i,         bit 16·odd + 8·hi + 4·half
-//     2 bits: word i/2,       bit 16·odd + 8·hi + 4·(i%2) + 2·half
+//     8 bits: w = 2·(r·K + k) + hi,  bit 16·odd + 8·half
+//     4 bits: w = r·K + k,           bit 16·odd + 8·half + 4·hi
+//     2 bits: w = (r/2)·K + k,       bit 16·odd + 8·half + 4·(r%2) + 2·hi
 //
-// so that one mask leaves a pair of codes where fp16 mantissas are: the halves of the word then read as the subnormal
-// numbers code·2^-24, ·2^-22, ·2^-20 or ·2^-18, which the mma takes exactly. The power depends on the column only
-// (`half`, `i`), so it is undone in the other operand (queries or probabilities) at no cost.
+// so that one mask (after a shift by 8 for half = 1) leaves a pair of codes where fp16 mantissas are: the halves of the
+// word then read as the subnormal numbers code·2^-24, ·2^-22, ·2^-20 or ·2^-18, which the mma takes exactly. The power
+// depends on the row only (`hi`, r%2), so it is undone by a constant when the row's sums are scaled.
 //
 // Parameters are pairs of the cache's float type: all scales of the matrix, then all minima, 2 bytes each. They vary
 //
@@ -130,14 +130,11 @@ struct TileLayout {
     const int bits = format(side).bits;
     const int g = row % 8, hi = row / 8 % 2;
     const int odd = column % 2, t = column / 2 % 4, half = column / 8 % 2;
-    const int fragment = row / 16 * (columns(side) / 16) + column / 16;
-    const int per_piece = 16 / bits;
-    const int i = fragment % per_piece;
-    const int bit = bits == 8   ? 32 * (2 * i + hi) + 16 * odd + 8 * half
-                    : bits == 4 ? 32 * i + 16 * odd + 8 * hi + 4 * half
-                                : 32 * (i / 2) + 16 * odd + 8 * hi + 4 * (i % 2) + 2 * half;
-    const int piece = codes_at(side) + 512 * (fragment / per_piece) + 16 * (4 * g + t);
-    return {piece + bit / 8, bit % 8};
+    const int r = row / 16, k = column / 16, ks = columns(side) / 16;
+    const int word = bits == 8 ? 2 * (r * ks + k) + hi : bits == 4 ? r * ks + k : r / 2 * ks + k;
+    const int bit = 16 * odd + 8 * half + (bits == 8 ? 0 : bits == 4 ? 4 * hi : 4 * (r % 2) + 2 * hi);
+    const int at = codes_at(side) + 512 * (word / 4) + 16 * (4 * g + t) + 4 * (word % 4);
+    return {at + bit / 8, bit % 8};
   }
 
   KVPROF_HOST_DEVICE constexpr PairPlace pair(Side side, int token, int channel) const {
