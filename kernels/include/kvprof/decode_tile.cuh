@@ -1,0 +1,383 @@
+// Attention of one warp to one packed tile in shared memory, the parameters folded into the arithmetic: no key or
+// value is ever dequantized. With x = s·c + m for a code c and its group's scale s and minimum m:
+//
+//   keys, column parameters (per-channel):  q·k = Σ_d (q_d s_d) c_d + Σ_d q_d m_d    queries are scaled once a group
+//   keys, row parameters (per-token):       q·k = Σ_j s_j Σ_{d in j} q_d c_d + Σ_j m_j Σ_{d in j} q_d
+//   values, column parameters (per-token):  o_d = Σ_i (p_i s_i) c_i + Σ_i p_i m_i    probabilities are scaled
+//   values, row parameters (per-channel):   o_d = Σ_j s_j Σ_{i in j} p_i c_i + Σ_j m_j Σ_{i in j} p_i
+//
+// The sums with minima are mma's too, a few for a whole tile: their row operand holds minima as they are stored, with
+// groups as the summed index (row parameters) or as the rows (column parameters). Numbers that are summed against
+// minima but are no 16-bit floats themselves (Σ q, Σ p) go in as two, high and low, in the two halves of that index.
+#pragma once
+
+#include "kvprof/codes.cuh"
+#include "kvprof/query.cuh"
+#include "kvprof/softmax.cuh"
+
+namespace kvprof {
+
+/// Two fp32 numbers as high + low 16-bit floats.
+template <typename Float>
+__device__ __forceinline__ ColumnOperand split_pair(float a, float b) {
+  const uint32_t high = to_pair<Float>(a, b);
+  const float2 rounded = to_floats<Float>(high);
+  return {high, to_pair<Float>(a - rounded.x, b - rounded.y)};
+}
+
+/// The parameters of one side of a tile as this lane's operands.
+template <typename Float, TileLayout kTile, Side kSide>
+struct Parameters {
+  static constexpr int kGroups = kTile.groups(kSide);
+  static constexpr int kRows = kTile.rows(kSide);
+  const uint8_t* scales;
+  int g, t;
+
+  __device__ __forceinline__ explicit Parameters(const uint8_t* tile)
+      : scales(tile + kTile.parameters_at(kSide)), g(threadIdx.x % 32 / 4), t(threadIdx.x % 4) {}
+
+  __device__ __forceinline__ const uint8_t* minima() const { return scales + kTile.scale_bytes(kSide); }
+
+  /// Column parameters: scales of the 32 columns from 32·k2 in group j; x, y belong to k-step 2·k2, z, w to 2·k2+1.
+  __device__ __forceinline__ uint4 column_scales(int k2, int j) const {
+    return *reinterpret_cast<const uint4*>(scales + 64 * (k2 * kGroups + j) + 16 * t);
+  }
+  /// The same of minima, rows g of the operand standing for group g % groups.
+  __device__ __forceinline__ uint4 column_minima(int k2) const {
+    const int j = kGroups == 1 ? 0 : g % kGroups;
+    return *reinterpret_cast<const uint4*>(minima() + 64 * (k2 * kGroups + j) + 16 * t);
+  }
+
+  /// Row parameters: scales of rows g, g+8 in group j, one word for each of the four m-tiles from 4·r4.
+  __device__ __forceinline__ uint4 row_scales(int r4, int j) const {
+    return *reinterpret_cast<const uint4*>(scales + 128 * (j * (kRows / 64) + r4) + 16 * g);
+  }
+  /// Minima of rows g and g+8 of m-tiles 4·r4 ..., groups being the summed index, in both of its halves.
+  __device__ __forceinline__ void row_minima(int r4, RowOperand (&minimum)[4]) const {
+    if constexpr (kGroups == 1) {
+      // A word holds rows g and g+8. Only index 0 of the other operand is not zero: move the one that counts there.
+      const uint4 words = *reinterpret_cast<const uint4*>(minima() + 128 * r4 + 16 * g);
+      const uint32_t w[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) minimum[i] = {w[i], w[i] >> 16, w[i], w[i] >> 16};
+    } else {
+      constexpr int kPairs = kGroups / 2;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint4 w = *reinterpret_cast<const uint4*>(minima() + 16 * (((2 * r4 + i) * 8 + g) * kPairs + t % kPairs));
+        minimum[2 * i] = {w.x, w.y, w.x, w.y};
+        minimum[2 * i + 1] = {w.z, w.w, w.z, w.w};
+      }
+    }
+  }
+};
+
+/// Σ over the channels of each group of the queries, against the minima of per-token keys.
+template <typename Float, int kChannels, int kGroups>
+__device__ __forceinline__ ColumnOperand group_sums(const Queries<Float, kChannels>& q) {
+  constexpr int kSteps = kChannels / 16 / kGroups;
+  const int t = threadIdx.x % 4;
+  float mine[2] = {0.f, 0.f};
+#pragma unroll
+  for (int j = 0; j < kGroups; ++j) {
+    float sum = 0.f;
+#pragma unroll
+    for (int k = j * kSteps; k < (j + 1) * kSteps; ++k) {
+      const float2 a = to_floats<Float>(q.dense[k].low_half), b = to_floats<Float>(q.dense[k].high_half);
+      sum += (a.x + a.y) + (b.x + b.y);
+    }
+    sum += __shfl_xor_sync(kFullWarp, sum, 1);
+    sum += __shfl_xor_sync(kFullWarp, sum, 2);
+    if (j / 2 == t) mine[j % 2] = sum;
+  }
+  return split_pair<Float>(mine[0], mine[1]);
+}
+
+__device__ __forceinline__ uint32_t word(const uint4& x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
+
+template <typename Float, TileLayout kTile>
+struct TileAttention {
+  static constexpr int kChannels = kTile.channels;
+  static constexpr int kKeyTiles = kTile.tokens / 16;
+  static constexpr int kRowTiles = kChannels / 16;
+  static constexpr Format kKey = kTile.key, kValue = kTile.value;
+  static constexpr bool kKeyColumns = kTile.column_parameters(Side::key);
+  static constexpr bool kValueColumns = kTile.column_parameters(Side::value);
+  static constexpr bool kKeyFp8 = kKey.direction == Direction::tile;
+  static constexpr bool kValueFp8 = kValue.direction == Direction::tile;
+  using State = AttentionState<kChannels>;
+
+  const Queries<Float, kChannels>& q;
+  ColumnOperand query_sums;
+
+  __device__ __forceinline__ explicit TileAttention(const Queries<Float, kChannels>& queries) : q(queries) {
+    if constexpr (!kKeyColumns && !kKeyFp8) query_sums = group_sums<Float, kChannels, kTile.groups(Side::key)>(q);
+  }
+
+  static __device__ __forceinline__ uint4 piece(const uint8_t* codes, int index) {
+    return reinterpret_cast<const uint4*>(codes)[index * 32 + threadIdx.x % 32];
+  }
+
+  /// q·k of the tile's tokens; score[i] holds tokens 16·i + g and + 8.
+  __device__ __forceinline__ void scores(const uint8_t* tile, Accumulator (&score)[kKeyTiles]) const {
+    if constexpr (kKeyColumns)
+      column_scores(tile, score);
+    else
+      row_scores(tile, score);
+  }
+
+  /// Adds Σ p·v of the tile's tokens to the output, Σ p to the denominator. While tiles are summed, the output of
+  /// per-token and of fp8 values lacks `finish_tiles`.
+  __device__ __forceinline__ void values(const uint8_t* tile, const ColumnOperand (&p)[kKeyTiles], State& state) const {
+    if constexpr (kValueFp8)
+      fp8_values(tile, p, state);
+    else if constexpr (kValueColumns)
+      column_values(tile, p, state);
+    else
+      row_values(tile, p, state);
+  }
+
+  /// Brings the output to its true scale, after the last tile.
+  __device__ __forceinline__ void finish_tiles(State& state) const {
+    if constexpr (kValueFp8 || kValueColumns) {
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          state.out[r][i] *= code_unit(kValue, r, i / 2);
+          if constexpr (kValueColumns) {
+            const int j = (16 * r + 8 * (i / 2)) / kValue.group;
+            state.out[r][i] += __shfl_sync(kFullWarp, state.sums[i % 2], 4 * j + threadIdx.x % 4);
+          }
+        }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void column_scores(const uint8_t* tile, Accumulator (&score)[kKeyTiles]) const {
+    const Parameters<Float, kTile, Side::key> parameters(tile);
+    constexpr int kGroups = kTile.groups(Side::key), kSteps = kChannels / 16;
+    constexpr int kRowsAtOnce = interleaved_rows(kKey), kPieceSteps = steps_per_piece(kKey);
+    constexpr int kGroupTiles = kKey.group / 16;
+
+    Accumulator minima[2];  // two chains of dependent mma's
+#pragma unroll
+    for (int k2 = 0; k2 < kSteps / 2; ++k2) {
+      const uint4 m = parameters.column_minima(k2);
+      mma<Float>(minima[0], {m.x, m.x, m.y, m.y}, q.dense[2 * k2]);
+      mma<Float>(minima[1], {m.z, m.z, m.w, m.w}, q.dense[2 * k2 + 1]);
+    }
+    minima[0][0] += minima[1][0];
+    minima[0][1] += minima[1][1];
+
+    constexpr int kScaled = kRowsAtOnce > kGroupTiles ? 2 : 1;  // groups that a row of words spans
+    ColumnOperand scaled[kScaled][kSteps];
+    float minimum[kScaled][2];
+#pragma unroll
+    for (int r = 0; r < kKeyTiles; r += kRowsAtOnce) {
+      if (r % kGroupTiles == 0) {
+#pragma unroll
+        for (int n = 0; n < kScaled; ++n) {
+          const int j = r / kGroupTiles + n;
+#pragma unroll
+          for (int k2 = 0; k2 < kSteps / 2; ++k2) {
+            const uint4 s = parameters.column_scales(k2, j);
+            scaled[n][2 * k2] = times(q.half[2 * k2], s.x, s.y);
+            scaled[n][2 * k2 + 1] = times(q.half[2 * k2 + 1], s.z, s.w);
+          }
+          minimum[n][0] = kGroups == 1 ? minima[0][0] : __shfl_sync(kFullWarp, minima[0][0], 4 * j + parameters.t);
+          minimum[n][1] = kGroups == 1 ? minima[0][1] : __shfl_sync(kFullWarp, minima[0][1], 4 * j + parameters.t);
+        }
+      }
+      Accumulator sum[kRowsAtOnce];
+#pragma unroll
+      for (int k = 0; k < kSteps; k += kPieceSteps) {
+        const uint4 codes = piece(tile + kTile.codes_at(Side::key), (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+#pragma unroll
+        for (int i = 0; i < kPieceSteps; ++i)
+#pragma unroll
+          for (int n = 0; n < kRowsAtOnce; ++n)
+            mma<__half>(sum[n], unpack<kKey>(codes, r + n, i), scaled[kScaled == 1 ? 0 : n][k + i]);
+      }
+#pragma unroll
+      for (int n = 0; n < kRowsAtOnce; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          score[r + n][i] = fmaf(sum[n][i], code_unit(kKey, r + n, i / 2), minimum[kScaled == 1 ? 0 : n][i % 2]);
+    }
+  }
+
+  /// Per-token keys, and fp8 keys as a single group without minima.
+  __device__ __forceinline__ void row_scores(const uint8_t* tile, Accumulator (&score)[kKeyTiles]) const {
+    const Parameters<Float, kTile, Side::key> parameters(tile);
+    constexpr int kGroups = kTile.groups(Side::key), kSteps = kChannels / 16, kGroupSteps = kSteps / kGroups;
+    constexpr int kRowsAtOnce = interleaved_rows(kKey), kPieceSteps = steps_per_piece(kKey);
+    // A piece of codes can span groups, or a group pieces.
+    constexpr int kRun = kPieceSteps < kGroupSteps ? kPieceSteps : kGroupSteps;
+
+    float tile_scale = 0.f;
+    if constexpr (kKeyFp8) tile_scale = to_floats<Float>(*reinterpret_cast<const uint32_t*>(parameters.scales)).x;
+    uint4 scales[kGroups];
+    RowOperand minima[4];
+#pragma unroll
+    for (int r = 0; r < kKeyTiles; r += kRowsAtOnce) {
+      if (!kKeyFp8 && r % 4 == 0) {
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) scales[j] = parameters.row_scales(r / 4, j);
+        parameters.row_minima(r / 4, minima);
+      }
+#pragma unroll
+      for (int n = 0; n < kRowsAtOnce; ++n) {
+        score[r + n] = Accumulator{};
+        if constexpr (!kKeyFp8) mma<Float>(score[r + n], minima[(r + n) % 4], query_sums);
+      }
+      uint4 codes;
+      Accumulator sum[kRowsAtOnce];
+#pragma unroll
+      for (int k = 0; k < kSteps; k += kRun) {
+        if (k % kPieceSteps == 0)
+          codes = piece(tile + kTile.codes_at(Side::key), (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+#pragma unroll
+        for (int n = 0; n < kRowsAtOnce; ++n) {
+          if (k % kGroupSteps == 0) sum[n] = Accumulator{};
+#pragma unroll
+          for (int i = 0; i < kRun; ++i)
+            mma<__half>(sum[n], unpack<kKey>(codes, r + n, k % kPieceSteps + i), q.half[k + i]);
+          if ((k + kRun) % kGroupSteps != 0) continue;
+          float2 s = {tile_scale, tile_scale};
+          if constexpr (!kKeyFp8) s = to_floats<Float>(word(scales[k / kGroupSteps], (r + n) % 4));
+          s.x *= code_unit(kKey, r + n, 0);
+          s.y *= code_unit(kKey, r + n, 1);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) score[r + n][i] = fmaf(sum[n][i], i < 2 ? s.x : s.y, score[r + n][i]);
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void row_values(const uint8_t* tile, const ColumnOperand (&p)[kKeyTiles],
+                                             State& state) const {
+    const Parameters<Float, kTile, Side::value> parameters(tile);
+    constexpr int kGroups = kTile.groups(Side::value), kSteps = kTile.tokens / 16, kGroupSteps = kSteps / kGroups;
+    constexpr int kRowsAtOnce = interleaved_rows(kValue), kPieceSteps = steps_per_piece(kValue);
+    constexpr int kRun = kPieceSteps < kGroupSteps ? kPieceSteps : kGroupSteps;
+
+    // Row j: Σ p of token group j. Rows 8 to 15: Σ p of all.
+    Accumulator sums;
+#pragma unroll
+    for (int k = 0; k < kSteps; ++k) {
+      const uint32_t one = 0x3c003c00u, mine = parameters.g == k / kGroupSteps ? one : 0u;
+      mma<__half>(sums, {mine, one, mine, one}, p[k]);
+    }
+    state.sums[2] += sums[2];
+    state.sums[3] += sums[3];
+    const ColumnOperand parts = split_pair<Float>(sums[0], sums[1]);
+    const ColumnOperand group_sum = {transpose8x8(parts.low_half), transpose8x8(parts.high_half)};
+
+    uint4 scales[kGroups];
+    RowOperand minima[4];
+#pragma unroll
+    for (int r = 0; r < kRowTiles; r += kRowsAtOnce) {
+      if (r % 4 == 0) {
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) scales[j] = parameters.row_scales(r / 4, j);
+        parameters.row_minima(r / 4, minima);
+      }
+#pragma unroll
+      for (int n = 0; n < kRowsAtOnce; ++n) mma<Float>(state.out[r + n], minima[(r + n) % 4], group_sum);
+      uint4 codes;
+      Accumulator sum[kRowsAtOnce];
+#pragma unroll
+      for (int k = 0; k < kSteps; k += kRun) {
+        if (k % kPieceSteps == 0)
+          codes = piece(tile + kTile.codes_at(Side::value), (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+#pragma unroll
+        for (int n = 0; n < kRowsAtOnce; ++n) {
+          if (k % kGroupSteps == 0) sum[n] = Accumulator{};
+#pragma unroll
+          for (int i = 0; i < kRun; ++i)
+            mma<__half>(sum[n], unpack<kValue>(codes, r + n, k % kPieceSteps + i), p[k + i]);
+          if ((k + kRun) % kGroupSteps != 0) continue;
+          float2 s = to_floats<Float>(word(scales[k / kGroupSteps], (r + n) % 4));
+          s.x *= code_unit(kValue, r + n, 0);
+          s.y *= code_unit(kValue, r + n, 1);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) state.out[r + n][i] = fmaf(sum[n][i], i < 2 ? s.x : s.y, state.out[r + n][i]);
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void column_values(const uint8_t* tile, const ColumnOperand (&p)[kKeyTiles],
+                                                State& state) const {
+    const Parameters<Float, kTile, Side::value> parameters(tile);
+    constexpr int kSteps = kTile.tokens / 16, kGroupTiles = kValue.group / 16;
+    constexpr int kRowsAtOnce = interleaved_rows(kValue);
+    constexpr int kScaled = kRowsAtOnce > kGroupTiles ? 2 : 1;
+
+#pragma unroll
+    for (int k2 = 0; k2 < kSteps / 2; ++k2) {
+      const uint4 m = parameters.column_minima(k2);
+      const uint32_t one = 0x3c003c00u;
+      mma<__half>(state.sums, {bits_of(as_half2<Float>(m.x)), one, bits_of(as_half2<Float>(m.y)), one}, p[2 * k2]);
+      mma<__half>(state.sums, {bits_of(as_half2<Float>(m.z)), one, bits_of(as_half2<Float>(m.w)), one}, p[2 * k2 + 1]);
+    }
+    ColumnOperand scaled[kScaled][kSteps];
+#pragma unroll
+    for (int r = 0; r < kRowTiles; r += kRowsAtOnce) {
+      if (r % kGroupTiles == 0) {
+#pragma unroll
+        for (int n = 0; n < kScaled; ++n)
+#pragma unroll
+          for (int k2 = 0; k2 < kSteps / 2; ++k2) {
+            const uint4 s = parameters.column_scales(k2, r / kGroupTiles + n);
+            scaled[n][2 * k2] = times(p[2 * k2], s.x, s.y);
+            scaled[n][2 * k2 + 1] = times(p[2 * k2 + 1], s.z, s.w);
+          }
+      }
+      accumulate_rows(tile, r, scaled, state);
+    }
+  }
+
+  __device__ __forceinline__ void fp8_values(const uint8_t* tile, const ColumnOperand (&p)[kKeyTiles],
+                                             State& state) const {
+    const Parameters<Float, kTile, Side::value> parameters(tile);
+    constexpr int kSteps = kTile.tokens / 16;
+    const uint32_t first = *reinterpret_cast<const uint32_t*>(parameters.scales);
+    const uint32_t scale = __byte_perm(first, first, 0x1010), one = 0x3c003c00u;
+    ColumnOperand scaled[1][kSteps];
+#pragma unroll
+    for (int k = 0; k < kSteps; ++k) {
+      mma<__half>(state.sums, {0u, one, 0u, one}, p[k]);
+      scaled[0][k] = times(p[k], scale, scale);
+    }
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) accumulate_rows(tile, r, scaled, state);
+  }
+
+  /// out[r] (and out[r+1] where codes are interleaved) += codes · scaled probabilities.
+  template <int kScaled>
+  static __device__ __forceinline__ void accumulate_rows(const uint8_t* tile, int r,
+                                                         const ColumnOperand (&scaled)[kScaled][kTile.tokens / 16],
+                                                         State& state) {
+    constexpr int kSteps = kTile.tokens / 16, kRowsAtOnce = interleaved_rows(kValue);
+    constexpr int kPieceSteps = steps_per_piece(kValue);
+#pragma unroll
+    for (int k = 0; k < kSteps; k += kPieceSteps) {
+      const uint4 codes = piece(tile + kTile.codes_at(Side::value), (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+#pragma unroll
+      for (int i = 0; i < kPieceSteps; ++i)
+#pragma unroll
+        for (int n = 0; n < kRowsAtOnce; ++n)
+          mma<__half>(state.out[r + n], unpack<kValue>(codes, r + n, i), scaled[kScaled == 1 ? 0 : n][k + i]);
+    }
+  }
+
+  /// A column operand times the cache's floats (two words of scales), rounded to fp16.
+  static __device__ __forceinline__ ColumnOperand times(const ColumnOperand& x, uint32_t low, uint32_t high) {
+    return {bits_of(__hmul2(half2_of(x.low_half), as_half2<Float>(low))),
+            bits_of(__hmul2(half2_of(x.high_half), as_half2<Float>(high)))};
+  }
+};
+
+}  // namespace kvprof

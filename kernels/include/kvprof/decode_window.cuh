@@ -1,0 +1,68 @@
+// Attention of one warp to 16 positions of the dense window: copied to shared memory, then two short rows of mma's.
+//
+// A unit in shared memory is 16 rows of K, then 16 of V, each D 16-bit floats. The 16-byte chunks of a row are stored in
+// the order chunk ^ (row % 8), so that the eight rows of an 8x8 matrix lie in different banks.
+#pragma once
+
+#include "kvprof/query.cuh"
+#include "kvprof/softmax.cuh"
+
+namespace kvprof {
+
+constexpr int kUnitTokens = 16;
+
+template <typename Float, int kChannels>
+struct WindowUnit {
+  static constexpr int kChunks = kChannels / 8;  // of 16 bytes in a row
+  static constexpr int kSideBytes = kUnitTokens * kChannels * 2;
+  static constexpr int kBytes = 2 * kSideBytes;
+
+  static __device__ __forceinline__ uint32_t place(int row, int chunk) {
+    return 16 * (row * kChunks + (chunk ^ (row % 8)));
+  }
+
+  /// Starts copying positions [position, position + 16) of ring `keys` and `values` (each [window_capacity, D]);
+  /// positions from `end` on become zeros, so that nothing that was never written is multiplied by a zero probability.
+  static __device__ __forceinline__ void load(uint32_t unit, const Float* keys, const Float* values, int position,
+                                              int end, int capacity) {
+    const int lane = threadIdx.x % 32, first_slot = position % capacity;
+#pragma unroll
+    for (int i = 0; i < kUnitTokens * kChunks / 32; ++i) {
+      const int row = (i * 32 + lane) / kChunks, chunk = (i * 32 + lane) % kChunks;
+      int slot = first_slot + row;
+      const bool wanted = position + row < end;
+      while (slot >= capacity) slot -= capacity;  // at most once, unless the ring is shorter than a unit
+      const int64_t at = static_cast<int64_t>(slot) * kChannels + 8 * chunk;
+      copy16_async(unit + place(row, chunk), keys + at, wanted);
+      copy16_async(unit + kSideBytes + place(row, chunk), values + at, wanted);
+    }
+  }
+
+  static __device__ __forceinline__ void scores(uint32_t unit, const Queries<Float, kChannels>& q,
+                                                Accumulator (&score)[1]) {
+    const int lane = threadIdx.x % 32;
+    Accumulator sum[2];  // two chains of dependent mma's
+#pragma unroll
+    for (int k = 0; k < kChannels / 16; ++k) {
+      const uint4 a = load_matrices(unit + place(lane % 16, 2 * k + lane / 16));
+      mma<Float>(sum[k % 2], {a.x, a.y, a.z, a.w}, q.dense[k]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) score[0][i] = sum[0][i] + sum[1][i];
+  }
+
+  static __device__ __forceinline__ void values(uint32_t unit, const ColumnOperand& p,
+                                                AttentionState<kChannels>& state) {
+    const int lane = threadIdx.x % 32;
+    const uint32_t one = sizeof(Float) == 2 && __is_same(Float, __half) ? 0x3c003c00u : 0x3f803f80u;
+    mma<Float>(state.sums, {0u, one, 0u, one}, p);
+#pragma unroll
+    for (int r = 0; r < kChannels / 16; ++r) {
+      const uint4 a =
+          load_matrices_transposed(unit + kSideBytes + place(lane % 8 + lane / 16 * 8, 2 * r + lane / 8 % 2));
+      mma<Float>(state.out[r], {a.x, a.y, a.z, a.w}, p);
+    }
+  }
+};
+
+}  // namespace kvprof
