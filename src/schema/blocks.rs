@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::quality::{Accuracy, Kld};
 use crate::base::stats::Summary;
 
 /// Cost at one context length and batch size. Sizes in `_mb` are 2^20 bytes, as in 2.0.
@@ -267,13 +268,13 @@ pub struct Benchmarks {
     pub needle_in_haystack_trials: Option<Vec<NeedleTrial>>,
     /// KL divergence from the unquantized cache's predictions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kld: Option<Value>,
+    pub kld: Option<Kld>,
     /// MMLU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mmlu: Option<Value>,
+    pub mmlu: Option<Accuracy>,
     /// MATH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub math: Option<Value>,
+    pub math: Option<Accuracy>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

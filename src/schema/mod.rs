@@ -1,9 +1,12 @@
 //! Layer 1: the result file. Types only; nothing here measures anything.
 
 pub mod blocks;
+pub mod quality;
+pub mod read;
 pub mod result;
 
 pub use blocks::*;
+pub use quality::*;
 pub use result::*;
 
 /// The version this binary writes. It reads this one and the thesis tool's "2.0".
