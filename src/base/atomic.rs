@@ -14,10 +14,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut file = tempfile::Builder::new()
-        .prefix(".kvprof-")
-        .tempfile_in(folder)
-        .map_err(|e| Error::io(folder, e))?;
+    let mut file = tempfile::Builder::new().prefix(".kvprof-").tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
     file.write_all(bytes).map_err(|e| Error::io(path, e))?;
     file.as_file().sync_all().map_err(|e| Error::io(path, e))?;
     // A temporary file is private to its owner; a result is as readable as any other file.
@@ -25,9 +22,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(path).map(|m| m.permissions().mode()).unwrap_or(0o644);
-        file.as_file()
-            .set_permissions(std::fs::Permissions::from_mode(mode))
-            .map_err(|e| Error::io(path, e))?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(|e| Error::io(path, e))?;
     }
     file.persist(path).map_err(|e| Error::io(path, e.error))?;
     Ok(())

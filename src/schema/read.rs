@@ -53,7 +53,9 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<RunResult> {
     check_version(path, &value)?;
     let result: RunResult = match serde_json::from_value(value) {
         Ok(result) => result,
-        Err(e) => return refuse(format!("a result file with a damaged field: {e}; restore it or run the measurement again")),
+        Err(e) => {
+            return refuse(format!("a result file with a damaged field: {e}; restore it or run the measurement again"));
+        }
     };
     Ok(result)
 }
@@ -76,19 +78,26 @@ fn foreign(value: &Value) -> Option<String> {
 
 fn check_version(path: &Path, value: &Value) -> Result<()> {
     let Some(version) = value.get("schema_version").and_then(Value::as_str) else {
-        return Err(Error::file(path, "`schema_version` is not a string: not a kvprof result, or a damaged one; leave it out"));
+        return Err(Error::file(
+            path,
+            "`schema_version` is not a string: not a kvprof result, or a damaged one; leave it out",
+        ));
     };
     let major = version.split('.').next().and_then(|m| m.parse::<u64>().ok());
     let newest = SCHEMA_VERSION.split('.').next().and_then(|m| m.parse::<u64>().ok()).unwrap_or(u64::MAX);
     match major {
         Some(major) if major > newest => Err(Error::file(
             path,
-            format!("schema version {version:?} is newer than this kvprof's ({SCHEMA_VERSION}); update kvprof to read it"),
+            format!(
+                "schema version {version:?} is newer than this kvprof's ({SCHEMA_VERSION}); update kvprof to read it"
+            ),
         )),
         Some(major) if major >= OLDEST_MAJOR => Ok(()),
         _ => Err(Error::file(
             path,
-            format!("schema version {version:?} is not one that kvprof reads (2.x and 3.x); measure again with `kvprof run`"),
+            format!(
+                "schema version {version:?} is not one that kvprof reads (2.x and 3.x); measure again with `kvprof run`"
+            ),
         )),
     }
 }
