@@ -2,4 +2,5 @@
 
 pub mod atomic;
 pub mod error;
+pub mod rng;
 pub mod stats;

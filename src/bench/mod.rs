@@ -1,1 +1,3 @@
 //! Layer 5: what is measured.
+
+pub mod corpus;
