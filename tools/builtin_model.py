@@ -143,6 +143,7 @@ def export(model, folder):
     folder = Path(folder)
     tensors = {f"model.{name}": p.detach().to("cpu", torch.float16).contiguous() for name, p in model.named_parameters()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     (folder / "config.json").write_text(json.dumps(model.config.hugging_face(), indent=2) + "\n")
     return (folder / "model.safetensors").stat().st_size
 
