@@ -167,8 +167,12 @@ impl Language {
             return Err(format!("`{unknown}` is no list of this language"));
         }
         let person = |pronoun, possessive| move |name| Person { name, pronoun, possessive };
-        let people: Vec<Person> =
-            raw.women.into_iter().map(person("she", "her")).chain(raw.men.into_iter().map(person("he", "his"))).collect();
+        let people: Vec<Person> = raw
+            .women
+            .into_iter()
+            .map(person("she", "her"))
+            .chain(raw.men.into_iter().map(person("he", "his")))
+            .collect();
         let rhythm = raw.rhythm;
         if rhythm.people_least < 2 || people.len() < rhythm.people_least + rhythm.people_range {
             return Err(format!("{} people are too few for the casts of `rhythm`", people.len()));
