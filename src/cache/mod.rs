@@ -3,12 +3,28 @@
 //! Every cache is a dense ring of recent tokens plus, for the quantized ones, packed tiles of older tokens; the
 //! unquantized cache is a ring that holds everything. Buffers are allocated once and never grown.
 
+pub mod host;
+mod layer;
+pub mod ops;
+mod ring;
+
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::Result;
-use crate::quant::QuantSpec;
+use crate::quant::{QuantSpec, TileGeometry};
+
+pub use ring::RingCache;
+
+/// Allocates a cache for `spec`.
+///
+/// # Errors
+/// A usage error when the spec cannot serve the shape (a group that does not divide D, a layer to keep that does not exist,
+/// a dtype that is not a float type); out of memory.
+pub fn new(spec: QuantSpec, shape: CacheShape) -> Result<Box<dyn KvCache>> {
+    Ok(Box::new(RingCache::new(spec, shape)?))
+}
 
 /// What a cache must hold; the same for every quantization of one run.
 #[derive(Debug, Clone)]
@@ -53,6 +69,17 @@ impl CacheBytes {
     }
 }
 
+impl std::iter::Sum for CacheBytes {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(CacheBytes::default(), |a, b| CacheBytes {
+            codes: a.codes + b.codes,
+            parameters: a.parameters + b.parameters,
+            window: a.window + b.window,
+            scratch: a.scratch + b.scratch,
+        })
+    }
+}
+
 /// How often keys were read, and how many of those reads came from codes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeyReads {
@@ -74,14 +101,42 @@ pub struct LayerView<'a> {
     pub sliding_window: Option<usize>,
 }
 
+impl LayerView<'_> {
+    /// Positions held, packed and dense.
+    pub fn positions(&self) -> Range<usize> {
+        let start = match &self.packed {
+            Some(packed) if !packed.positions.is_empty() => packed.positions.start,
+            _ => self.window_positions.start,
+        };
+        start..self.window_positions.end
+    }
+
+    /// Positions that the last `tokens` tokens may attend to: those held and not older than the sliding window.
+    pub fn visible(&self, tokens: usize) -> Range<usize> {
+        let held = self.positions();
+        let oldest_query = held.end.saturating_sub(tokens);
+        let first = self.sliding_window.map_or(0, |window| (oldest_query + 1).saturating_sub(window));
+        held.start.max(first)..held.end
+    }
+}
+
 /// The packed part of a layer.
 pub struct PackedView<'a> {
     /// `[B, Hkv, tiles, tile bytes]` u8: position p is in tile (p / tile tokens) mod tiles.
     pub tiles: &'a Tensor,
-    /// Scheme, group geometry and tokens a tile.
+    /// Scheme and fit.
     pub spec: &'a QuantSpec,
+    /// Sizes and places inside a tile.
+    pub geometry: TileGeometry,
     /// Positions held, ending where the window begins.
     pub positions: Range<usize>,
+}
+
+impl PackedView<'_> {
+    /// Geometry and positions by themselves.
+    pub fn meta(&self) -> host::PackedMeta {
+        host::PackedMeta { geometry: self.geometry, positions: self.positions.clone() }
+    }
 }
 
 /// The seam between a model and its cache.

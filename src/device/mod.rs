@@ -1,1 +1,3 @@
 //! Layer 1: the machine. All `unsafe` lives here.
+
+pub mod matmul;

@@ -1,5 +1,17 @@
 //! Layer 2: what a quantized group is, how one is fitted, packed and read back.
 
+pub mod codec;
+pub mod fit;
+pub mod fp8;
+pub mod hqq;
+pub mod minmax;
+pub mod pack;
+mod parse;
+pub mod presets;
+pub mod real;
 pub mod spec;
+pub mod tile;
 
+pub use real::Real;
 pub use spec::{Direction, Fit, Groups, Policy, QuantSpec, Scheme};
+pub use tile::TileGeometry;

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::parse::DEFAULT_RESIDUAL;
+use crate::{Error, Result};
+
 /// Which elements share a scale and a minimum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -10,6 +13,24 @@ pub enum Direction {
     Channel,
     /// G consecutive channels of one token and head (`axis` 1 in result files).
     Token,
+}
+
+impl Direction {
+    /// `channel` or `token`, as overrides write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Direction::Channel => "channel",
+            Direction::Token => "token",
+        }
+    }
+
+    /// 0 for per-channel, 1 for per-token: `axis_key` and `axis_value` of result files.
+    pub const fn axis(self) -> u8 {
+        match self {
+            Direction::Channel => 0,
+            Direction::Token => 1,
+        }
+    }
 }
 
 /// How a group's scale and minimum are found.
@@ -82,7 +103,7 @@ impl QuantSpec {
         QuantSpec {
             name: "none".into(),
             scheme: Scheme::None,
-            residual: 128,
+            residual: DEFAULT_RESIDUAL,
             keep_layers: Vec::new(),
             policy: Policy::Streaming,
         }
@@ -100,5 +121,79 @@ impl QuantSpec {
             Scheme::Grouped { key, value, .. } => along_tokens(key).max(along_tokens(value)).max(64),
             Scheme::None | Scheme::Fp8 => 64,
         }
+    }
+
+    /// Checks that a model with heads of `head_dim` channels and `layers` decoder layers can be served.
+    ///
+    /// # Errors
+    /// A usage error that says what is possible.
+    pub fn validate(&self, head_dim: usize, layers: usize) -> Result<()> {
+        let refuse = |message: String| Err(Error::usage(format!("'{}': {message}", self.name)));
+        if self.policy == Policy::Transformers {
+            return refuse("policy=transformers is not offered yet; policy=streaming is".into());
+        }
+        if let Some(layer) = self.keep_layers.iter().find(|layer| **layer >= layers) {
+            return refuse(format!("there is no layer {layer} to keep; the model has layers 0 to {}", layers - 1));
+        }
+        let Scheme::Grouped { key, value, .. } = self.scheme else {
+            return Ok(());
+        };
+        for (side, what, groups) in [("k", "keys", key), ("v", "values", value)] {
+            if groups.direction == Direction::Token && head_dim % groups.group != 0 {
+                let possible: Vec<String> =
+                    [16, 32, 64, 128].iter().filter(|g| head_dim % **g == 0).map(|g| format!("{side}-group={g}")).collect();
+                let possible = match possible.as_slice() {
+                    [] => format!("{side}=channel is possible"),
+                    some => format!("possible are {} or {side}=channel", some.join(", ")),
+                };
+                return refuse(format!(
+                    "groups of {} channels do not divide the model's head dimension {head_dim} ({what} per token); {possible}",
+                    groups.group
+                ));
+            }
+            if head_dim * usize::from(groups.bits) % 8 != 0 {
+                return refuse(format!(
+                    "{} bits a code do not fill whole bytes with a head dimension of {head_dim}; {side}-bits=8 does",
+                    groups.bits
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str, head_dim: usize, layers: usize) -> String {
+        text.parse::<QuantSpec>().unwrap().validate(head_dim, layers).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn impossible_mixtures_are_refused_with_what_is_possible() {
+        assert!(refusal("int4-hqq-token", 96, 2).contains("possible are k-group=16, k-group=32 or k=channel"));
+        assert!(refusal("int4-kivi", 8, 2).contains("v=channel is possible"));
+        assert!(refusal("int2-hqq", 66, 2).contains("k-bits=8"));
+        assert!(refusal("int4-hqq,keep-layers=0+28", 128, 28).contains("layers 0 to 27"));
+        assert!(refusal("int4-hqq,policy=transformers", 128, 28).contains("not offered yet"));
+    }
+
+    #[test]
+    fn every_preset_serves_heads_of_64_and_128_channels() {
+        for preset in &crate::quant::presets::PRESETS {
+            for head_dim in [64, 128] {
+                preset.name.parse::<QuantSpec>().unwrap().validate(head_dim, 1).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_a_whole_number_of_groups_along_tokens() {
+        let block = |text: &str| text.parse::<QuantSpec>().unwrap().block_tokens();
+        assert_eq!(block("int2-hqq"), 64);
+        assert_eq!(block("int4-hqq,v-group=128"), 128);
+        assert_eq!(block("int4-hqq-token,group=128"), 64);
+        assert_eq!(block("fp8"), 64);
     }
 }

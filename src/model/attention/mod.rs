@@ -1,9 +1,39 @@
 //! Attention backends: the `--attn-backend` of the command line.
 
-use candle_core::Tensor;
+mod eager;
+mod fused;
+mod host;
+mod online;
+mod sdpa;
+#[cfg(test)]
+mod tests;
 
-use crate::Result;
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+
 use crate::cache::LayerView;
+use crate::{Error, Result};
+
+pub use eager::Eager;
+pub use fused::Fused;
+pub use sdpa::Sdpa;
+
+/// Names of all backends, the default first.
+pub const NAMES: [&str; 3] = ["fused", "sdpa", "eager"];
+
+/// The backend called `name`.
+///
+/// # Errors
+/// A usage error that lists the names there are.
+pub fn new(name: &str) -> Result<Box<dyn Attention>> {
+    match name {
+        "fused" => Ok(Box::new(Fused)),
+        "sdpa" => Ok(Box::new(Sdpa)),
+        "eager" => Ok(Box::new(Eager)),
+        _ => Err(Error::usage(format!("unknown attention backend '{name}'; there are {}", NAMES.join(", ")))),
+    }
+}
 
 /// One way to attend to what a cache holds.
 pub trait Attention {
@@ -18,4 +48,25 @@ pub trait Attention {
 
     /// Name of the kernel that serves this shape, or the path taken instead and why: what ran is recorded.
     fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String;
+}
+
+/// What to add to scores `[T, S]` so that the last T tokens see no later key and none outside the sliding window: 0 or
+/// minus infinity in f32. `None` where every key is seen by every token.
+fn causal_mask(
+    tokens: usize,
+    keys: Range<usize>,
+    sliding_window: Option<usize>,
+    device: &Device,
+) -> Result<Option<Tensor>> {
+    if tokens == 1 {
+        return Ok(None);
+    }
+    let first_query = keys.end - tokens;
+    let mask: Vec<f32> = (first_query..keys.end)
+        .flat_map(|query| {
+            let first = sliding_window.map_or(0, |window| (query + 1).saturating_sub(window));
+            keys.clone().map(move |key| if key >= first && key <= query { 0.0 } else { f32::NEG_INFINITY })
+        })
+        .collect();
+    Ok(Some(Tensor::from_vec(mask, (tokens, keys.len()), device)?))
 }

@@ -1,0 +1,78 @@
+//! New keys and values into the ring of recent tokens.
+
+use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
+
+use super::{WindowDims, check_whole};
+use crate::quant::Real;
+use crate::quant::real::with_real;
+
+/// Writes k and v `[B, Hkv, T, D]` (any strides, D innermost) into slots (position + t) mod W of `window`
+/// `[2, B, Hkv, W, D]`.
+///
+/// # Errors
+/// When shapes or dtypes disagree, or T exceeds W.
+pub fn append_window(window: &Tensor, k: &Tensor, v: &Tensor, position: usize) -> Result<()> {
+    check_whole(window, "window")?;
+    let dims = WindowDims::of(window.shape())?;
+    let (batch, kv_heads, tokens, head_dim) = k.dims4()?;
+    if (batch, kv_heads, head_dim) != (dims.batch, dims.kv_heads, dims.head_dim) || k.dims() != v.dims() {
+        bail!("keys {:?} and values {:?} do not fit a window {:?}", k.shape(), v.shape(), window.shape());
+    }
+    if tokens > dims.slots {
+        bail!("{tokens} new tokens do not fit a window of {} slots", dims.slots);
+    }
+    let innermost = |x: &Tensor| if x.stride()[3] == 1 || head_dim == 1 { Ok(x.clone()) } else { x.contiguous() };
+    window.inplace_op3(&innermost(k)?, &innermost(v)?, &AppendWindow { position })
+}
+
+struct AppendWindow {
+    position: usize,
+}
+
+impl AppendWindow {
+    fn host<P: Real>(
+        &self,
+        window: &mut [P],
+        dims: WindowDims,
+        side: usize,
+        new: &[P],
+        layout: &Layout,
+    ) -> Result<()> {
+        let (_, _, tokens, head_dim) = layout.shape().dims4()?;
+        let strides = layout.stride();
+        for batch in 0..dims.batch {
+            for head in 0..dims.kv_heads {
+                for token in 0..tokens {
+                    let from = layout.start_offset() + batch * strides[0] + head * strides[1] + token * strides[2];
+                    let slot = (self.position + token) % dims.slots;
+                    let to = dims.offset(side, batch * dims.kv_heads + head, slot);
+                    window[to..to + head_dim].copy_from_slice(&new[from..from + head_dim]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl InplaceOp3 for AppendWindow {
+    fn name(&self) -> &'static str {
+        "append-window"
+    }
+
+    fn cpu_fwd(
+        &self,
+        window: &mut CpuStorage,
+        window_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<()> {
+        let dims = WindowDims::of(window_layout.shape())?;
+        with_real!(candle_core::backend::BackendStorage::dtype(window), P => {
+            let window = P::slice_mut(window)?;
+            self.host(window, dims, 0, P::slice(k)?, k_layout)?;
+            self.host(window, dims, 1, P::slice(v)?, v_layout)
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! The one cache behind every spec: in each layer a dense ring of recent tokens and, where the spec quantizes the layer, a
+//! ring of packed tiles of older ones. Without a quantization the window simply holds everything.
+
+use std::ops::Range;
+
+use candle_core::{DType, Tensor};
+
+use super::layer::{LayerPlan, PackedPlan};
+use super::ops;
+use super::{CacheBytes, CacheShape, KeyReads, KvCache, LayerView, PackedView};
+use crate::quant::QuantSpec;
+use crate::quant::real::check_real;
+use crate::{Error, Result};
+
+/// A KV cache of preallocated rings.
+pub struct RingCache {
+    spec: QuantSpec,
+    shape: CacheShape,
+    layers: Vec<Layer>,
+    len: usize,
+    reads: KeyReads,
+}
+
+struct Layer {
+    plan: LayerPlan,
+    /// `[2, B, Hkv, W, D]`.
+    window: Tensor,
+    /// `[B, Hkv, tiles, tile bytes]` u8.
+    tiles: Option<Tensor>,
+    /// Positions before this one have left the window as codes.
+    packed_end: usize,
+    /// End of the positions in the window.
+    end: usize,
+}
+
+impl Layer {
+    fn new(spec: &QuantSpec, shape: &CacheShape, layer: usize) -> Result<Self> {
+        let plan = LayerPlan::new(spec, shape, layer);
+        let (batch, heads) = (shape.batch, shape.kv_heads);
+        let window = Tensor::zeros((2, batch, heads, plan.slots, shape.head_dim), shape.dtype, &shape.device)?;
+        let tiles = match plan.packed {
+            Some(PackedPlan { geometry, tiles }) => {
+                Some(Tensor::zeros((batch, heads, tiles, geometry.bytes()), DType::U8, &shape.device)?)
+            }
+            None => None,
+        };
+        Ok(Layer { plan, window, tiles, packed_end: 0, end: 0 })
+    }
+
+    /// Positions in the window: those not yet packed, as far back as the ring reaches.
+    fn window_positions(&self) -> Range<usize> {
+        self.packed_end.max(self.end.saturating_sub(self.plan.slots))..self.end
+    }
+
+    /// Positions held as codes.
+    fn packed_positions(&self) -> Range<usize> {
+        let held = self.plan.packed.map_or(0, |p| p.tiles * p.geometry.tokens);
+        self.packed_end.saturating_sub(held)..self.packed_end
+    }
+
+    fn allocated(&self) -> CacheBytes {
+        let bytes = |t: &Tensor| (t.elem_count() * t.dtype().size_in_bytes()) as u64;
+        let (codes, parameters) = match (&self.tiles, self.plan.packed) {
+            (Some(tiles), Some(PackedPlan { geometry, .. })) => {
+                let count = bytes(tiles) / geometry.bytes() as u64;
+                (count * geometry.code_bytes() as u64, count * geometry.parameter_bytes() as u64)
+            }
+            _ => (0, 0),
+        };
+        CacheBytes { codes, parameters, window: bytes(&self.window), scratch: 0 }
+    }
+}
+
+impl RingCache {
+    /// Allocates the buffers of every layer.
+    ///
+    /// # Errors
+    /// A usage error when the spec cannot serve the shape or the dtype is not a float type; out of memory.
+    pub fn new(spec: QuantSpec, shape: CacheShape) -> Result<Self> {
+        check_real(shape.dtype)?;
+        spec.validate(shape.head_dim, shape.layers)?;
+        if shape.layers * shape.batch * shape.kv_heads * shape.head_dim * shape.capacity * shape.max_chunk == 0 {
+            return Err(Error::usage(format!("a KV cache has at least one of everything, not {shape:?}")));
+        }
+        if shape.sliding_window == Some(0) {
+            return Err(Error::usage("a sliding window holds at least one token"));
+        }
+        let layers = (0..shape.layers).map(|layer| Layer::new(&spec, &shape, layer)).collect::<Result<_>>()?;
+        Ok(RingCache { spec, shape, layers, len: 0, reads: KeyReads::default() })
+    }
+
+    /// The first packed layer: all of them move in step.
+    fn packed_layer(&self) -> Option<(&Layer, &PackedPlan)> {
+        self.layers.iter().find_map(|layer| Some((layer, layer.plan.packed.as_ref()?)))
+    }
+
+    /// Counts the reads of T queries at the end of `layer`, and which of the keys they see are codes.
+    fn count_reads(&mut self, layer: usize, tokens: usize) {
+        let layer = &self.layers[layer];
+        let packed = layer.packed_positions();
+        for query in layer.end - tokens..layer.end {
+            let first = self.shape.sliding_window.map_or(0, |w| (query + 1).saturating_sub(w));
+            let from_codes = packed.end.saturating_sub(first.max(packed.start));
+            self.reads.from_codes += (from_codes * self.shape.batch) as u64;
+            self.reads.total += ((query + 1 - first) * self.shape.batch) as u64;
+        }
+    }
+}
+
+impl KvCache for RingCache {
+    fn spec(&self) -> &QuantSpec {
+        &self.spec
+    }
+
+    fn shape(&self) -> &CacheShape {
+        &self.shape
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
+        let tokens = k.dim(2)?;
+        let end = self.len + tokens;
+        if tokens > self.shape.max_chunk {
+            return Err(Error::usage(format!(
+                "{tokens} tokens in one pass; the cache was made for at most {}",
+                self.shape.max_chunk
+            )));
+        }
+        if end > self.shape.capacity {
+            return Err(Error::usage(format!(
+                "token {end} does not fit a cache made for {} tokens",
+                self.shape.capacity
+            )));
+        }
+        if self.layers[layer].plan.packed.is_some() && end - self.layers[layer].packed_end > self.layers[layer].plan.slots {
+            return Err(Error::Invalid(format!("layer {layer}: blocks that were due have not been settled")));
+        }
+        ops::check_finite(layer, self.len, k, v)?;
+        ops::append_window(&self.layers[layer].window, k, v, self.len)?;
+        self.layers[layer].end = end;
+        self.count_reads(layer, tokens);
+        Ok(())
+    }
+
+    fn view(&self, layer: usize) -> LayerView<'_> {
+        let layer = &self.layers[layer];
+        let packed = match (&layer.tiles, layer.plan.packed) {
+            (Some(tiles), Some(PackedPlan { geometry, .. })) => {
+                Some(PackedView { tiles, spec: &self.spec, geometry, positions: layer.packed_positions() })
+            }
+            _ => None,
+        };
+        LayerView {
+            window: &layer.window,
+            window_positions: layer.window_positions(),
+            packed,
+            sliding_window: self.shape.sliding_window,
+        }
+    }
+
+    fn settle(&mut self, layer: usize) -> Result<()> {
+        let layer = &mut self.layers[layer];
+        if let (Some(tiles), Some(PackedPlan { geometry, .. })) = (&layer.tiles, layer.plan.packed) {
+            let leaving = (layer.end - layer.packed_end).saturating_sub(self.spec.residual) / geometry.tokens;
+            if leaving > 0 {
+                let positions = layer.packed_end..layer.packed_end + leaving * geometry.tokens;
+                layer.packed_end = positions.end;
+                ops::quantize_blocks(tiles, &layer.window, &self.spec, geometry, positions)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+    }
+
+    fn tokens_until_flush(&self) -> Option<usize> {
+        let (layer, packed) = self.packed_layer()?;
+        Some((layer.packed_end + self.spec.residual + packed.geometry.tokens).saturating_sub(self.len).max(1))
+    }
+
+    fn allocated(&self) -> CacheBytes {
+        self.layers.iter().map(Layer::allocated).sum()
+    }
+
+    fn predicted(&self) -> CacheBytes {
+        (0..self.shape.layers).map(|l| LayerPlan::new(&self.spec, &self.shape, l).bytes(&self.shape)).sum()
+    }
+
+    fn key_reads(&self) -> KeyReads {
+        self.reads
+    }
+
+    fn reset(&mut self) {
+        self.len = 0;
+        self.reads = KeyReads::default();
+        for layer in &mut self.layers {
+            (layer.packed_end, layer.end) = (0, 0);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `fused`: attention that reads the packed codes inside its loop.
+
+use candle_core::Tensor;
+
+use super::Attention;
+use super::host::HostAttention;
+use crate::Result;
+use crate::cache::LayerView;
+
+/// Unpacks codes group by group next to the arithmetic that needs them; for an unquantized layer, flash attention.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fused;
+
+impl Attention for Fused {
+    fn name(&self) -> &'static str {
+        "fused"
+    }
+
+    fn attend(&self, q: &Tensor, view: &LayerView<'_>, scale: f64) -> Result<Tensor> {
+        let visible = view.visible(q.dim(2)?);
+        let mut attention = HostAttention {
+            name: "fused-attention",
+            scale: scale as f32,
+            start: visible.start,
+            end: visible.end,
+            sliding_window: view.sliding_window,
+            packed: None,
+        };
+        match &view.packed {
+            Some(packed) if visible.start < packed.positions.end => {
+                attention.packed = Some(packed.meta());
+                Ok(q.apply_op3_no_bwd(view.window, packed.tiles, &attention)?)
+            }
+            _ => Ok(q.apply_op2_no_bwd(view.window, &attention)?),
+        }
+    }
+
+    fn kernel(&self, _tokens: usize, view: &LayerView<'_>) -> String {
+        match &view.packed {
+            Some(_) => "packed online-softmax loop (CPU)".into(),
+            None => "dense online-softmax loop (CPU)".into(),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a fit returns, and what the fits share.
+
+use super::real::Real;
+use super::{Fit, hqq, minmax};
+
+/// The pair that a group's codes are read back with: `x ≈ scale·code + minimum`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GroupFit<P> {
+    /// s.
+    pub scale: P,
+    /// m.
+    pub minimum: P,
+}
+
+impl<P: Real> GroupFit<P> {
+    /// The value of a code: one multiplication and one addition in f32, rounded to `P`.
+    #[inline]
+    pub fn value(&self, code: u8) -> P {
+        P::narrow(self.scale.widen() * f32::from(code) + self.minimum.widen())
+    }
+}
+
+/// Fits one group by the method `fit` and writes its codes (see [`minmax::fit`] and [`hqq::fit`]).
+pub fn fit_group<P: Real>(fit: Fit, values: &[f32], bits: u8, codes: &mut [u8]) -> GroupFit<P> {
+    match fit {
+        Fit::MinMax => minmax::fit(values, bits, codes),
+        Fit::Hqq => hqq::fit(values, bits, codes),
+    }
+}
+
+/// Least and greatest of a group.
+pub(super) fn extremes(values: &[f32]) -> (f32, f32) {
+    values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), x| (min.min(*x), max.max(*x)))
+}
+
+/// The fit of a group whose numbers are all `value`: read back exactly.
+pub(super) fn constant<P: Real>(value: f32, codes: &mut [u8]) -> GroupFit<P> {
+    codes.fill(0);
+    GroupFit { scale: P::narrow(1.0), minimum: P::narrow(value) }
+}
+
+/// Sum in the order every implementation keeps: four accumulators, element i into number i mod 4, then (a0 + a1) + (a2 + a3).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sum4 {
+    parts: [f32; 4],
+}
+
+impl Sum4 {
+    /// Adds element number `index`.
+    #[inline(always)]
+    pub fn add(&mut self, index: usize, value: f32) {
+        self.parts[index % 4] += value;
+    }
+
+    /// The sum over `count` elements, divided by `count`.
+    #[inline(always)]
+    pub fn mean(&self, count: usize) -> f32 {
+        let [a0, a1, a2, a3] = self.parts;
+        ((a0 + a1) + (a2 + a3)) / count as f32
+    }
+}
