@@ -30,7 +30,9 @@ impl LayerPlan {
         let packed = if spec.keep_layers.binary_search(&layer).is_ok() { None } else { PackedPlan::new(spec, shape) };
         let (most, multiple) = match packed {
             // Before a forward pass the window holds at most residual + block - 1 tokens, a full block leaving after each.
-            Some(PackedPlan { geometry, .. }) => (spec.residual + geometry.tokens - 1 + shape.max_chunk, geometry.tokens),
+            Some(PackedPlan { geometry, .. }) => {
+                (spec.residual + geometry.tokens - 1 + shape.max_chunk, geometry.tokens)
+            }
             None => match shape.sliding_window {
                 // The oldest query of a chunk still sees sliding_window - 1 tokens before itself.
                 Some(sliding) => (sliding - 1 + shape.max_chunk, SLOT_MULTIPLE),

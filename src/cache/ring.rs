@@ -135,7 +135,9 @@ impl KvCache for RingCache {
                 self.shape.capacity
             )));
         }
-        if self.layers[layer].plan.packed.is_some() && end - self.layers[layer].packed_end > self.layers[layer].plan.slots {
+        if self.layers[layer].plan.packed.is_some()
+            && end - self.layers[layer].packed_end > self.layers[layer].plan.slots
+        {
             return Err(Error::Invalid(format!("layer {layer}: blocks that were due have not been settled")));
         }
         ops::check_finite(layer, self.len, k, v)?;

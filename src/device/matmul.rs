@@ -13,11 +13,24 @@ pub fn matmul_transposed(a: &[f32], b: &[f32], out: &mut [f32], [m, n, k]: [usiz
     // a is at i·k + j < m·k, of bᵀ at j·k + i < n·k, of out at i·n + j < m·n. `out` is borrowed mutably, so nothing aliases.
     unsafe {
         gemm(
-            m, n, k,
-            out.as_mut_ptr(), 1, columns, false,
-            a.as_ptr(), 1, inner,
-            b.as_ptr(), inner, 1,
-            0.0, 1.0, false, false, false,
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            columns,
+            false,
+            a.as_ptr(),
+            1,
+            inner,
+            b.as_ptr(),
+            inner,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
             Parallelism::None,
         );
     }
@@ -33,11 +46,24 @@ pub fn matmul_add(a: &[f32], b: &[f32], out: &mut [f32], [m, n, k]: [usize; 3]) 
     // SAFETY: as above; element (i, j) of b is at i·n + j < k·n, and `out` is initialized, so it may be read.
     unsafe {
         gemm(
-            m, n, k,
-            out.as_mut_ptr(), 1, columns, true,
-            a.as_ptr(), 1, inner,
-            b.as_ptr(), 1, columns,
-            1.0, 1.0, false, false, false,
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            columns,
+            true,
+            a.as_ptr(),
+            1,
+            inner,
+            b.as_ptr(),
+            1,
+            columns,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
             Parallelism::None,
         );
     }

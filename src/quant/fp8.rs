@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn known_numbers_have_their_published_codes() {
-        for (x, code) in [(0.0, 0x00), (1.0, 0x38), (-1.0, 0xb8), (448.0, 0x7e), (0.015625, 0x08), (0.001953125, 0x01)] {
+        for (x, code) in [(0.0, 0x00), (1.0, 0x38), (-1.0, 0xb8), (448.0, 0x7e), (0.015625, 0x08), (0.001953125, 0x01)]
+        {
             assert_eq!(encode(x), code, "{x}");
         }
     }

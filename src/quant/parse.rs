@@ -31,7 +31,10 @@ impl FromStr for QuantSpec {
         let mut seen = Vec::new();
         for part in parts {
             let (key, value) = part.split_once('=').ok_or_else(|| {
-                Error::usage(format!("'{text}': an override is written key=value (keys: {}), not '{part}'", KEYS.join(", ")))
+                Error::usage(format!(
+                    "'{text}': an override is written key=value (keys: {}), not '{part}'",
+                    KEYS.join(", ")
+                ))
             })?;
             if seen.contains(&key) {
                 return Err(Error::usage(format!("'{text}': {key} is given twice")));

@@ -140,8 +140,11 @@ impl QuantSpec {
         };
         for (side, what, groups) in [("k", "keys", key), ("v", "values", value)] {
             if groups.direction == Direction::Token && head_dim % groups.group != 0 {
-                let possible: Vec<String> =
-                    [16, 32, 64, 128].iter().filter(|g| head_dim % **g == 0).map(|g| format!("{side}-group={g}")).collect();
+                let possible: Vec<String> = [16, 32, 64, 128]
+                    .iter()
+                    .filter(|g| head_dim % **g == 0)
+                    .map(|g| format!("{side}-group={g}"))
+                    .collect();
                 let possible = match possible.as_slice() {
                     [] => format!("{side}=channel is possible"),
                     some => format!("possible are {} or {side}=channel", some.join(", ")),

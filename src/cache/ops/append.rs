@@ -30,14 +30,7 @@ struct AppendWindow {
 }
 
 impl AppendWindow {
-    fn host<P: Real>(
-        &self,
-        window: &mut [P],
-        dims: WindowDims,
-        side: usize,
-        new: &[P],
-        layout: &Layout,
-    ) -> Result<()> {
+    fn host<P: Real>(&self, window: &mut [P], dims: WindowDims, side: usize, new: &[P], layout: &Layout) -> Result<()> {
         let (_, _, tokens, head_dim) = layout.shape().dims4()?;
         let strides = layout.stride();
         for batch in 0..dims.batch {

@@ -42,7 +42,13 @@ pub struct HostAttention {
 }
 
 impl HostAttention {
-    fn run<P: Real>(&self, q: &[P], q_layout: &Layout, layer: HostLayer<'_, P>, dims: WindowDims) -> Result<(CpuStorage, Shape)> {
+    fn run<P: Real>(
+        &self,
+        q: &[P],
+        q_layout: &Layout,
+        layer: HostLayer<'_, P>,
+        dims: WindowDims,
+    ) -> Result<(CpuStorage, Shape)> {
         let (batch, q_heads, tokens, head_dim) = q_layout.shape().dims4()?;
         if (batch, head_dim) != (dims.batch, dims.head_dim) || q_heads % dims.kv_heads != 0 || tokens > self.end {
             bail!("queries {:?} do not fit a cache of {dims:?} holding {} tokens", q_layout.shape(), self.end);
@@ -142,7 +148,13 @@ impl CustomOp2 for HostAttention {
         self.name
     }
 
-    fn cpu_fwd(&self, q: &CpuStorage, q_layout: &Layout, window: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        window: &CpuStorage,
+        layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let dims = WindowDims::of(layout.shape())?;
         with_real!(window.dtype(), P => {
             let layer = HostLayer::new(<P as Real>::slice(window)?, dims, None);

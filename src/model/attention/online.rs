@@ -52,14 +52,7 @@ impl OnlineSoftmax {
     }
 
     /// Takes in keys and values `[n, D]` at consecutive positions from `first_key` on. `queries` is `[R, D]`, scaled.
-    pub fn absorb(
-        &mut self,
-        queries: &[f32],
-        keys: &[f32],
-        values: &[f32],
-        first_key: usize,
-        causality: &Causality,
-    ) {
+    pub fn absorb(&mut self, queries: &[f32], keys: &[f32], values: &[f32], first_key: usize, causality: &Causality) {
         let (rows, count) = (self.max.len(), keys.len() / self.dim);
         self.scores.resize(rows * count, 0.0);
         matmul_transposed(queries, keys, &mut self.scores, [rows, count, self.dim]);

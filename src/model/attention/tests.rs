@@ -45,14 +45,11 @@ fn flat(x: &Tensor) -> Vec<f64> {
 /// Softmax(q·kᵀ·scale)·v of one query over the keys it sees.
 fn reference(q: &[f64], keys: &[f64], values: &[f64], scale: f64) -> Vec<f64> {
     let dim = q.len();
-    let scores: Vec<f64> =
-        keys.chunks(dim).map(|k| q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>() * scale).collect();
+    let scores: Vec<f64> = keys.chunks(dim).map(|k| q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>() * scale).collect();
     let max = scores.iter().cloned().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let sum: f64 = weights.iter().sum();
-    (0..dim)
-        .map(|d| weights.iter().zip(values.chunks(dim)).map(|(w, v)| w * v[d]).sum::<f64>() / sum)
-        .collect()
+    (0..dim).map(|d| weights.iter().zip(values.chunks(dim)).map(|(w, v)| w * v[d]).sum::<f64>() / sum).collect()
 }
 
 /// Feeds random tokens through a cache and compares every backend with the reference after each chunk. What the cache
@@ -149,7 +146,12 @@ fn every_head_grouping_finds_its_own_kv_head() {
 #[test]
 fn a_sliding_window_hides_older_tokens_while_its_ring_wraps() {
     for window in [1, 5, 64, 70] {
-        check(&Case { sliding_window: Some(window), capacity: 600, chunks: &[64, 64, 1, 33, 64, 64, 1, 1, 64, 50, 64], ..PLAIN });
+        check(&Case {
+            sliding_window: Some(window),
+            capacity: 600,
+            chunks: &[64, 64, 1, 33, 64, 64, 1, 1, 64, 50, 64],
+            ..PLAIN
+        });
     }
 }
 
