@@ -28,7 +28,7 @@ from builtin_model import (
 
 DEPTHS = (0.1, 0.25, 0.5, 0.75, 0.9)
 ROWS_PER_SEED = 64
-NEEDLE_SHARE = 10  # one training text in so many is made of needle passages
+NEEDLE_SHARE = 6  # one training text in so many is made of needle passages
 
 worker = {}
 
