@@ -1,3 +1,57 @@
 //! Layer 1: the machine. All `unsafe` lives here.
+//!
+//! What this module offers exists in every build: on the CPU, and in a build without the feature `cuda`, a question about
+//! a GPU is answered with `None`. [`open`] is the one door to a device: a GPU comes with a stream of its own, without candle's
+//! event tracking (one thread, one stream), and with a memory pool that keeps what it has.
 
+mod bandwidth;
+mod clock;
+#[cfg(feature = "cuda")]
+mod context;
+#[cfg(feature = "cuda")]
+pub mod kernels;
 pub mod matmul;
+mod memory;
+
+pub use bandwidth::copy_gb_per_s;
+pub use clock::Mark;
+#[cfg(feature = "cuda")]
+pub use context::GpuInfo;
+pub use memory::{Memory, memory, release_unused_memory, reset_memory_peaks};
+
+use candle_core::Device;
+
+use crate::{Error, Result};
+
+/// Opens the CPU (`None`) or a CUDA device by its number.
+///
+/// # Errors
+/// [`Error::Usage`] when this build has no CUDA or the device does not exist.
+pub fn open(gpu: Option<usize>) -> Result<Device> {
+    match gpu {
+        None => Ok(Device::Cpu),
+        #[cfg(feature = "cuda")]
+        Some(ordinal) => context::open(ordinal),
+        #[cfg(not(feature = "cuda"))]
+        Some(_) => Err(Error::usage("this build of kvprof has no CUDA: build it with `--features cuda`, or use --device cpu")),
+    }
+}
+
+/// Number of CUDA devices that [`open`] can open; 0 in a build without CUDA.
+///
+/// # Errors
+/// When the driver cannot be asked.
+pub fn gpu_count() -> Result<usize> {
+    #[cfg(feature = "cuda")]
+    return context::count();
+    #[cfg(not(feature = "cuda"))]
+    Ok(0)
+}
+
+/// Waits until the device has done all it was given.
+///
+/// # Errors
+/// When something it was given failed.
+pub fn synchronize(device: &Device) -> Result<()> {
+    device.synchronize().map_err(Error::from)
+}

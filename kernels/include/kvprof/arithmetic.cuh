@@ -1,0 +1,61 @@
+// Arithmetic that must equal the CPU reference to the last bit: every operation rounds once, to nearest even, and
+// nothing is contracted to a fused multiply-add unless written so.
+#pragma once
+
+#include "kvprof/ptx.cuh"
+
+namespace kvprof {
+
+/// a / b, correctly rounded, given the correctly rounded reciprocal of b.
+///
+/// One correction of a·(1/b) is exact: checked on every divisor's hardest dividends, those whose quotient lies within
+/// 2^-48 of the midpoint of two floats, and it is Markstein's theorem elsewhere. Needs 1/b and the quotient normal.
+__device__ __forceinline__ float divide(float a, float b, float reciprocal) {
+  const float q = __fmul_rn(a, reciprocal);
+  return __fmaf_rn(__fmaf_rn(-q, b, a), reciprocal, q);
+}
+
+/// The nearest integer to x in [0, 2^22], ties to even, by letting the addition round.
+__device__ __forceinline__ float round_half_even(float x) {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: the last place is 1
+  return __fsub_rn(__fadd_rn(x, kShift), kShift);
+}
+
+/// x rounded and clamped to [0, top]. Clamping first gives the same, since the bounds are integers.
+__device__ __forceinline__ float round_to_code(float x, float top) {
+  return round_half_even(fminf(fmaxf(x, 0.0f), top));
+}
+
+/// A float that holds an integer in [0, 2^22], as an integer; cheaper than a conversion.
+__device__ __forceinline__ uint32_t integer_of(float code) {
+  return __float_as_uint(__fadd_rn(code, 8388608.0f)) & 0x7fffffu;
+}
+
+/// float(x^-0.3) for x >= 0.17.
+///
+/// A guess good to 2^-19 from the special function unit, then one third-order step in double towards the root of
+/// y^10 · x^3 = 1. The result is off by less than 2^-50, so it rounds to the same float as a library's pow.
+__device__ __forceinline__ float power_minus_3_tenths(float x) {
+  float log2;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(log2) : "f"(x));
+  const double y = static_cast<double>(exp2_fast(-0.3f * log2));
+  const double wide = static_cast<double>(x);
+  const double x3 = wide * wide * wide;
+  const double y2 = y * y, y4 = y2 * y2, y10 = y4 * y4 * y2;
+  const double residual = fma(-y10, x3, 1.0);  // (1 - residual)^(-1/10) = 1 + residual/10 + 11/200 residual^2 + ...
+  return static_cast<float>(fma(y * residual, fma(0.055, residual, 0.1), y));
+}
+
+/// Minimum and maximum that keep a NaN.
+__device__ __forceinline__ float min_or_nan(float a, float b) {
+  float c;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+  float c;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+
+}  // namespace kvprof

@@ -1,0 +1,89 @@
+//! Opening a CUDA device, and what it says of itself.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUmemPool_attribute};
+use cudarc::driver::{CudaContext, result};
+
+use super::memory::default_pool;
+use crate::{Error, Result};
+
+/// What the driver says of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuInfo {
+    /// Its name, such as `NVIDIA H200`.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub compute_capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Memory of the device.
+    pub total_bytes: u64,
+    /// Second-level cache.
+    pub l2_bytes: u64,
+    /// The newest CUDA version the driver speaks, major and minor.
+    pub driver_cuda_version: (u32, u32),
+}
+
+impl GpuInfo {
+    /// Asks the driver; `None` for the CPU.
+    ///
+    /// # Errors
+    /// When the driver cannot be asked.
+    pub fn of(device: &Device) -> Result<Option<Self>> {
+        let Device::Cuda(cuda) = device else { return Ok(None) };
+        let stream = cuda.cuda_stream();
+        Ok(Some(ask(stream.context()).w()?))
+    }
+}
+
+fn ask(context: &Arc<CudaContext>) -> Result<GpuInfo, result::DriverError> {
+    let (major, minor) = context.compute_capability()?;
+    let mut version = 0;
+    // SAFETY: the driver writes one integer.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result()?;
+    Ok(GpuInfo {
+        name: context.name()?,
+        compute_capability: (major as u32, minor as u32),
+        multiprocessors: context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
+        total_bytes: context.total_mem()? as u64,
+        l2_bytes: context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as u64,
+        driver_cuda_version: (version as u32 / 1000, version as u32 % 1000 / 10),
+    })
+}
+
+/// Number of CUDA devices.
+pub(super) fn count() -> Result<usize> {
+    Ok(CudaContext::device_count().w()? as usize)
+}
+
+/// Opens a device with a stream of its own.
+pub(super) fn open(ordinal: usize) -> Result<Device> {
+    let count = count()?;
+    if ordinal >= count {
+        return Err(Error::usage(format!("there is no CUDA device {ordinal}: {count} found")));
+    }
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    let Device::Cuda(cuda) = &device else { return Err(Error::Invalid("candle opened another kind of device".into())) };
+    // SAFETY: events order uses of a buffer on several streams; kvprof uses this one stream for everything, from one thread.
+    unsafe { cuda.disable_event_tracking() };
+    keep_pool_memory(cuda).w()?;
+    Ok(device)
+}
+
+/// The pool of a device gives unused memory back at every synchronization unless told what to keep: keep everything, so that a
+/// synchronized step does not pay for its allocations again.
+fn keep_pool_memory(device: &CudaDevice) -> Result<(), result::DriverError> {
+    let pool = default_pool(device.cuda_stream().context())?;
+    let mut keep = u64::MAX;
+    // SAFETY: the pool is the device's own; this attribute is a 64-bit integer.
+    unsafe {
+        result::mem_pool::set_attribute(
+            pool,
+            CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut keep).cast(),
+        )
+    }
+}
