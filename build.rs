@@ -45,7 +45,8 @@ fn build_kernels() -> Result<(), String> {
     }
     compile_all(&nvcc, &root.join("kernels/include"), stale)?;
 
-    let rows: String = images.iter().map(|(name, path)| format!("    ({name:?}, include_bytes!({path:?})),\n")).collect();
+    let rows: String =
+        images.iter().map(|(name, path)| format!("    ({name:?}, include_bytes!({path:?})),\n")).collect();
     let table = format!("pub static IMAGES: &[(&str, &[u8])] = &[\n{rows}];\n");
     fs::write(out.join("kernel_images.rs"), table).map_err(|e| format!("writing kernel_images.rs: {e}"))
 }
@@ -78,7 +79,8 @@ fn newest(files: &[PathBuf]) -> Result<SystemTime, String> {
 /// where that file is missing).
 fn is_current(image: &Path, source: &Path, all_headers: SystemTime) -> bool {
     let named = fs::read_to_string(image.with_extension("d")).ok().and_then(|text| {
-        let headers: Vec<PathBuf> = text.split_whitespace().filter(|w| w.ends_with(".cuh")).map(PathBuf::from).collect();
+        let headers: Vec<PathBuf> =
+            text.split_whitespace().filter(|w| w.ends_with(".cuh")).map(PathBuf::from).collect();
         newest(&headers).ok()
     });
     let inputs = [modified(source), modified(Path::new("build.rs")), Ok(named.unwrap_or(all_headers))];

@@ -38,7 +38,9 @@ impl Strides {
             [batch, head, token, 1] if [batch, head, token, layout.start_offset()].iter().all(|s| s % 8 == 0) => {
                 Ok(Strides { batch: batch as i64, head: head as i64, token: token as i64 })
             }
-            ref strides => bail!("a kernel cannot read rows at strides {strides:?} from element {}", layout.start_offset()),
+            ref strides => {
+                bail!("a kernel cannot read rows at strides {strides:?} from element {}", layout.start_offset())
+            }
         }
     }
 }
@@ -174,7 +176,12 @@ struct Loaded {
     functions: HashMap<(usize, String), (CudaFunction, usize)>,
 }
 
-fn function(context: &Arc<CudaContext>, image: &'static str, kernel: &str, shared_bytes: usize) -> Result<CudaFunction> {
+fn function(
+    context: &Arc<CudaContext>,
+    image: &'static str,
+    kernel: &str,
+    shared_bytes: usize,
+) -> Result<CudaFunction> {
     static LOADED: OnceLock<Mutex<Loaded>> = OnceLock::new();
     let mut loaded = LOADED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     let owner = Arc::as_ptr(context) as usize;

@@ -33,7 +33,9 @@ pub fn open(gpu: Option<usize>) -> Result<Device> {
         #[cfg(feature = "cuda")]
         Some(ordinal) => context::open(ordinal),
         #[cfg(not(feature = "cuda"))]
-        Some(_) => Err(Error::usage("this build of kvprof has no CUDA: build it with `--features cuda`, or use --device cpu")),
+        Some(_) => {
+            Err(Error::usage("this build of kvprof has no CUDA: build it with `--features cuda`, or use --device cpu"))
+        }
     }
 }
 
