@@ -7,6 +7,8 @@ pub mod host;
 mod layer;
 pub mod ops;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 

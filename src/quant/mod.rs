@@ -12,6 +12,9 @@ pub mod real;
 pub mod spec;
 pub mod tile;
 
+#[cfg(test)]
+mod tests;
+
 pub use real::Real;
 pub use spec::{Direction, Fit, Groups, Policy, QuantSpec, Scheme};
 pub use tile::TileGeometry;
