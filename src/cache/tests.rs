@@ -96,7 +96,9 @@ fn the_ledger_follows_from_bits_and_groups() {
 
 #[test]
 fn a_block_leaves_only_when_the_window_holds_residual_and_block() {
-    for (text, residual, block) in [("int4-hqq", 128, 64), ("int2-kivi,residual=10,k-group=128", 10, 128), ("fp8,residual=0", 0, 64)] {
+    for (text, residual, block) in
+        [("int4-hqq", 128, 64), ("int2-kivi,residual=10,k-group=128", 10, 128), ("fp8,residual=0", 0, 64)]
+    {
         let shape = shape(700, 64);
         let (k, v) = (stream(&shape, 600, 1), stream(&shape, 600, 2));
         let mut cache = new(spec(text), shape).unwrap();
@@ -109,7 +111,11 @@ fn a_block_leaves_only_when_the_window_holds_residual_and_block() {
             assert!(in_window < residual + block && (in_window >= residual || token + 1 < residual + block), "{text}");
             assert_eq!(view.window_positions.start, view.packed.as_ref().unwrap().positions.end);
             assert_eq!(view.positions(), 0..token + 1);
-            assert_eq!(view.window_positions.start != before, until == 1, "{text}: a flush comes when it was announced");
+            assert_eq!(
+                view.window_positions.start != before,
+                until == 1,
+                "{text}: a flush comes when it was announced"
+            );
         }
     }
 }

@@ -201,9 +201,8 @@ fn tile_matches_its_groups<P: Real + std::fmt::Debug>(spec: &QuantSpec, head_dim
         codec.decode(*side, &tile, 0..geometry.tokens, &mut back);
         let mut expected = vec![P::zero(); rows.len()];
         for group in 0..side_geometry.group_count() {
-            let members: Vec<usize> = (0..rows.len())
-                .filter(|i| side_geometry.group_index(i / head_dim, i % head_dim) == group)
-                .collect();
+            let members: Vec<usize> =
+                (0..rows.len()).filter(|i| side_geometry.group_index(i / head_dim, i % head_dim) == group).collect();
             let values: Vec<f32> = members.iter().map(|i| rows[*i].widen()).collect();
             let mut codes = vec![0; values.len()];
             if let Some(groups) = side_geometry.groups {
