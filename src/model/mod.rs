@@ -1,3 +1,22 @@
 //! Layer 4: one decoder for all families, and everything it takes to load and run one.
 
 pub mod attention;
+mod builtin;
+pub mod config;
+pub mod decoder;
+pub mod families;
+pub mod generate;
+pub mod hub;
+mod layers;
+mod loader;
+pub mod placement;
+mod rope;
+pub mod source;
+pub mod subject;
+pub mod tokenizer;
+pub mod weights;
+
+pub use config::DecoderConfig;
+pub use decoder::{Decoder, LogitsOf};
+pub use subject::{LoadOptions, Subject, WeightsKind};
+pub use tokenizer::Tokenizer;

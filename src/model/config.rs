@@ -1,0 +1,226 @@
+//! What a decoder looks like, independent of the family that named it.
+
+use candle_core::DType;
+
+use crate::cache::CacheShape;
+use crate::{Error, Result};
+
+/// Normalization before attention, before the MLP and after the last layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Norm {
+    /// Mean and variance removed, then scaled and shifted.
+    LayerNorm {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Divided by the root mean square, then scaled.
+    RmsNorm {
+        /// Added to the mean square.
+        eps: f64,
+    },
+}
+
+/// How a token's place reaches the model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Position {
+    /// A learned vector per position is added to the token's embedding.
+    Learned,
+    /// Queries and keys are rotated (RoPE, halves convention).
+    Rope(Rope),
+}
+
+/// Rotary embedding: channel pair i turns by `position · base^(−2i/D)`, changed by `scaling`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// `rope_theta` of config.json.
+    pub base: f64,
+    /// How the frequencies were stretched for longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// Stretching of RoPE frequencies, as transformers' `modeling_rope_utils.py` defines it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// As trained.
+    None,
+    /// All frequencies divided by one factor.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a ramp between.
+    Llama3 {
+        /// The divisor of long wavelengths.
+        factor: f64,
+        /// Wavelengths above `original_positions / low` are divided in full.
+        low: f64,
+        /// Wavelengths below `original_positions / high` are kept.
+        high: f64,
+        /// Context length of the first training.
+        original_positions: f64,
+    },
+    /// YaRN (Peng et al. 2023): a ramp over channels, and cos and sin multiplied by `attention_factor`.
+    Yarn {
+        /// The divisor of slow channels.
+        factor: f64,
+        /// Turns over the original context above which a channel is kept.
+        beta_fast: f64,
+        /// Turns over the original context below which a channel is divided in full.
+        beta_slow: f64,
+        /// Context length of the first training.
+        original_positions: f64,
+        /// Multiplies cos and sin.
+        attention_factor: f64,
+        /// Whether the ramp's ends are rounded to whole channels.
+        truncate: bool,
+    },
+    /// One divisor for each of the D/2 frequencies, as GGUF files store Llama 3's scaling.
+    Divisors(Vec<f32>),
+}
+
+/// The feed-forward half of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mlp {
+    /// `down(gelu(up(x)))` with the tanh approximation (`gelu_new`).
+    GeluTanh,
+    /// `down(gelu(up(x)))` with the error function.
+    GeluErf,
+    /// `down(silu(gate(x)) · up(x))`.
+    SwiGlu,
+}
+
+/// Which linear maps add a bias.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Biases {
+    /// Of queries, keys and values.
+    pub qkv: bool,
+    /// Of the attention output.
+    pub output: bool,
+    /// Of the MLP.
+    pub mlp: bool,
+}
+
+/// One decoder, described completely: what `families/` makes of a config.json and what
+/// [`Decoder`](super::decoder::Decoder) builds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecoderConfig {
+    /// `model_type` of config.json.
+    pub family: String,
+    /// L.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the MLP.
+    pub intermediate: usize,
+    /// Hq.
+    pub heads: usize,
+    /// Hkv.
+    pub kv_heads: usize,
+    /// D.
+    pub head_dim: usize,
+    /// V.
+    pub vocab: usize,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_positions: usize,
+    /// Normalization, the same everywhere.
+    pub norm: Norm,
+    /// Position encoding.
+    pub position: Position,
+    /// Feed-forward form.
+    pub mlp: Mlp,
+    /// Which linear maps add a bias.
+    pub biases: Biases,
+    /// Whether each head's query and key is RMS-normalized before RoPE (Qwen3).
+    pub qk_norm: bool,
+    /// For each layer, the number of latest tokens (itself included) a token attends to; `None` attends to all.
+    pub windows: Vec<Option<usize>>,
+    /// Whether the output layer is the embedding, transposed.
+    pub tied_embeddings: bool,
+    /// Token that begins a text, if the model wants one.
+    pub bos: Option<u32>,
+    /// Tokens that end a text.
+    pub eos: Vec<u32>,
+    /// Dtype the weights were published in (`torch_dtype`).
+    pub stored_dtype: Option<DType>,
+}
+
+impl DecoderConfig {
+    /// The window that a cache may rely on to drop old tokens: that of all layers, if they share one.
+    pub fn cache_window(&self) -> Option<usize> {
+        let first = *self.windows.first()?;
+        if self.windows.iter().all(|&w| w == first) { first } else { None }
+    }
+
+    /// Attends to everything, as a model with a sliding window was run by the thesis (`--sliding-window off`).
+    pub fn without_sliding_window(mut self) -> Self {
+        self.windows = vec![None; self.layers];
+        self
+    }
+
+    /// Multiplies q·k: 1/√D.
+    pub fn attention_scale(&self) -> f64 {
+        1.0 / (self.head_dim as f64).sqrt()
+    }
+
+    /// The cache this model needs for `batch` sequences of up to `capacity` tokens, fed at most `max_chunk` at a time.
+    pub fn cache_shape(
+        &self,
+        batch: usize,
+        capacity: usize,
+        max_chunk: usize,
+        dtype: DType,
+        device: &candle_core::Device,
+    ) -> CacheShape {
+        CacheShape {
+            layers: self.layers,
+            batch,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            capacity,
+            max_chunk,
+            sliding_window: self.cache_window(),
+            dtype,
+            device: device.clone(),
+        }
+    }
+
+    /// Checks the sizes against each other.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the field that cannot be.
+    pub fn validate(self) -> Result<Self> {
+        let positive = [
+            ("layers", self.layers),
+            ("hidden size", self.hidden),
+            ("intermediate size", self.intermediate),
+            ("attention heads", self.heads),
+            ("key/value heads", self.kv_heads),
+            ("head dim", self.head_dim),
+            ("vocabulary", self.vocab),
+            ("positions", self.max_positions),
+        ];
+        for (what, value) in positive {
+            if value == 0 || value > 1 << 30 {
+                return Err(Error::usage(format!("the model's configuration has {value} as its {what}")));
+            }
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(Error::usage(format!(
+                "{} attention heads do not divide among {} key/value heads",
+                self.heads, self.kv_heads
+            )));
+        }
+        if let Position::Rope(rope) = &self.position {
+            if !self.head_dim.is_multiple_of(2) {
+                return Err(Error::usage(format!("RoPE needs an even head dim, not {}", self.head_dim)));
+            }
+            if !(rope.base.is_finite() && rope.base > 0.0) {
+                return Err(Error::usage(format!("RoPE base {} is not a positive number", rope.base)));
+            }
+        }
+        if self.windows.len() != self.layers || self.windows.contains(&Some(0)) {
+            return Err(Error::usage("each layer needs a sliding window of at least one token, or none"));
+        }
+        Ok(self)
+    }
+}

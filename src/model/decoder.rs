@@ -1,0 +1,128 @@
+//! One decoder for all families: embedding, layers of attention and MLP, final norm, output layer.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{Linear, Module};
+
+use super::attention::Attention;
+use super::config::{DecoderConfig, Position};
+use super::families::Names;
+use super::layers::{Layer, NormLayer};
+use super::loader::Loader;
+use super::rope::RopeTable;
+use super::weights::Weights;
+use crate::cache::KvCache;
+use crate::{Error, Result};
+
+/// Which positions' logits a forward pass computes; the output layer is a large share of a short pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitsOf {
+    /// Those of the last token: `[B, V]`.
+    Last,
+    /// Those of every token: `[B, T, V]`.
+    All,
+}
+
+/// A loaded model. It holds no state between passes: what it remembers is in the [`KvCache`] it is given.
+#[derive(Debug)]
+pub struct Decoder {
+    config: DecoderConfig,
+    embedding: Tensor,
+    positions: Option<Tensor>,
+    rope: Option<RopeTable>,
+    layers: Vec<Layer>,
+    final_norm: NormLayer,
+    head: Linear,
+    parameters: u64,
+}
+
+impl Decoder {
+    /// Reads all weights as `dtype` onto `device`; `on_layer(done, of)` is told of progress.
+    ///
+    /// # Errors
+    /// A missing tensor, a wrong shape, a value that is not finite (the tensor is named), or no memory left.
+    pub fn load(
+        config: DecoderConfig,
+        names: &Names,
+        weights: &dyn Weights,
+        dtype: DType,
+        device: &Device,
+        on_layer: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let mut loader = Loader::new(&config, names, weights, dtype, device)?;
+        let embedding = loader.embedding()?;
+        let positions = loader.positions()?;
+        let mut layers = Vec::with_capacity(config.layers);
+        for index in 0..config.layers {
+            on_layer(index, config.layers);
+            layers.push(Layer::load(&mut loader, index)?);
+        }
+        let final_norm = loader.final_norm()?;
+        let head = loader.head(&embedding)?;
+        on_layer(config.layers, config.layers);
+        let rope = match &config.position {
+            Position::Learned => None,
+            Position::Rope(rope) => Some(RopeTable::new(rope, config.head_dim, config.max_positions, device)?),
+        };
+        let parameters = loader.parameters();
+        Ok(Decoder { config, embedding, positions, rope, layers, final_norm, head, parameters })
+    }
+
+    /// What was built.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Number of weights; a tied output layer counts once.
+    pub fn parameters(&self) -> u64 {
+        self.parameters
+    }
+
+    /// Dtype of weights and activations.
+    pub fn dtype(&self) -> DType {
+        self.embedding.dtype()
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
+    /// Reads `tokens` `[B, T]` (u32, on the model's device), which continue what `cache` holds, and leaves their keys and
+    /// values in it. Logits are f32: `[B, V]` or `[B, T, V]`.
+    ///
+    /// After an error the cache's content is undefined; reset it before further use.
+    ///
+    /// # Errors
+    /// When the sequence outgrows the model's positions, the cache refuses (see [`KvCache::append`]), or the device fails.
+    pub fn forward(
+        &self,
+        tokens: &Tensor,
+        cache: &mut dyn KvCache,
+        attention: &dyn Attention,
+        logits: LogitsOf,
+    ) -> Result<Tensor> {
+        let (batch, count) = tokens.dims2()?;
+        let position = cache.len();
+        if position + count > self.config.max_positions {
+            return Err(Error::usage(format!(
+                "{} tokens were asked of a model made for at most {}",
+                position + count,
+                self.config.max_positions
+            )));
+        }
+        let mut x =
+            self.embedding.index_select(&tokens.flatten_all()?, 0)?.reshape((batch, count, self.config.hidden))?;
+        if let Some(positions) = &self.positions {
+            x = x.broadcast_add(&positions.narrow(0, position, count)?)?;
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, index, self.rope.as_ref(), cache, attention)?;
+        }
+        cache.advance(count);
+        let wanted = match logits {
+            LogitsOf::Last => x.narrow(1, count - 1, 1)?.squeeze(1)?.contiguous()?,
+            LogitsOf::All => x,
+        };
+        Ok(self.head.forward(&self.final_norm.forward(&wanted)?)?.to_dtype(DType::F32)?)
+    }
+}

@@ -1,0 +1,209 @@
+//! Model families: config.json and tensor names in, [`DecoderConfig`] and [`Names`] out. No forward code.
+//!
+//! A family is one file with one function; add it to [`FAMILIES`].
+
+mod gpt2;
+mod json;
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+use std::path::Path;
+
+use super::config::DecoderConfig;
+use crate::{Error, Result};
+pub use json::ConfigJson;
+
+/// Reads one family's config.json.
+type Reader = fn(&ConfigJson) -> Result<(DecoderConfig, Names)>;
+
+/// `model_type` → reader.
+const FAMILIES: [(&str, Reader); 5] = [
+    ("gpt2", gpt2::read),
+    ("llama", llama::read),
+    ("mistral", mistral::read),
+    ("qwen2", qwen2::read),
+    ("qwen3", qwen3::read),
+];
+
+/// The `model_type` values that can be loaded.
+pub fn supported() -> String {
+    FAMILIES.map(|(name, _)| name).join(", ")
+}
+
+/// Where a checkpoint keeps queries, keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvNames {
+    /// One tensor: queries, then keys, then values.
+    Fused(&'static str),
+    /// Three tensors.
+    Separate(&'static str, &'static str, &'static str),
+}
+
+/// Where a checkpoint keeps the MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MlpNames {
+    /// Two maps.
+    Plain {
+        /// hidden → intermediate.
+        up: &'static str,
+        /// intermediate → hidden.
+        down: &'static str,
+    },
+    /// Three maps.
+    Gated {
+        /// hidden → intermediate, through the activation.
+        gate: &'static str,
+        /// hidden → intermediate.
+        up: &'static str,
+        /// intermediate → hidden.
+        down: &'static str,
+    },
+}
+
+/// Tensor names of a checkpoint, without `.weight` and `.bias`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    /// What some publications put before every name but the head's.
+    pub optional_prefix: &'static str,
+    /// Token embedding `[V, hidden]`.
+    pub embedding: &'static str,
+    /// Learned positions `[positions, hidden]`.
+    pub positions: Option<&'static str>,
+    /// What comes before a layer's number.
+    pub layer: &'static str,
+    /// Norm before attention.
+    pub attention_norm: &'static str,
+    /// Queries, keys and values.
+    pub qkv: QkvNames,
+    /// Norms of each head's query and key.
+    pub qk_norms: Option<(&'static str, &'static str)>,
+    /// Attention output.
+    pub output: &'static str,
+    /// Norm before the MLP.
+    pub mlp_norm: &'static str,
+    /// Feed-forward maps.
+    pub mlp: MlpNames,
+    /// Norm after the last layer.
+    pub final_norm: &'static str,
+    /// Output layer `[V, hidden]`, when not tied.
+    pub head: &'static str,
+    /// Whether the layers' matrices are stored `[in, out]` (GPT-2's Conv1D) instead of `[out, in]`.
+    pub transposed: bool,
+}
+
+/// The names that Llama gave and most families after it kept.
+pub const LLAMA_NAMES: Names = Names {
+    optional_prefix: "",
+    embedding: "model.embed_tokens",
+    positions: None,
+    layer: "model.layers",
+    attention_norm: "input_layernorm",
+    qkv: QkvNames::Separate("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    qk_norms: None,
+    output: "self_attn.o_proj",
+    mlp_norm: "post_attention_layernorm",
+    mlp: MlpNames::Gated { gate: "mlp.gate_proj", up: "mlp.up_proj", down: "mlp.down_proj" },
+    final_norm: "model.norm",
+    head: "lm_head",
+    transposed: false,
+};
+
+/// What a config.json says, whichever family it is of.
+///
+/// # Errors
+/// When the text is not JSON, the family is not supported (the message lists those that are), or a field is missing
+/// or wrong; always naming `path`.
+pub fn read_config(path: &Path, text: &str) -> Result<(DecoderConfig, Names)> {
+    let json = ConfigJson::parse(path, text)?;
+    let family = json.string("model_type")?;
+    let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == family) else {
+        return Err(Error::file(
+            path,
+            format!("model type `{family}` is not supported; supported are {}", supported()),
+        ));
+    };
+    let (config, names) = read(&json)?;
+    let config = config.validate().map_err(|e| Error::file(path, e.to_string()))?;
+    Ok((config, names))
+}
+
+/// The numbers Llama and its descendants share; each family changes what differs.
+fn llama_like(json: &ConfigJson) -> Result<DecoderConfig> {
+    use super::config::{Biases, Mlp, Norm, Position};
+
+    let activation = json.string_or("hidden_act", "silu")?;
+    if activation != "silu" {
+        return Err(json.wrong("hidden_act", &format!("`{activation}` is not supported in this family, only `silu`")));
+    }
+    let heads = json.size("num_attention_heads")?;
+    let hidden = json.size("hidden_size")?;
+    let layers = json.size("num_hidden_layers")?;
+    let max_positions = json.size("max_position_embeddings")?;
+    let head_dim = match json.size_or_none("head_dim")? {
+        Some(head_dim) => head_dim,
+        None if heads > 0 && hidden % heads == 0 => hidden / heads,
+        None => return Err(json.wrong("hidden_size", "is not a multiple of num_attention_heads, and there is no head_dim")),
+    };
+    Ok(DecoderConfig {
+        family: json.string("model_type")?.to_owned(),
+        layers,
+        hidden,
+        intermediate: json.size("intermediate_size")?,
+        heads,
+        kv_heads: json.size_or_none("num_key_value_heads")?.unwrap_or(heads),
+        head_dim,
+        vocab: json.size("vocab_size")?,
+        max_positions,
+        norm: Norm::RmsNorm { eps: json.number_or("rms_norm_eps", 1e-6)? },
+        position: Position::Rope(json.rope(max_positions)?),
+        mlp: Mlp::SwiGlu,
+        biases: Biases::default(),
+        qk_norm: false,
+        windows: vec![None; layers],
+        tied_embeddings: json.flag_or("tie_word_embeddings", false)?,
+        bos: json.token_ids("bos_token_id")?.first().copied(),
+        eos: json.token_ids("eos_token_id")?,
+        stored_dtype: json.stored_dtype()?,
+    })
+}
+
+/// The windows of Qwen2 and Qwen3: `layer_types` where given, else the layers from `max_window_layers` up, and none at
+/// all unless `use_sliding_window` says so.
+fn qwen_windows(json: &ConfigJson, layers: usize) -> Result<Vec<Option<usize>>> {
+    let window = match json.flag_or("use_sliding_window", false)? {
+        true => json.size_or_none("sliding_window")?,
+        false => None,
+    };
+    let first = json.size_or_none("max_window_layers")?.unwrap_or(28);
+    json.layer_windows(layers, window, |layer| layer >= first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_family_is_answered_with_the_known_ones() {
+        let error = read_config(Path::new("x/config.json"), r#"{"model_type": "mixtral"}"#).unwrap_err();
+        assert!(error.is_usage());
+        let text = error.to_string();
+        assert!(text.contains("x/config.json") && text.contains("mixtral"), "{text}");
+        assert!(text.contains("gpt2, llama, mistral, qwen2, qwen3"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        let error = read_config(Path::new("c.json"), r#"{"model_type": "llama", "hidden_size": 8}"#).unwrap_err();
+        assert!(error.to_string().contains("num_attention_heads"), "{error}");
+    }
+
+    #[test]
+    fn heads_that_do_not_divide_are_refused() {
+        let text = r#"{"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 3,
+            "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 9, "max_position_embeddings": 16}"#;
+        let error = read_config(Path::new("c.json"), text).unwrap_err();
+        assert!(error.to_string().contains("do not divide"), "{error}");
+    }
+}

@@ -1,0 +1,156 @@
+//! Files of the Hugging Face hub, through its cache: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean
+//! what they mean to transformers.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{Api, ApiBuilder};
+use hf_hub::{Cache, Repo, RepoType};
+
+use crate::{Error, Result};
+
+/// A repository at a revision.
+#[derive(Debug, Clone)]
+pub struct HubRepo {
+    kind: RepoType,
+    id: String,
+    revision: String,
+}
+
+impl HubRepo {
+    /// A model, at `revision` or `main`.
+    pub fn model(id: impl Into<String>, revision: Option<&str>) -> Self {
+        HubRepo { kind: RepoType::Model, id: id.into(), revision: revision.unwrap_or("main").into() }
+    }
+
+    /// A data set, at `revision` or `main`.
+    pub fn dataset(id: impl Into<String>, revision: Option<&str>) -> Self {
+        HubRepo { kind: RepoType::Dataset, id: id.into(), revision: revision.unwrap_or("main").into() }
+    }
+
+    /// Owner and name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn repo(&self) -> Repo {
+        Repo::with_revision(self.id.clone(), self.kind, self.revision.clone())
+    }
+}
+
+/// The hub as the environment describes it.
+pub struct Hub {
+    cache: Cache,
+    /// None when offline.
+    api: Option<Api>,
+}
+
+impl Hub {
+    /// Reads the environment; `progress` shows a bar for each download.
+    ///
+    /// # Errors
+    /// When there is no place for the cache.
+    pub fn from_env(progress: bool) -> Result<Self> {
+        let cache = Cache::new(cache_folder()?);
+        let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().any(is_on);
+        if offline {
+            return Ok(Hub { cache, api: None });
+        }
+        let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(|| cache.token());
+        let mut builder = ApiBuilder::from_cache(cache.clone()).with_progress(progress).with_retries(2).with_token(token);
+        if let Some(endpoint) = variable("HF_ENDPOINT") {
+            builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+        }
+        let api = builder.build().map_err(|e| Error::usage(format!("the hub cannot be reached: {e}")))?;
+        Ok(Hub { cache, api: Some(api) })
+    }
+
+    /// The file if the cache has it.
+    pub fn cached(&self, repo: &HubRepo, file: &str) -> Option<PathBuf> {
+        let cached = self.cache.repo(repo.repo());
+        // A revision that is a commit has its snapshot under that name, with or without a ref.
+        let by_commit = cached.pointer_path(&repo.revision).join(file);
+        cached.get(file).or_else(|| by_commit.exists().then_some(by_commit))
+    }
+
+    /// The file, downloaded unless cached.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the repository or file is not there, access is refused, or the hub cannot be reached.
+    pub fn get(&self, repo: &HubRepo, file: &str) -> Result<PathBuf> {
+        self.find(repo, file)?.ok_or_else(|| {
+            let HubRepo { id, revision, .. } = repo;
+            Error::usage(match self.api {
+                Some(_) => format!("{id} at revision {revision} is not on the hub, or has no {file}"),
+                None => format!(
+                    "{file} of {id} is not in the cache at {}, and HF_HUB_OFFLINE forbids a download",
+                    self.cache.path().display()
+                ),
+            })
+        })
+    }
+
+    /// The file, downloaded unless cached; `None` when the repository does not have it (or, offline, the cache).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when access is refused or the hub cannot be reached.
+    pub fn find(&self, repo: &HubRepo, file: &str) -> Result<Option<PathBuf>> {
+        if let Some(path) = self.cached(repo, file) {
+            return Ok(Some(path));
+        }
+        let Some(api) = &self.api else { return Ok(None) };
+        match api.repo(repo.repo()).download(file) {
+            Ok(path) => Ok(Some(path)),
+            Err(error) => {
+                let text = error.to_string();
+                if text.contains("404") {
+                    return Ok(None);
+                }
+                let advice = if text.contains("401") || text.contains("403") {
+                    "; the repository is private, gated or misspelt: accept its terms and set HF_TOKEN"
+                } else {
+                    "; check the network, HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use the cache only"
+                };
+                Err(Error::usage(format!("{file} of {} cannot be fetched from the hub ({text}){advice}", repo.id)))
+            }
+        }
+    }
+}
+
+/// The commit a cached file belongs to: the folder below `snapshots` in its path.
+pub fn commit_of(cached: &Path) -> Option<String> {
+    let mut parts = cached.iter().map(|p| p.to_string_lossy()).skip_while(|p| p != "snapshots");
+    parts.next()?;
+    parts.next().map(|commit| commit.into_owned())
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.trim().is_empty())
+}
+
+fn is_on(name: &str) -> bool {
+    variable(name).is_some_and(|v| matches!(v.to_lowercase().as_str(), "1" | "on" | "yes" | "true"))
+}
+
+fn cache_folder() -> Result<PathBuf> {
+    if let Some(cache) = variable("HF_HUB_CACHE") {
+        return Ok(cache.into());
+    }
+    if let Some(home) = variable("HF_HOME") {
+        return Ok(Path::new(&home).join("hub"));
+    }
+    let home = variable("HOME").or_else(|| variable("USERPROFILE"));
+    let home = home.ok_or_else(|| Error::usage("there is no home folder for the hub's cache; set HF_HOME"))?;
+    Ok(Path::new(&home).join(".cache/huggingface/hub"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commit_is_read_off_a_cached_path() {
+        let path = Path::new("/h/hub/models--a--b/snapshots/abc123/sub/config.json");
+        assert_eq!(commit_of(path).as_deref(), Some("abc123"));
+        assert_eq!(commit_of(Path::new("/models/config.json")), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! A decoder layer and its parts. Matrices that read the same input are one matrix, multiplied once.
+
+use candle_core::{DType, Tensor};
+use candle_nn::{LayerNorm, Linear, Module, RmsNorm};
+
+use super::attention::Attention;
+use super::config::{DecoderConfig, Mlp};
+use super::loader::Loader;
+use super::rope::RopeTable;
+use crate::Result;
+use crate::cache::KvCache;
+
+/// Either normalization; both compute their statistics in f32.
+#[derive(Debug, Clone)]
+pub enum NormLayer {
+    /// Mean and variance.
+    LayerNorm(LayerNorm),
+    /// Mean square.
+    RmsNorm(RmsNorm),
+}
+
+impl NormLayer {
+    /// Normalizes the last dimension of `x`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            NormLayer::LayerNorm(norm) => norm.forward(x)?,
+            NormLayer::RmsNorm(norm) => norm.forward(x)?,
+        })
+    }
+}
+
+/// RMS norm of each head's query and key with weights of their own (Qwen3).
+#[derive(Debug)]
+struct QkNorm {
+    /// Divides by the root mean square; its weights are ones.
+    unit: RmsNorm,
+    /// `[Hq + Hkv, 1, D]`.
+    weights: Tensor,
+}
+
+/// Attention, then MLP, each on a normalized input and added to the residual stream.
+#[derive(Debug)]
+pub struct Layer {
+    attention_norm: NormLayer,
+    /// hidden → (Hq + 2 Hkv)·D: queries, keys, values.
+    qkv: Linear,
+    qk_norm: Option<QkNorm>,
+    output: Linear,
+    mlp_norm: NormLayer,
+    /// hidden → intermediate, or twice that: gate, then up.
+    up: Linear,
+    down: Linear,
+    shape: AttentionShape,
+    mlp: Mlp,
+}
+
+/// What attention needs to know of the configuration.
+#[derive(Debug, Clone, Copy)]
+struct AttentionShape {
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    scale: f64,
+    window: Option<usize>,
+}
+
+impl AttentionShape {
+    fn of(config: &DecoderConfig, layer: usize) -> Self {
+        AttentionShape {
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            scale: config.attention_scale(),
+            window: config.windows[layer],
+        }
+    }
+}
+
+impl Layer {
+    /// Reads layer `index`.
+    pub fn load(loader: &mut Loader, index: usize) -> Result<Self> {
+        let (config, names) = (loader.config(), loader.names());
+        let qk_norm = match names.qk_norms {
+            Some((q, k)) if config.qk_norm => Some(QkNorm::load(loader, index, q, k)?),
+            _ => None,
+        };
+        let (up, down) = loader.mlp(index)?;
+        Ok(Layer {
+            attention_norm: loader.layer_norm(index, names.attention_norm)?,
+            qkv: loader.qkv(index)?,
+            qk_norm,
+            output: loader.attention_output(index)?,
+            mlp_norm: loader.layer_norm(index, names.mlp_norm)?,
+            up,
+            down,
+            shape: AttentionShape::of(config, index),
+            mlp: config.mlp,
+        })
+    }
+
+    /// `x` `[B, T, hidden]` → the same shape.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        index: usize,
+        rope: Option<&RopeTable>,
+        cache: &mut dyn KvCache,
+        attention: &dyn Attention,
+    ) -> Result<Tensor> {
+        let x = (x + self.attend(&self.attention_norm.forward(x)?, index, rope, cache, attention)?)?;
+        let mlp = self.feed_forward(&self.mlp_norm.forward(&x)?)?;
+        Ok((x + mlp)?)
+    }
+
+    fn attend(
+        &self,
+        x: &Tensor,
+        index: usize,
+        rope: Option<&RopeTable>,
+        cache: &mut dyn KvCache,
+        attention: &dyn Attention,
+    ) -> Result<Tensor> {
+        let (batch, tokens, _) = x.dims3()?;
+        let AttentionShape { heads, kv_heads, head_dim, scale, window } = self.shape;
+        let rotated = heads + kv_heads;
+        // [B, T, (Hq+2Hkv)·D] → [B, Hq+2Hkv, T, D]
+        let qkv = self.qkv.forward(x)?.reshape((batch, tokens, rotated + kv_heads, head_dim))?.transpose(1, 2)?;
+        let mut qk = qkv.narrow(1, 0, rotated)?.contiguous()?;
+        if let Some(norm) = &self.qk_norm {
+            qk = norm.forward(&qk)?;
+        }
+        if let Some(rope) = rope {
+            qk = rope.rotate(&qk, cache.len())?;
+        }
+        let q = qk.narrow(1, 0, heads)?.contiguous()?;
+        let k = qk.narrow(1, heads, kv_heads)?.contiguous()?;
+        let v = qkv.narrow(1, rotated, kv_heads)?.contiguous()?;
+        cache.append(index, &k, &v)?;
+        let mut view = cache.view(index);
+        // The cache keeps what the farthest-looking layer needs; this layer may look less far.
+        view.sliding_window = window;
+        let attended = attention.attend(&q, &view, scale)?;
+        cache.settle(index)?;
+        let joined = attended.transpose(1, 2)?.reshape((batch, tokens, heads * head_dim))?;
+        Ok(self.output.forward(&joined)?)
+    }
+
+    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
+        let up = self.up.forward(x)?;
+        let active = match self.mlp {
+            Mlp::GeluTanh => up.gelu()?,
+            Mlp::GeluErf => up.gelu_erf()?,
+            Mlp::SwiGlu => candle_nn::ops::swiglu(&up)?,
+        };
+        Ok(self.down.forward(&active)?)
+    }
+}
+
+impl QkNorm {
+    fn load(loader: &mut Loader, index: usize, q: &str, k: &str) -> Result<Self> {
+        let config = loader.config();
+        let (heads, kv_heads, head_dim) = (config.heads, config.kv_heads, config.head_dim);
+        let q = loader.layer_vector(index, q, head_dim)?.expand((heads, 1, head_dim))?;
+        let k = loader.layer_vector(index, k, head_dim)?.expand((kv_heads, 1, head_dim))?;
+        let ones = Tensor::ones(head_dim, q.dtype(), q.device())?;
+        let eps = loader.norm_eps();
+        Ok(QkNorm { unit: RmsNorm::new(ones, eps), weights: Tensor::cat(&[q, k], 0)? })
+    }
+
+    /// `qk` `[B, Hq + Hkv, T, D]` → the same shape.
+    fn forward(&self, qk: &Tensor) -> Result<Tensor> {
+        Ok(self.unit.forward(qk)?.broadcast_mul(&self.weights)?)
+    }
+}
+
+/// Whether every element of `x` is a finite number.
+pub(super) fn all_finite(x: &Tensor) -> Result<bool> {
+    // 0·x is 0 for finite x and NaN otherwise, and a sum passes NaN on.
+    let zero = (x * 0.0)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+    Ok(zero == 0.0)
+}

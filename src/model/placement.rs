@@ -1,0 +1,115 @@
+//! `--dtype` and `--device`: what the words mean.
+
+use std::str::FromStr;
+
+use candle_core::{DType, Device};
+
+use crate::{Error, Result};
+
+/// `--dtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DtypeChoice {
+    /// f32 on the CPU; on a GPU what the checkpoint was published in, or f16 where it does not say.
+    #[default]
+    Auto,
+    /// This one.
+    Exactly(DType),
+}
+
+impl DtypeChoice {
+    /// The dtype for a checkpoint stored in `stored` on `device`.
+    pub fn resolve(self, stored: Option<DType>, device: &Device) -> DType {
+        match self {
+            DtypeChoice::Exactly(dtype) => dtype,
+            DtypeChoice::Auto if device.is_cpu() => DType::F32,
+            // A checkpoint kept in f32 is run in f16: twice the memory buys nothing that a KV cache would show.
+            DtypeChoice::Auto => stored.filter(|&d| d == DType::BF16).unwrap_or(DType::F16),
+        }
+    }
+}
+
+impl FromStr for DtypeChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "auto" => DtypeChoice::Auto,
+            "f16" => DtypeChoice::Exactly(DType::F16),
+            "bf16" => DtypeChoice::Exactly(DType::BF16),
+            "f32" => DtypeChoice::Exactly(DType::F32),
+            other => return Err(Error::usage(format!("dtype `{other}` is not one of auto, f16, bf16, f32"))),
+        })
+    }
+}
+
+/// `--device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// The first GPU if this build and this machine have one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// GPU number N.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let ordinal = text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+        match (text, ordinal) {
+            ("auto", _) => Ok(DeviceChoice::Auto),
+            ("cpu", _) => Ok(DeviceChoice::Cpu),
+            ("cuda", _) => Ok(DeviceChoice::Cuda(0)),
+            (_, Some(ordinal)) => Ok(DeviceChoice::Cuda(ordinal)),
+            _ => Err(Error::usage(format!("device `{text}` is not one of auto, cpu, cuda, cuda:N"))),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Makes the device ready.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when a GPU was asked for and this build or machine has none.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            DeviceChoice::Cpu => Ok(Device::Cpu),
+            DeviceChoice::Auto => Ok(open_cuda(0).unwrap_or(Device::Cpu)),
+            DeviceChoice::Cuda(ordinal) => open_cuda(ordinal),
+        }
+    }
+}
+
+/// With a stream of its own: the default stream is per host thread, and cannot be captured into a graph.
+fn open_cuda(ordinal: usize) -> Result<Device> {
+    if !cfg!(feature = "cuda") {
+        return Err(Error::usage(
+            "this build has no GPU support; build with `--features cuda`, or use --device cpu",
+        ));
+    }
+    Device::new_cuda_with_stream(ordinal)
+        .map_err(|e| Error::usage(format!("cuda:{ordinal} cannot be used ({e}); use --device cpu")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_the_command_line_parse_and_others_are_answered_with_the_choices() {
+        assert_eq!("cuda:3".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(3));
+        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        assert_eq!("bf16".parse::<DtypeChoice>().unwrap(), DtypeChoice::Exactly(DType::BF16));
+        assert!("cuda:x".parse::<DeviceChoice>().unwrap_err().to_string().contains("cuda:N"));
+        assert!("fp16".parse::<DtypeChoice>().unwrap_err().to_string().contains("bf16"));
+    }
+
+    #[test]
+    fn auto_is_f32_on_the_cpu_whatever_was_published() {
+        assert_eq!(DtypeChoice::Auto.resolve(Some(DType::BF16), &Device::Cpu), DType::F32);
+        assert_eq!(DtypeChoice::Exactly(DType::F16).resolve(None, &Device::Cpu), DType::F16);
+    }
+}

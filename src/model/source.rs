@@ -1,0 +1,197 @@
+//! `--model`: which files it stands for.
+
+use std::path::{Path, PathBuf};
+
+use super::hub::{Hub, HubRepo, commit_of};
+use super::weights::safetensors::indexed_files;
+use crate::{Error, Result};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// What `--model` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// A repository of the hub: `owner/name`, or `name`.
+    Hub(String),
+    /// A folder with config.json and the rest.
+    Folder(PathBuf),
+    /// A GGUF file.
+    Gguf(PathBuf),
+    /// A config.json alone; only `--weights dummy` can load it.
+    Config(PathBuf),
+    /// The small model inside the program.
+    Builtin,
+}
+
+impl ModelSource {
+    /// Files and folders that exist win over hub ids.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it is a path to nothing, or cannot be a hub id.
+    pub fn parse(model: &str) -> Result<Self> {
+        if model == "builtin" {
+            return Ok(ModelSource::Builtin);
+        }
+        let path = Path::new(model);
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+        if path.is_dir() {
+            return Ok(ModelSource::Folder(path.into()));
+        }
+        if path.is_file() {
+            return match extension.as_str() {
+                "gguf" => Ok(ModelSource::Gguf(path.into())),
+                "json" => Ok(ModelSource::Config(path.into())),
+                _ => Err(Error::file(path, "is not a model; give a folder, a .gguf file or a config.json")),
+            };
+        }
+        let is_word = |part: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !part.is_empty() && part.chars().all(plain) && !part.starts_with('.')
+        };
+        let parts: Vec<&str> = model.split('/').collect();
+        let looks_like_a_file = matches!(extension.as_str(), "gguf" | "json" | "safetensors");
+        if parts.len() <= 2 && parts.iter().all(|p| is_word(p)) && !looks_like_a_file {
+            return Ok(ModelSource::Hub(model.to_owned()));
+        }
+        Err(Error::usage(format!(
+            "model `{model}`: no such file or folder, and not a hub id (owner/name); `builtin` is always there"
+        )))
+    }
+}
+
+/// The files of one model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// config.json.
+    pub config: PathBuf,
+    /// generation_config.json, whose end tokens are more than config.json's.
+    pub generation_config: Option<PathBuf>,
+    /// Safetensors files; empty when they were not asked for.
+    pub weights: Vec<PathBuf>,
+    /// tokenizer.json.
+    pub tokenizer: Option<PathBuf>,
+    /// tokenizer_config.json.
+    pub tokenizer_config: Option<PathBuf>,
+    /// chat_template.jinja, where newer repositories keep it.
+    pub chat_template: Option<PathBuf>,
+    /// Commit of the hub.
+    pub revision: Option<String>,
+}
+
+impl ModelFiles {
+    /// The files of a folder; weights only if `with_weights`.
+    ///
+    /// # Errors
+    /// When config.json or the weights are absent, or a listed part is.
+    pub fn in_folder(folder: &Path, with_weights: bool) -> Result<Self> {
+        let find = |file: &str| Ok(Some(folder.join(file)).filter(|path| path.is_file()));
+        if find("config.json")?.is_none() {
+            return Err(Error::file(folder, "has no config.json; give a folder as a model's repository has it"));
+        }
+        Self::gather(&find, &|| folder.display().to_string(), with_weights)
+    }
+
+    /// The files of a hub repository, downloaded as needed.
+    ///
+    /// # Errors
+    /// As [`Hub::get`], and when the repository has no safetensors weights.
+    pub fn on_hub(hub: &Hub, repo: &HubRepo, with_weights: bool) -> Result<Self> {
+        // A branch that moved between two runs leaves some files cached at the old commit: the second look finds all
+        // at the new one.
+        for _ in 0..2 {
+            hub.get(repo, "config.json")?;
+            let find = |file: &str| {
+                // The index is looked for first, since only it can tell that a cached model is in parts.
+                if file == SINGLE && hub.cached(repo, INDEX).is_some() { Ok(None) } else { hub.find(repo, file) }
+            };
+            let mut files = Self::gather(&find, &|| repo.id().to_owned(), with_weights)?;
+            let commit = commit_of(&files.config);
+            if files.paths().all(|path| commit_of(path) == commit) {
+                files.revision = commit;
+                return Ok(files);
+            }
+        }
+        Err(Error::usage(format!("{} changed on the hub while it was fetched; try again", repo.id())))
+    }
+
+    fn gather(
+        find: &dyn Fn(&str) -> Result<Option<PathBuf>>,
+        place: &dyn Fn() -> String,
+        with_weights: bool,
+    ) -> Result<Self> {
+        let need = |file: &str, why: &str| {
+            find(file)?.ok_or_else(|| Error::usage(format!("{}: {file} is missing{why}", place())))
+        };
+        let weights = if with_weights { weight_files(find, &need)? } else { Vec::new() };
+        Ok(ModelFiles {
+            config: need("config.json", "")?,
+            generation_config: find("generation_config.json")?,
+            weights,
+            tokenizer: find("tokenizer.json")?,
+            tokenizer_config: find("tokenizer_config.json")?,
+            chat_template: find("chat_template.jinja")?,
+            revision: None,
+        })
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let optional = [&self.generation_config, &self.tokenizer, &self.tokenizer_config, &self.chat_template];
+        self.weights.iter().chain(optional.into_iter().flatten())
+    }
+}
+
+fn weight_files(
+    find: &dyn Fn(&str) -> Result<Option<PathBuf>>,
+    need: &dyn Fn(&str, &str) -> Result<PathBuf>,
+) -> Result<Vec<PathBuf>> {
+    if let Some(single) = find(SINGLE)? {
+        return Ok(vec![single]);
+    }
+    let index = need(INDEX, " and so is model.safetensors; only safetensors weights can be read (or a .gguf file)")?;
+    let text = std::fs::read_to_string(&index).map_err(|e| Error::io(&index, e))?;
+    let parts = indexed_files(&index, &text)?;
+    parts.iter().map(|part| need(part, ", though the index lists it; fetch it")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids_are_told_from_paths() {
+        assert_eq!(ModelSource::parse("gpt2").unwrap(), ModelSource::Hub("gpt2".into()));
+        let id = "Qwen/Qwen2.5-0.5B";
+        assert_eq!(ModelSource::parse(id).unwrap(), ModelSource::Hub(id.into()));
+        assert_eq!(ModelSource::parse("builtin").unwrap(), ModelSource::Builtin);
+        for nowhere in ["./nowhere", "a/b/c", "missing.gguf", "owner/missing.gguf", "", "../x", "a b"] {
+            let error = ModelSource::parse(nowhere).unwrap_err();
+            assert!(error.is_usage(), "{nowhere}: {error}");
+        }
+    }
+
+    #[test]
+    fn files_and_folders_are_told_by_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let parse = |path: &Path| ModelSource::parse(path.to_str().unwrap());
+        assert_eq!(parse(folder.path()).unwrap(), ModelSource::Folder(folder.path().into()));
+        for (name, wanted) in [("m.gguf", true), ("c.json", true), ("m.bin", false)] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            assert_eq!(parse(&path).is_ok(), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_weights_says_what_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string().contains("config.json"));
+        std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+        let error = ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string();
+        assert!(error.contains("safetensors"), "{error}");
+        assert!(ModelFiles::in_folder(folder.path(), false).is_ok());
+        std::fs::write(folder.path().join(INDEX), r#"{"weight_map": {"a": "part-1.safetensors"}}"#).unwrap();
+        let error = ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string();
+        assert!(error.contains("part-1.safetensors") && error.contains("index"), "{error}");
+    }
+}

@@ -1,0 +1,254 @@
+//! The model under test: everything a benchmark needs of it, loaded once.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+
+use super::config::DecoderConfig;
+use super::decoder::Decoder;
+use super::families::{ConfigJson, Names, read_config};
+use super::hub::{Hub, HubRepo};
+use super::placement::{DeviceChoice, DtypeChoice};
+use super::source::{ModelFiles, ModelSource};
+use super::tokenizer::Tokenizer;
+use super::weights::Weights;
+use super::weights::dummy::DummyWeights;
+use super::weights::gguf::{GgufFile, GgufWeights};
+use super::weights::safetensors::SafetensorsWeights;
+use crate::{Error, Result};
+
+/// `--weights`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightsKind {
+    /// As trained.
+    #[default]
+    Trained,
+    /// Random, in the configuration's shapes: for speed and memory; a quality benchmark must refuse them.
+    Dummy,
+}
+
+/// What to load, and how.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// `--model`: see [`ModelSource`].
+    pub model: String,
+    /// `--revision` of a hub repository.
+    pub revision: Option<String>,
+    /// `--dtype`.
+    pub dtype: DtypeChoice,
+    /// `--device`.
+    pub device: DeviceChoice,
+    /// `--weights`.
+    pub weights: WeightsKind,
+    /// `--sliding-window`: false attends to everything, whatever the configuration says.
+    pub sliding_window: bool,
+    /// Whether to show bars for downloads and loading.
+    pub progress: bool,
+}
+
+impl LoadOptions {
+    /// The defaults of the command line, without progress bars.
+    pub fn new(model: impl Into<String>) -> Self {
+        LoadOptions {
+            model: model.into(),
+            revision: None,
+            dtype: DtypeChoice::default(),
+            device: DeviceChoice::default(),
+            weights: WeightsKind::default(),
+            sliding_window: true,
+            progress: false,
+        }
+    }
+}
+
+/// A loaded model with its tokenizer and its identity.
+#[derive(Debug)]
+pub struct Subject {
+    /// The model.
+    pub decoder: Decoder,
+    /// Absent when only a config.json was given.
+    tokenizer: Option<Tokenizer>,
+    /// Where the model is.
+    pub device: Device,
+    /// Dtype of weights, activations, and of an unquantized cache.
+    pub dtype: DType,
+    /// `--model` as given.
+    pub model: String,
+    /// Trained or dummy.
+    pub weights: WeightsKind,
+    /// Commit of the hub.
+    pub revision: Option<String>,
+    /// Of the weight files, in order, when they are local.
+    pub weights_sha256: Option<String>,
+}
+
+impl Subject {
+    /// Finds, reads and checks everything.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], [`Error::File`] or [`Error::Io`], each naming what is wrong and what to do, when the model cannot be
+    /// had as asked for; [`Error::OutOfMemory`] when it does not fit.
+    pub fn load(options: &LoadOptions) -> Result<Self> {
+        let source = ModelSource::parse(&options.model)?;
+        if options.revision.is_some() && !matches!(source, ModelSource::Hub(_)) {
+            return Err(Error::usage("--revision is for models of the hub"));
+        }
+        let device = options.device.open()?;
+        let trained = options.weights == WeightsKind::Trained;
+        match source {
+            ModelSource::Builtin => super::builtin::load(options, device),
+            ModelSource::Gguf(path) => Self::from_gguf(options, &path, device),
+            ModelSource::Config(path) if trained => Err(Error::file(
+                path,
+                "is a configuration without weights; give the model's folder, or --weights dummy",
+            )),
+            ModelSource::Config(path) => {
+                let files = ModelFiles { config: path, ..Default::default() };
+                Self::from_files(options, &files, device)
+            }
+            ModelSource::Folder(folder) => {
+                Self::from_files(options, &ModelFiles::in_folder(&folder, trained)?, device)
+            }
+            ModelSource::Hub(id) => {
+                let hub = Hub::from_env(options.progress)?;
+                let repo = HubRepo::model(id, options.revision.as_deref());
+                Self::from_files(options, &ModelFiles::on_hub(&hub, &repo, trained)?, device)
+            }
+        }
+    }
+
+    fn from_files(options: &LoadOptions, files: &ModelFiles, device: Device) -> Result<Self> {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Error::io(path, e));
+        let text = read(&files.config)?;
+        let (mut config, names) = read_config(&files.config, &text)?;
+        if let Some(path) = &files.generation_config {
+            let more = ConfigJson::parse(path, &read(path)?)?.token_ids("eos_token_id")?;
+            config.eos.extend(more);
+            config.eos.sort_unstable();
+            config.eos.dedup();
+        }
+        let tokenizer = Tokenizer::from_files(files)?;
+        if options.weights == WeightsKind::Dummy {
+            let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256: None };
+            return Self::build(options, parts, &DummyWeights::default(), device);
+        }
+        if let Some(method) = ConfigJson::parse(&files.config, &text)?.weight_quantization() {
+            let message = format!("says that {method} quantized the weights, which cannot be read; give the original");
+            return Err(Error::file(&files.config, message));
+        }
+        let weights = SafetensorsWeights::open(&files.weights)?;
+        // A commit of the hub names the content already.
+        let weights_sha256 = if files.revision.is_none() { Some(sha256_of(&files.weights)?) } else { None };
+        let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256 };
+        Self::build(options, parts, &weights, device)
+    }
+
+    fn from_gguf(options: &LoadOptions, path: &Path, device: Device) -> Result<Self> {
+        let file = GgufFile::open(path)?;
+        let (config, names) = file.config()?;
+        let tokenizer = Some(Tokenizer::from_gguf(&file)?);
+        if options.weights == WeightsKind::Dummy {
+            let parts = Parts { config, names, tokenizer, revision: None, weights_sha256: None };
+            return Self::build(options, parts, &DummyWeights::default(), device);
+        }
+        let weights = GgufWeights::new(&file, &config);
+        let weights_sha256 = Some(sha256_of(&[path.to_path_buf()])?);
+        let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
+        Self::build(options, parts, &weights, device)
+    }
+
+    /// Builds the decoder of `parts` from `weights`.
+    pub(super) fn build(options: &LoadOptions, parts: Parts, weights: &dyn Weights, device: Device) -> Result<Self> {
+        let Parts { mut config, names, tokenizer, revision, weights_sha256 } = parts;
+        if !options.sliding_window {
+            config = config.without_sliding_window();
+        }
+        if let Some(tokens) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&tokens| tokens > config.vocab) {
+            return Err(Error::usage(format!(
+                "{}: the tokenizer has {tokens} tokens but the model only {}; they do not belong together",
+                options.model, config.vocab
+            )));
+        }
+        let dtype = options.dtype.resolve(config.stored_dtype, &device);
+        let bar = loading_bar(options.progress);
+        let mut on_layer = |done: usize, of: usize| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        };
+        let decoder = Decoder::load(config, &names, weights, dtype, &device, &mut on_layer);
+        bar.finish_and_clear();
+        Ok(Subject {
+            decoder: decoder?,
+            tokenizer,
+            device,
+            dtype,
+            model: options.model.clone(),
+            weights: options.weights,
+            revision,
+            weights_sha256,
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &DecoderConfig {
+        self.decoder.config()
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the model came without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::usage(format!("{} has no tokenizer.json, which this benchmark needs", self.model))
+        })
+    }
+
+    /// Refuses random weights.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the weights are dummy: `what`, a measurement of quality, would mean nothing.
+    pub fn require_trained(&self, what: &str) -> Result<()> {
+        match self.weights {
+            WeightsKind::Trained => Ok(()),
+            WeightsKind::Dummy => Err(Error::usage(format!(
+                "{what} measures quality, and --weights dummy has none; give trained weights or leave {what} out"
+            ))),
+        }
+    }
+
+    /// Bytes of the weights as loaded.
+    pub fn weight_bytes(&self) -> u64 {
+        self.decoder.parameters() * self.dtype.size_in_bytes() as u64
+    }
+}
+
+/// What a source gives besides weights.
+pub(super) struct Parts {
+    pub config: DecoderConfig,
+    pub names: Names,
+    pub tokenizer: Option<Tokenizer>,
+    pub revision: Option<String>,
+    pub weights_sha256: Option<String>,
+}
+
+fn loading_bar(shown: bool) -> ProgressBar {
+    if !shown {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("loading {wide_bar} {pos}/{len} layers, {eta} left");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// SHA-256 over the contents of `files`, one after the other, in lower-case hexadecimal.
+fn sha256_of(files: &[PathBuf]) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for path in files {
+        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+        std::io::copy(&mut file, &mut hasher).map_err(|e| Error::io(path, e))?;
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

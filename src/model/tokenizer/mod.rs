@@ -1,0 +1,170 @@
+//! Text to token ids and back, from a tokenizer.json or a GGUF file's metadata.
+
+mod gguf;
+pub mod sentencepiece;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::source::ModelFiles;
+use super::weights::gguf::GgufFile;
+use crate::{Error, Result};
+
+/// A model's chat template, not yet rendered, and the texts of the special tokens that templates use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplate {
+    /// Jinja source.
+    pub source: String,
+    /// `bos_token`.
+    pub bos_token: Option<String>,
+    /// `eos_token`.
+    pub eos_token: Option<String>,
+}
+
+/// A tokenizer with neither truncation nor padding.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    chat_template: Option<ChatTemplate>,
+}
+
+impl Tokenizer {
+    /// Reads the bytes of a tokenizer.json; `path` is named in errors.
+    ///
+    /// # Errors
+    /// [`Error::File`] when they are not one.
+    pub fn from_json(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
+            Error::file(path, format!("is not a tokenizer.json that can be read ({e}); fetch it again"))
+        })?;
+        Self::from_parts(inner)
+    }
+
+    /// The tokenizer of a model's files; `None` when they have none.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json), for the configuration and the chat template too.
+    pub fn from_files(files: &ModelFiles) -> Result<Option<Self>> {
+        let Some(path) = &files.tokenizer else { return Ok(None) };
+        let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io(path, e));
+        let mut tokenizer = Self::from_json(path, &read(path)?)?;
+        if let Some(path) = &files.tokenizer_config {
+            let config: Value = serde_json::from_slice(&read(path)?)
+                .map_err(|e| Error::file(path, format!("is not valid JSON ({e}); fetch it again")))?;
+            tokenizer.chat_template = chat_template(&config);
+            if let Some(path) = &files.chat_template {
+                let source = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+                let (bos_token, eos_token) = (token_text(&config["bos_token"]), token_text(&config["eos_token"]));
+                tokenizer.chat_template = Some(ChatTemplate { source, bos_token, eos_token });
+            }
+        }
+        Ok(Some(tokenizer))
+    }
+
+    /// The tokenizer that a GGUF file describes.
+    ///
+    /// # Errors
+    /// [`Error::File`] when its kind is unknown, with the known kinds, or its lists do not fit together.
+    pub fn from_gguf(file: &GgufFile) -> Result<Self> {
+        let (inner, chat_template) = gguf::build(file)?;
+        Ok(Tokenizer { chat_template, ..Self::from_parts(inner)? })
+    }
+
+    /// A SentencePiece BPE vocabulary: see [`sentencepiece::build`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the pieces do not make a tokenizer.
+    pub fn from_pieces(pieces: &[sentencepiece::Piece], options: &sentencepiece::Options) -> Result<Self> {
+        let inner = sentencepiece::build(pieces, options)
+            .map_err(|e| Error::usage(format!("the pieces do not make a tokenizer: {e}")))?;
+        Self::from_parts(inner)
+    }
+
+    fn from_parts(mut inner: tokenizers::Tokenizer) -> Result<Self> {
+        // A published tokenizer.json may cut texts off (gpt2's does, at 50 tokens), which would pass unseen.
+        inner.with_truncation(None).map_err(|e| Error::usage(format!("tokenizer: {e}")))?;
+        inner.with_padding(None);
+        Ok(Tokenizer { inner, chat_template: None })
+    }
+
+    /// Token ids of `text`. `special` adds what the model wants around a text, a leading BOS for most and nothing for
+    /// others; names of special tokens inside `text` become those tokens either way.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the tokenizer refuses the text.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let encoding =
+            self.inner.encode_fast(text, special).map_err(|e| Error::usage(format!("the text cannot be tokenized: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of `ids`, special tokens left out.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the tokenizer refuses the ids.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|e| Error::usage(format!("the tokens cannot be turned to text: {e}")))
+    }
+
+    /// Id of the token that is written `text` in the vocabulary.
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text)
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The model's chat template, if it was trained to chat.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
+    }
+}
+
+/// `chat_template` of tokenizer_config.json: a text, or a list of named ones of which `default` is taken.
+fn chat_template(config: &Value) -> Option<ChatTemplate> {
+    let source = match &config["chat_template"] {
+        Value::String(source) => source.clone(),
+        Value::Array(named) => {
+            let default = named.iter().find(|t| t["name"] == "default").or_else(|| named.first())?;
+            default["template"].as_str()?.to_owned()
+        }
+        _ => return None,
+    };
+    Some(ChatTemplate {
+        source,
+        bos_token: token_text(&config["bos_token"]),
+        eos_token: token_text(&config["eos_token"]),
+    })
+}
+
+/// A special token is written as its text or as a group of fields.
+fn token_text(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_found_in_every_form_they_are_published_in() {
+        let plain = serde_json::json!({"chat_template": "{{x}}", "eos_token": {"content": "</s>"}, "bos_token": "<s>"});
+        let template = chat_template(&plain).unwrap();
+        assert_eq!((template.source.as_str(), template.eos_token.as_deref()), ("{{x}}", Some("</s>")));
+        assert_eq!(template.bos_token.as_deref(), Some("<s>"));
+        let named = serde_json::json!({"chat_template": [
+            {"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}
+        ]});
+        assert_eq!(chat_template(&named).unwrap().source, "b");
+        assert!(chat_template(&serde_json::json!({})).is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_no_tokenizer_is_refused_by_name() {
+        let error = Tokenizer::from_json(Path::new("t/tokenizer.json"), b"{\"model\"").unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("t/tokenizer.json"), "{error}");
+    }
+}

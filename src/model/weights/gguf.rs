@@ -1,0 +1,323 @@
+//! GGUF files: metadata → [`DecoderConfig`], tensors dequantized as they are read.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{DType, Device, Tensor};
+
+use super::Weights;
+use crate::model::config::{Biases, DecoderConfig, Mlp, Norm, Position, Rope, RopeScaling};
+use crate::model::families::{LLAMA_NAMES, MlpNames, Names, QkvNames};
+use crate::{Error, Result};
+
+/// `general.architecture` values that can be loaded.
+const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
+
+/// Tensor names of GGUF files.
+const NAMES: Names = Names {
+    embedding: "token_embd",
+    layer: "blk",
+    attention_norm: "attn_norm",
+    qkv: QkvNames::Separate("attn_q", "attn_k", "attn_v"),
+    output: "attn_output",
+    mlp_norm: "ffn_norm",
+    mlp: MlpNames::Gated { gate: "ffn_gate", up: "ffn_up", down: "ffn_down" },
+    final_norm: "output_norm",
+    head: "output",
+    ..LLAMA_NAMES
+};
+
+/// An open GGUF file.
+pub struct GgufFile {
+    path: PathBuf,
+    content: Content,
+    reader: RefCell<BufReader<File>>,
+}
+
+impl GgufFile {
+    /// Reads the header and checks that every tensor lies inside the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be opened, [`Error::File`] when it is not GGUF, is truncated, or holds a tensor
+    /// type that candle cannot read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let content = Content::read(&mut reader)
+            .map_err(|e| Error::file(path, format!("is not a GGUF file that can be read ({e}); fetch it again")))?;
+        for (name, info) in &content.tensor_infos {
+            let blocks = info.shape.elem_count().div_ceil(info.ggml_dtype.block_size());
+            let end = (blocks as u64)
+                .checked_mul(info.ggml_dtype.type_size() as u64)
+                .and_then(|bytes| bytes.checked_add(info.offset)?.checked_add(content.tensor_data_offset));
+            if end.is_none_or(|end| end > length) {
+                return Err(Error::file(path, format!("is truncated: tensor `{name}` lies past its end; fetch it again")));
+            }
+        }
+        Ok(GgufFile { path: path.to_path_buf(), content, reader: reader.into() })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A metadata text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.content.metadata.get(key)? {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A metadata flag.
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        match self.content.metadata.get(key)? {
+            Value::Bool(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    /// A metadata list.
+    pub fn list(&self, key: &str) -> Option<&[Value]> {
+        match self.content.metadata.get(key)? {
+            Value::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// A metadata count, of whichever integer type. A list of equal counts (one for each layer) is that count.
+    pub fn count(&self, key: &str) -> Option<usize> {
+        fn one(value: &Value) -> Option<usize> {
+            match value {
+                Value::Array(items) => {
+                    let first = one(items.first()?)?;
+                    items.iter().all(|v| one(v) == Some(first)).then_some(first)
+                }
+                Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_) => {
+                    let signed = match *value {
+                        Value::I8(v) => i64::from(v),
+                        Value::I16(v) => i64::from(v),
+                        Value::I32(v) => i64::from(v),
+                        Value::I64(v) => v,
+                        _ => return None,
+                    };
+                    usize::try_from(signed).ok()
+                }
+                other => other.to_u64().ok().and_then(|v| usize::try_from(v).ok()),
+            }
+        }
+        one(self.content.metadata.get(key)?)
+    }
+
+    /// A metadata number.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        match *self.content.metadata.get(key)? {
+            Value::F32(v) => Some(f64::from(v)),
+            Value::F64(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// An error about this file.
+    pub fn wrong(&self, message: impl Into<String>) -> Error {
+        Error::file(&self.path, message)
+    }
+
+    fn architecture(&self) -> Result<&str> {
+        let name = self.text("general.architecture").ok_or_else(|| self.wrong("does not say its architecture"))?;
+        if !ARCHITECTURES.contains(&name) {
+            let known = ARCHITECTURES.join(", ");
+            return Err(self.wrong(format!("architecture `{name}` is not supported; supported are {known}")));
+        }
+        Ok(name)
+    }
+
+    /// The decoder that the metadata describes, and the names of its tensors.
+    ///
+    /// # Errors
+    /// When the architecture is not supported, or a needed entry is missing or impossible.
+    pub fn config(&self) -> Result<(DecoderConfig, Names)> {
+        let family = self.architecture()?;
+        let key = |name: &str| format!("{family}.{name}");
+        let need = |name: &str| {
+            self.count(&key(name)).ok_or_else(|| self.wrong(format!("has no usable `{}` in its metadata", key(name))))
+        };
+        let (heads, hidden, layers) = (need("attention.head_count")?, need("embedding_length")?, need("block_count")?);
+        let head_dim = match self.count(&key("attention.key_length")) {
+            Some(head_dim) => head_dim,
+            None => hidden.checked_div(heads).unwrap_or(0),
+        };
+        if self.count(&key("attention.value_length")).is_some_and(|v| v != head_dim) {
+            return Err(self.wrong("has values of another length than its keys, which is not supported"));
+        }
+        if self.count(&key("rope.dimension_count")).is_some_and(|d| d != head_dim) {
+            return Err(self.wrong("rotates only a part of each head, which is not supported"));
+        }
+        if self.count(&key("expert_count")).is_some_and(|n| n > 0) {
+            return Err(self.wrong("is a mixture of experts, which is not supported"));
+        }
+        let max_positions = need("context_length")?;
+        let Some(embedding) = self.content.tensor_infos.get("token_embd.weight") else {
+            return Err(self.wrong("tensor `token_embd.weight` is missing"));
+        };
+        let has = |tensor: &str| self.content.tensor_infos.contains_key(tensor);
+        let window = self.count(&key("attention.sliding_window")).filter(|&w| w > 0 && w < max_positions);
+        let token = |name: &str| {
+            self.count(&format!("tokenizer.ggml.{name}_token_id")).and_then(|id| u32::try_from(id).ok())
+        };
+        let mut eos: Vec<u32> = ["eos", "eot"].into_iter().filter_map(token).collect();
+        eos.dedup();
+        let config = DecoderConfig {
+            family: family.to_owned(),
+            layers,
+            hidden,
+            intermediate: need("feed_forward_length")?,
+            heads,
+            kv_heads: self.count(&key("attention.head_count_kv")).unwrap_or(heads),
+            head_dim,
+            vocab: embedding.shape.dims().first().copied().unwrap_or(0),
+            max_positions,
+            norm: Norm::RmsNorm { eps: self.number(&key("attention.layer_norm_rms_epsilon")).unwrap_or(1e-5) },
+            position: Position::Rope(self.rope(family, max_positions)?),
+            mlp: Mlp::SwiGlu,
+            biases: Biases {
+                qkv: has("blk.0.attn_q.bias"),
+                output: has("blk.0.attn_output.bias"),
+                mlp: has("blk.0.ffn_down.bias"),
+            },
+            qk_norm: has("blk.0.attn_q_norm.weight"),
+            windows: vec![window; layers],
+            tied_embeddings: !has("output.weight"),
+            bos: token("bos"),
+            eos,
+            stored_dtype: None,
+        };
+        let qk_norms = config.qk_norm.then_some(("attn_q_norm", "attn_k_norm"));
+        Ok((config.validate().map_err(|e| self.wrong(e.to_string()))?, Names { qk_norms, ..NAMES }))
+    }
+
+    fn rope(&self, family: &str, max_positions: usize) -> Result<Rope> {
+        let key = |name: &str| format!("{family}.rope.{name}");
+        let base = self.number(&key("freq_base")).unwrap_or(10_000.0);
+        if self.content.tensor_infos.contains_key("rope_freqs.weight") {
+            let divisors = self.read("rope_freqs.weight", &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            return Ok(Rope { base, scaling: RopeScaling::Divisors(divisors) });
+        }
+        let factor = || {
+            self.number(&key("scaling.factor")).ok_or_else(|| self.wrong("scales RoPE without saying by which factor"))
+        };
+        let scaling = match self.text(&key("scaling.type")).unwrap_or("none") {
+            "none" => RopeScaling::None,
+            "linear" => RopeScaling::Linear { factor: factor()? },
+            "yarn" => {
+                let factor = factor()?;
+                let original = self.count(&key("scaling.original_context_length")).unwrap_or(max_positions);
+                RopeScaling::Yarn {
+                    factor,
+                    beta_fast: 32.0,
+                    beta_slow: 1.0,
+                    original_positions: original as f64,
+                    attention_factor: 0.1 * factor.max(1.0).ln() + 1.0,
+                    truncate: true,
+                }
+            }
+            other => return Err(self.wrong(format!("scales RoPE by `{other}`, which is not supported"))),
+        };
+        Ok(Rope { base, scaling })
+    }
+
+    /// Tensor `name`, dequantized to f32.
+    fn read(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let unreadable = |e: candle_core::Error| match Error::from(e) {
+            Error::Tensor(e) => self.wrong(format!("tensor `{name}` cannot be read ({e})")),
+            other => other,
+        };
+        let mut reader = self.reader.borrow_mut();
+        let quantized = self.content.tensor(&mut *reader, name, device).map_err(unreadable)?;
+        quantized.dequantize(device).map_err(unreadable)
+    }
+}
+
+/// The tensors of a GGUF file in the order of rows that Hugging Face checkpoints use.
+pub struct GgufWeights<'a> {
+    file: &'a GgufFile,
+    heads: usize,
+    kv_heads: usize,
+    /// Llama's conversion interleaves the halves of each head's query and key rows.
+    interleaved: bool,
+}
+
+impl<'a> GgufWeights<'a> {
+    /// The tensors of `file`, whose configuration is `config`.
+    pub fn new(file: &'a GgufFile, config: &DecoderConfig) -> Self {
+        let interleaved = config.family == "llama";
+        GgufWeights { file, heads: config.heads, kv_heads: config.kv_heads, interleaved }
+    }
+}
+
+/// Undoes the conversion's `[H, 2, D/2, …] → [H, D/2, 2, …]`, which pairs channel i with i + 1 instead of i + D/2.
+pub fn separate_halves(rows: &Tensor, heads: usize) -> Result<Tensor> {
+    let shape = rows.dims().to_vec();
+    let head_dim = shape[0] / heads;
+    let inputs: usize = shape[1..].iter().product();
+    let paired = rows.reshape((heads, head_dim / 2, 2, inputs))?;
+    Ok(paired.transpose(1, 2)?.contiguous()?.reshape(shape)?)
+}
+
+impl Weights for GgufWeights<'_> {
+    fn contains(&self, name: &str) -> bool {
+        self.file.content.tensor_infos.contains_key(name)
+    }
+
+    fn load(&self, name: &str, _shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        if !self.contains(name) {
+            return Err(self.fault(name, "is missing; the conversion was incomplete"));
+        }
+        let tensor = self.file.read(name, device)?;
+        let part = name.splitn(3, '.').nth(2).unwrap_or(name);
+        let heads = match part.split('.').next() {
+            Some("attn_q") if self.interleaved => self.heads,
+            Some("attn_k") if self.interleaved => self.kv_heads,
+            _ => return Ok(tensor),
+        };
+        if tensor.dims()[0] % (2 * heads) != 0 {
+            return Err(self.fault(name, &format!("has {} rows for {heads} heads", tensor.dims()[0])));
+        }
+        // Converted before it is reordered: half the memory traffic.
+        separate_halves(&tensor.to_dtype(dtype)?, heads)
+    }
+
+    fn fault(&self, name: &str, message: &str) -> Error {
+        self.file.wrong(format!("tensor `{name}` {message}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_of_each_head_are_separated_again() {
+        // Two heads of four rows; row 10·h + i of the checkpoint, in the file's order 0 2 1 3.
+        let rows = Tensor::new(&[0f32, 2., 1., 3., 10., 12., 11., 13.], &Device::Cpu).unwrap();
+        let restored = separate_halves(&rows, 2).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(restored, [0., 1., 2., 3., 10., 11., 12., 13.]);
+    }
+
+    #[test]
+    fn what_is_not_gguf_is_refused_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        for bytes in [&b""[..], b"GGUF", b"not a model at all, but long enough to have a header in it"] {
+            std::fs::write(&path, bytes).unwrap();
+            let Err(error) = GgufFile::open(&path) else { panic!("opened") };
+            assert!(error.is_usage());
+            assert!(error.to_string().contains("m.gguf"), "{error}");
+        }
+    }
+}
