@@ -56,7 +56,8 @@ impl Hub {
             return Ok(Hub { cache, api: None });
         }
         let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(|| cache.token());
-        let mut builder = ApiBuilder::from_cache(cache.clone()).with_progress(progress).with_retries(2).with_token(token);
+        let mut builder =
+            ApiBuilder::from_cache(cache.clone()).with_progress(progress).with_retries(2).with_token(token);
         if let Some(endpoint) = variable("HF_ENDPOINT") {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
         }

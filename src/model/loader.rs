@@ -168,10 +168,9 @@ impl<'a> Loader<'a> {
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let stored = self.weights.load(name, shape, self.dtype, self.device)?;
         if stored.dims() != shape {
-            return Err(self.weights.fault(
-                name,
-                &format!("has shape {:?} where the configuration asks for {shape:?}", stored.dims()),
-            ));
+            return Err(self
+                .weights
+                .fault(name, &format!("has shape {:?} where the configuration asks for {shape:?}", stored.dims())));
         }
         let tensor = stored.to_dtype(self.dtype)?;
         if !all_finite(&tensor)? {

@@ -86,9 +86,7 @@ impl DeviceChoice {
 /// With a stream of its own: the default stream is per host thread, and cannot be captured into a graph.
 fn open_cuda(ordinal: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
-        return Err(Error::usage(
-            "this build has no GPU support; build with `--features cuda`, or use --device cpu",
-        ));
+        return Err(Error::usage("this build has no GPU support; build with `--features cuda`, or use --device cpu"));
     }
     Device::new_cuda_with_stream(ordinal)
         .map_err(|e| Error::usage(format!("cuda:{ordinal} cannot be used ({e}); use --device cpu")))

@@ -26,10 +26,7 @@ impl RopeTable {
         let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() * amplitude, a.sin() * amplitude)).unzip();
         let shape = (positions, head_dim / 2);
-        Ok(RopeTable {
-            cos: Tensor::from_vec(cos, shape, device)?,
-            sin: Tensor::from_vec(sin, shape, device)?,
-        })
+        Ok(RopeTable { cos: Tensor::from_vec(cos, shape, device)?, sin: Tensor::from_vec(sin, shape, device)? })
     }
 
     /// Rotates `x` `[B, H, T, D]`, whose first token is at `position`; computed in f32, returned in the dtype of `x`.
@@ -68,9 +65,8 @@ pub fn frequencies(rope: &Rope, head_dim: usize) -> Vec<f32> {
             .collect(),
         RopeScaling::Yarn { factor, beta_fast, beta_slow, original_positions, truncate, .. } => {
             // The channel that makes `turns` turns over the original context.
-            let channel = |turns: f64| {
-                head_dim as f64 * (original_positions / (turns * tau)).ln() / (2.0 * rope.base.ln())
-            };
+            let channel =
+                |turns: f64| head_dim as f64 * (original_positions / (turns * tau)).ln() / (2.0 * rope.base.ln());
             let (mut first, mut last) = (channel(*beta_fast), channel(*beta_slow));
             if *truncate {
                 (first, last) = (first.floor(), last.ceil());

@@ -109,9 +109,7 @@ impl Subject {
                 let files = ModelFiles { config: path, ..Default::default() };
                 Self::from_files(options, &files, device)
             }
-            ModelSource::Folder(folder) => {
-                Self::from_files(options, &ModelFiles::in_folder(&folder, trained)?, device)
-            }
+            ModelSource::Folder(folder) => Self::from_files(options, &ModelFiles::in_folder(&folder, trained)?, device),
             ModelSource::Hub(id) => {
                 let hub = Hub::from_env(options.progress)?;
                 let repo = HubRepo::model(id, options.revision.as_deref());
@@ -202,9 +200,9 @@ impl Subject {
     /// # Errors
     /// [`Error::Usage`] when the model came without one.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| {
-            Error::usage(format!("{} has no tokenizer.json, which this benchmark needs", self.model))
-        })
+        self.tokenizer
+            .as_ref()
+            .ok_or_else(|| Error::usage(format!("{} has no tokenizer.json, which this benchmark needs", self.model)))
     }
 
     /// Refuses random weights.

@@ -32,7 +32,9 @@ pub(super) fn read(json: &ConfigJson) -> Result<(DecoderConfig, Names)> {
         "gelu_new" | "gelu_pytorch_tanh" => Mlp::GeluTanh,
         "gelu" => Mlp::GeluErf,
         other => {
-            return Err(json.wrong("activation_function", &format!("`{other}` is not supported, only gelu_new and gelu")));
+            return Err(
+                json.wrong("activation_function", &format!("`{other}` is not supported, only gelu_new and gelu"))
+            );
         }
     };
     let hidden = json.size("n_embd")?;

@@ -40,7 +40,12 @@ impl ConfigJson {
         value?.ok_or_else(|| self.wrong(field, "is missing"))
     }
 
-    fn optional<'a, T>(&'a self, field: &str, kind: &str, convert: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+    fn optional<'a, T>(
+        &'a self,
+        field: &str,
+        kind: &str,
+        convert: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
         match self.get(field) {
             None => Ok(None),
             Some(value) => match convert(value) {
@@ -122,9 +127,9 @@ impl ConfigJson {
             .iter()
             .map(|kind| match kind.as_str() {
                 Some("full_attention") => Ok(None),
-                Some("sliding_attention") => {
-                    window.map(Some).ok_or_else(|| self.wrong("layer_types", "asks for a sliding window that is not set"))
-                }
+                Some("sliding_attention") => window
+                    .map(Some)
+                    .ok_or_else(|| self.wrong("layer_types", "asks for a sliding window that is not set")),
                 _ => Err(self.wrong("layer_types", &format!("has the unknown kind {kind}"))),
             })
             .collect()

@@ -144,7 +144,9 @@ fn llama_like(json: &ConfigJson) -> Result<DecoderConfig> {
     let head_dim = match json.size_or_none("head_dim")? {
         Some(head_dim) => head_dim,
         None if heads > 0 && hidden % heads == 0 => hidden / heads,
-        None => return Err(json.wrong("hidden_size", "is not a multiple of num_attention_heads, and there is no head_dim")),
+        None => {
+            return Err(json.wrong("hidden_size", "is not a multiple of num_attention_heads, and there is no head_dim"));
+        }
     };
     Ok(DecoderConfig {
         family: json.string("model_type")?.to_owned(),

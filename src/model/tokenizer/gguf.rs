@@ -16,7 +16,8 @@ use super::{ChatTemplate, GgufFile};
 use crate::{Error, Result};
 
 /// Qwen2's words: contractions, letters with one leading sign, single digits, signs, line ends, spaces.
-const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Llama 3's words: as Qwen2's, with digits in threes.
 const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -134,9 +135,8 @@ impl Vocabulary {
 
 fn byte_level(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Tokenizer> {
     let name = file.text("tokenizer.ggml.pre").unwrap_or("(none)");
-    let words = Words::parse(name).ok_or_else(|| {
-        file.wrong(format!("cuts words in the manner `{name}`; supported are {}", Words::KNOWN))
-    })?;
+    let words = Words::parse(name)
+        .ok_or_else(|| file.wrong(format!("cuts words in the manner `{name}`; supported are {}", Words::KNOWN)))?;
     let merges = texts(file, "merges")?
         .into_iter()
         .map(|line| match line.split_once(' ') {

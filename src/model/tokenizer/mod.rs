@@ -94,8 +94,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] when the tokenizer refuses the text.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, special).map_err(|e| Error::usage(format!("the text cannot be tokenized: {e}")))?;
+        let encoding = self
+            .inner
+            .encode_fast(text, special)
+            .map_err(|e| Error::usage(format!("the text cannot be tokenized: {e}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 

@@ -62,7 +62,11 @@ pub struct Options {
 /// When an id in `options` has no piece.
 pub fn build(pieces: &[Piece], options: &Options) -> tokenizers::Result<Tokenizer> {
     let unknown = pieces.iter().find(|p| p.kind == PieceKind::Unknown).map(|p| p.text.clone());
-    let vocab = pieces.iter().enumerate().map(|(id, p)| (p.text.clone(), id as u32)).collect::<tokenizers::models::bpe::Vocab>();
+    let vocab = pieces
+        .iter()
+        .enumerate()
+        .map(|(id, p)| (p.text.clone(), id as u32))
+        .collect::<tokenizers::models::bpe::Vocab>();
     let mut model = BPE::builder().vocab_and_merges(vocab, merges(pieces)).byte_fallback(true).fuse_unk(true);
     if let Some(unknown) = unknown {
         model = model.unk_token(unknown);

@@ -55,7 +55,10 @@ impl GgufFile {
                 .checked_mul(info.ggml_dtype.type_size() as u64)
                 .and_then(|bytes| bytes.checked_add(info.offset)?.checked_add(content.tensor_data_offset));
             if end.is_none_or(|end| end > length) {
-                return Err(Error::file(path, format!("is truncated: tensor `{name}` lies past its end; fetch it again")));
+                return Err(Error::file(
+                    path,
+                    format!("is truncated: tensor `{name}` lies past its end; fetch it again"),
+                ));
             }
         }
         Ok(GgufFile { path: path.to_path_buf(), content, reader: reader.into() })
@@ -167,9 +170,8 @@ impl GgufFile {
         };
         let has = |tensor: &str| self.content.tensor_infos.contains_key(tensor);
         let window = self.count(&key("attention.sliding_window")).filter(|&w| w > 0 && w < max_positions);
-        let token = |name: &str| {
-            self.count(&format!("tokenizer.ggml.{name}_token_id")).and_then(|id| u32::try_from(id).ok())
-        };
+        let token =
+            |name: &str| self.count(&format!("tokenizer.ggml.{name}_token_id")).and_then(|id| u32::try_from(id).ok());
         let mut eos: Vec<u32> = ["eos", "eot"].into_iter().filter_map(token).collect();
         eos.dedup();
         let config = DecoderConfig {
