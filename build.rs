@@ -14,6 +14,7 @@ use std::{env, fs, thread};
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=kernels");
+    println!("cargo:rustc-env=KVPROF_GIT_REVISION={}", git_revision().unwrap_or_default());
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -24,6 +25,19 @@ fn main() {
         println!("cargo::error={message}");
         std::process::exit(1);
     }
+}
+
+/// The commit that is being built, `+` behind it where the tree has changes; `None` outside a git checkout.
+fn git_revision() -> Option<String> {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
+    };
+    // Appended to by every commit and checkout.
+    println!("cargo:rerun-if-changed={}", git(&["rev-parse", "--git-path", "logs/HEAD"])?);
+    let revision = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    Some(format!("{revision}{}", if changed { "+" } else { "" }))
 }
 
 fn build_kernels() -> Result<(), String> {

@@ -2,5 +2,6 @@
 
 pub mod atomic;
 pub mod error;
+pub mod progress;
 pub mod rng;
 pub mod stats;

@@ -1,3 +1,98 @@
-//! Layer 5: what is measured.
+//! Layer 5: what is measured. Each benchmark is one file; adding one is described in CONTRIBUTING.md.
 
 pub mod corpus;
+pub mod feed;
+pub mod needle;
+pub mod perplexity;
+pub mod profile;
+pub mod settings;
+pub mod text;
+
+use std::collections::HashMap;
+
+use crate::Result;
+use crate::base::progress::Progress;
+use crate::cache::{self, CacheShape, KvCache};
+use crate::model::Subject;
+use crate::model::attention::Attention;
+use crate::quant::QuantSpec;
+use crate::schema;
+
+pub use settings::Settings;
+
+/// What a benchmark may use.
+pub struct Context<'a> {
+    /// The model under test.
+    pub subject: &'a Subject,
+    /// The cache under test.
+    pub spec: &'a QuantSpec,
+    /// How attention reads it.
+    pub attention: &'a dyn Attention,
+    /// Settings of all benchmarks.
+    pub settings: &'a Settings,
+    /// Where progress goes.
+    pub progress: &'a dyn Progress,
+    /// Copy bandwidth of the device measured in this run, GB/s.
+    pub copy_gb_s: Option<f64>,
+    /// What the unquantized cache scored, kept between the quantizations of one model so that it is measured once.
+    pub references: &'a mut References,
+}
+
+impl Context<'_> {
+    /// An empty cache for `batch` sequences of up to `capacity` tokens, fed at most `max_chunk` at a time.
+    pub fn new_cache(&self, spec: &QuantSpec, batch: usize, capacity: usize, max_chunk: usize) -> Result<Box<dyn KvCache>> {
+        cache::new(spec.clone(), self.cache_shape(batch, capacity, max_chunk))
+    }
+
+    /// The shape such a cache has.
+    pub fn cache_shape(&self, batch: usize, capacity: usize, max_chunk: usize) -> CacheShape {
+        self.subject.config().cache_shape(batch, capacity, max_chunk, self.subject.dtype, &self.subject.device)
+    }
+}
+
+/// Scores of the unquantized cache by a key that names everything they depend on.
+#[derive(Default)]
+pub struct References {
+    /// Negative log-likelihood of each scored token.
+    pub token_nll: HashMap<String, Vec<f32>>,
+    /// Needle trials.
+    pub needle: HashMap<String, Vec<schema::NeedleTrial>>,
+}
+
+/// What a benchmark adds to the result file.
+#[derive(Debug, Clone)]
+pub enum Block {
+    /// One context length × batch size of `profile`.
+    Profile(Box<schema::Measurement>),
+    /// `ppl`: the reference, and for a quantized cache its own.
+    Perplexity {
+        /// Unquantized.
+        reference: schema::Perplexity,
+        /// Quantized.
+        quantized: Option<schema::Perplexity>,
+    },
+    /// `needle`.
+    Needle(schema::Needle, Vec<schema::NeedleTrial>),
+}
+
+/// A benchmark.
+pub trait Benchmark {
+    /// Its name on the command line and in result files.
+    fn name(&self) -> &'static str;
+
+    /// Changes when the meaning of its numbers changes.
+    fn version(&self) -> u32;
+
+    /// Whether its score says something about quality, which random weights cannot have.
+    fn is_quality(&self) -> bool {
+        true
+    }
+
+    /// Runs it. `keep` receives each block as soon as it is complete, so that it can be saved.
+    fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()>;
+}
+
+/// All benchmarks that `--benchmarks` can name; `profile` runs by itself.
+pub fn all() -> Vec<Box<dyn Benchmark>> {
+    vec![Box::new(perplexity::PerplexityBenchmark), Box::new(needle::NeedleBenchmark)]
+}

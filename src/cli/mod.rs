@@ -1,7 +1,75 @@
 //! Layer 7: one file for each command.
 
+pub mod completions;
+pub mod env;
+pub mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::Error;
+use crate::session::interrupt;
+
+/// Exit code when some runs failed.
+pub const SOME_FAILED: u8 = 1;
+/// Exit code of a wrong request or configuration.
+pub const USAGE: u8 = 2;
+
+/// Measures what quantizing a language model's KV cache saves, what it costs, and what it breaks.
+#[derive(Parser)]
+#[command(name = "kvprof", version, about, max_term_width = 110, arg_required_else_help = true)]
+struct Cli {
+    /// Messages on standard error: error, warn, info, debug or trace, or a filter such as `kvprof=debug`.
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
+    log_level: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Profile a model with one or more KV-cache quantizations: one result file each.
+    Run(Box<run::Args>),
+    /// Say which build this is, what devices there are, and what is missing.
+    Env(env::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
 /// Parses the arguments, runs the command, and turns its outcome into an exit code: 0 all done, 1 some runs failed, 2 usage
-/// or configuration.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+/// or configuration, 130 interrupted.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = start_log(&cli.log_level) {
+        return fail(&error);
+    }
+    let outcome = match &cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Env(args) => env::run(args),
+        Command::Completions(args) => completions::run(args),
+    };
+    outcome.unwrap_or_else(|error| fail(&error))
+}
+
+/// The command-line grammar, for completions.
+fn grammar() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+fn start_log(level: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
+        .map_err(|e| Error::usage(format!("--log-level {level}: {e}; try error, warn, info, debug or trace")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    Ok(())
+}
+
+/// One line on standard error, and the exit code that belongs to it.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    match error.downcast_ref::<Error>() {
+        Some(Error::Interrupted) => ExitCode::from(interrupt::EXIT_CODE as u8),
+        Some(error) if error.is_usage() => ExitCode::from(USAGE),
+        _ => ExitCode::from(SOME_FAILED),
+    }
 }

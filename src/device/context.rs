@@ -7,39 +7,17 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUmemPool_attribute};
 use cudarc::driver::{CudaContext, result};
 
+use super::GpuInfo;
 use super::memory::default_pool;
 use crate::{Error, Result};
 
-/// What the driver says of a GPU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GpuInfo {
-    /// Its name, such as `NVIDIA H200`.
-    pub name: String,
-    /// Compute capability, major and minor.
-    pub compute_capability: (u32, u32),
-    /// Streaming multiprocessors.
-    pub multiprocessors: u32,
-    /// Memory of the device.
-    pub total_bytes: u64,
-    /// Second-level cache.
-    pub l2_bytes: u64,
-    /// The newest CUDA version the driver speaks, major and minor.
-    pub driver_cuda_version: (u32, u32),
+/// Asks the driver about a device.
+pub(super) fn ask(device: &CudaDevice) -> Result<GpuInfo> {
+    let stream = device.cuda_stream();
+    Ok(ask_context(stream.context()).w()?)
 }
 
-impl GpuInfo {
-    /// Asks the driver; `None` for the CPU.
-    ///
-    /// # Errors
-    /// When the driver cannot be asked.
-    pub fn of(device: &Device) -> Result<Option<Self>> {
-        let Device::Cuda(cuda) = device else { return Ok(None) };
-        let stream = cuda.cuda_stream();
-        Ok(Some(ask(stream.context()).w()?))
-    }
-}
-
-fn ask(context: &Arc<CudaContext>) -> Result<GpuInfo, result::DriverError> {
+fn ask_context(context: &Arc<CudaContext>) -> Result<GpuInfo, result::DriverError> {
     let (major, minor) = context.compute_capability()?;
     let mut version = 0;
     // SAFETY: the driver writes one integer.

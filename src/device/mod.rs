@@ -8,6 +8,7 @@ mod bandwidth;
 mod clock;
 #[cfg(feature = "cuda")]
 mod context;
+mod info;
 #[cfg(feature = "cuda")]
 pub mod kernels;
 pub mod matmul;
@@ -15,8 +16,7 @@ mod memory;
 
 pub use bandwidth::copy_gb_per_s;
 pub use clock::Mark;
-#[cfg(feature = "cuda")]
-pub use context::GpuInfo;
+pub use info::GpuInfo;
 pub use memory::{Memory, memory, release_unused_memory, reset_memory_peaks};
 
 use candle_core::Device;

@@ -1,1 +1,5 @@
 //! Layer 2: instruments that know nothing of models.
+
+pub mod clock;
+pub mod process;
+pub mod run;

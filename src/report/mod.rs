@@ -1,1 +1,3 @@
 //! Layer 6: from result files to tables and figures. Imports `schema` and `base` only.
+
+pub mod summary;

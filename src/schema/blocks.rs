@@ -163,6 +163,9 @@ pub struct Memory {
     pub logits_bytes: Option<u64>,
     /// Device count less what the pool reserved: context, modules, libraries.
     pub framework_bytes: Option<u64>,
+    /// High-water mark of the pool over prefill and decode: weights, cache, activations.
+    #[serde(default)]
+    pub pool_peak_bytes: Option<u64>,
     /// High-water mark of the pool in prefill.
     pub prefill_peak_bytes: Option<u64>,
     /// High-water mark of the pool in decode.

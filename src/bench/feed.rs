@@ -1,0 +1,70 @@
+//! Feeding tokens to a model as decoding would, so that what is scored has read the quantized cache.
+
+use candle_core::Tensor;
+
+use super::Context;
+use crate::cache::KvCache;
+use crate::model::{LogitsOf, Subject};
+use crate::{Error, Result};
+
+/// Tokens that quality benchmarks feed together (docs/EVALUATION.md).
+pub const CHUNK: usize = 64;
+
+/// The token that this model wants before a text, if it wants one.
+pub fn begin_of_text(subject: &Subject) -> Result<Option<u32>> {
+    Ok(subject.tokenizer()?.encode("", true)?.first().copied())
+}
+
+/// The next chunk's length: at most [`CHUNK`], at most `left`, and never across the point where a block leaves the
+/// window, so that codes and logits are those of feeding one token at a time.
+pub fn next_chunk(cache: &dyn KvCache, left: usize) -> usize {
+    left.min(CHUNK).min(cache.tokens_until_flush().unwrap_or(CHUNK))
+}
+
+/// Feeds `tokens` to a cache and hands each chunk's logits `[T, V]`, with the offset of its first token, to `each`.
+/// Logits are computed only when `wanted(offset, length)` says so; the last token's alone otherwise.
+pub fn feed(
+    context: &Context<'_>,
+    cache: &mut dyn KvCache,
+    tokens: &[u32],
+    mut wanted: impl FnMut(usize, usize) -> bool,
+    mut each: impl FnMut(usize, Tensor) -> Result<()>,
+) -> Result<()> {
+    let subject = context.subject;
+    let mut at = 0;
+    while at < tokens.len() {
+        let length = next_chunk(cache, tokens.len() - at);
+        let input = Tensor::new(&tokens[at..at + length], &subject.device)?.unsqueeze(0)?;
+        if wanted(at, length) {
+            let logits = subject.decoder.forward(&input, cache, context.attention, LogitsOf::All)?;
+            each(at, logits.squeeze(0)?)?;
+        } else {
+            subject.decoder.forward(&input, cache, context.attention, LogitsOf::Last)?;
+        }
+        context.progress.advance(length as u64)?;
+        at += length;
+    }
+    Ok(())
+}
+
+/// The share of key reads that came from codes since the cache's last reset.
+pub fn quantized_read_fraction(cache: &dyn KvCache) -> f64 {
+    let reads = cache.key_reads();
+    if reads.total == 0 { 0.0 } else { reads.from_codes as f64 / reads.total as f64 }
+}
+
+/// Refuses a quantized score that never read a code.
+///
+/// # Errors
+/// Says what to change.
+pub fn require_quantized_reads(context: &Context<'_>, what: &str, fraction: f64) -> Result<()> {
+    if context.spec.is_quantized() && fraction == 0.0 {
+        let needed = context.spec.residual + context.spec.block_tokens();
+        return Err(Error::Invalid(format!(
+            "{what}: no key was read from codes, so this would be the score of a full-precision cache. {} quantizes the first \
+             block once {needed} tokens are held: use a longer text, or a smaller --residual-length",
+            context.spec.name
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Settings of all benchmarks, with their defaults.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::DecoderConfig;
+
+/// Settings of all benchmarks; each is a flag of `kvprof run` and a key of a configuration file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Prompt lengths in tokens, for `profile` and `needle`; empty: 1024, or as much as the model allows.
+    pub context_lengths: Vec<usize>,
+    /// Sequences side by side, for `profile`.
+    pub batch_sizes: Vec<usize>,
+    /// Steps in a timed decode.
+    pub decode_tokens: usize,
+    /// Untimed runs.
+    pub warmup_runs: usize,
+    /// Timed runs.
+    pub measure_runs: usize,
+    /// Prompt tokens computed together in `profile`; quality benchmarks feed 64.
+    pub prefill_chunk: usize,
+    /// Text of `ppl`: `builtin`, `wikitext2`, `pg19` or a file.
+    pub ppl_data: Option<String>,
+    /// Window of `ppl`, tokens. Default: the smaller of 4096 and the model's limit.
+    pub ppl_window: Option<usize>,
+    /// Tokens of each window that are read but not scored. Default: 256, at least one residual window and block.
+    pub ppl_burn_in: Option<usize>,
+    /// Tokens scored.
+    pub ppl_tokens: usize,
+    /// Depths at which a needle is hidden, 0…1.
+    pub needle_depths: Vec<f64>,
+    /// Needles at each context and depth; the first is 7492, the others are drawn.
+    pub needle_trials: usize,
+    /// Local folder or file with the data, instead of the hub.
+    pub data: Option<PathBuf>,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            context_lengths: Vec::new(),
+            batch_sizes: vec![1],
+            decode_tokens: 128,
+            warmup_runs: 2,
+            measure_runs: 5,
+            prefill_chunk: 2048,
+            ppl_data: None,
+            ppl_window: None,
+            ppl_burn_in: None,
+            ppl_tokens: 4096,
+            needle_depths: vec![0.1, 0.25, 0.5, 0.75, 0.9],
+            needle_trials: 1,
+            data: None,
+            seed: 42,
+        }
+    }
+}
+
+impl Settings {
+    /// These settings with what depends on the model filled in.
+    pub fn for_model(&self, config: &DecoderConfig) -> Settings {
+        let mut settings = self.clone();
+        if settings.context_lengths.is_empty() {
+            let room = config.max_positions.saturating_sub(self.decode_tokens);
+            settings.context_lengths = vec![room.clamp(1, 1024)];
+        }
+        settings
+    }
+}

@@ -1,0 +1,224 @@
+//! `kvprof run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::bench::Settings;
+use crate::quant::QuantSpec;
+use crate::report::summary;
+use crate::session::progress::Terminal;
+use crate::session::{interrupt, plan, runner, store};
+use crate::{Error, Result};
+
+/// Quantizations that `kvprof run` compares when none are named.
+const DEFAULT_QUANTIZATIONS: [&str; 5] = ["none", "int8-hqq", "int4-hqq", "int2-hqq", "int2-hqq-kivi"];
+
+/// Arguments of `kvprof run`.
+#[derive(clap::Args)]
+#[command(after_long_help = crate::quant::presets::help_table())]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// KV-cache quantizations, each with optional overrides: `int4-hqq,group=32` (table below).
+    #[arg(long, num_args = 1.., value_name = "QUANT", default_values_t = DEFAULT_QUANTIZATIONS.map(String::from))]
+    kv_quant: Vec<String>,
+    /// Recent tokens kept in full precision, for all quantizations.
+    #[arg(long, value_name = "TOKENS")]
+    residual_length: Option<usize>,
+    /// How attention reads the cache: eager, sdpa or fused.
+    #[arg(long, num_args = 1.., value_name = "BACKEND", default_values_t = ["fused".to_string()])]
+    attn_backend: Vec<String>,
+    /// Benchmarks beside the profile: ppl, needle, or none.
+    #[arg(long, num_args = 1.., value_name = "NAME", default_values_t = ["ppl".to_string(), "needle".to_string()])]
+    benchmarks: Vec<String>,
+    /// Measure quality only.
+    #[arg(long)]
+    no_profile: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Folder for the result files.
+    #[arg(long, value_name = "DIR", default_value = "results/raw")]
+    output_dir: PathBuf,
+    /// No progress bars and no table.
+    #[arg(long)]
+    quiet: bool,
+    /// Print the results as a JSON array on standard output instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which model, and how to load it.
+#[derive(clap::Args)]
+struct ModelArgs {
+    /// Hub id (mistralai/Mistral-7B-v0.1), folder, .gguf file, config.json (with --weights dummy), or `builtin`.
+    #[arg(long, value_name = "MODEL", default_value = "builtin")]
+    model: String,
+    /// Branch, tag or commit on the hub.
+    #[arg(long, value_name = "REV")]
+    revision: Option<String>,
+    /// `dummy`: random weights in the model's shape; time and memory are true, quality is refused.
+    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = ["auto", "dummy"])]
+    weights: String,
+    /// Float type of weights, activations and cache: f16, bf16, f32, or auto (f32 on a CPU, the model's own on a GPU).
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    dtype: String,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// `off` ignores the model's sliding window, in the mask and in the cache.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
+    sliding_window: String,
+}
+
+/// Settings of the benchmarks; what is not given keeps its default.
+#[derive(clap::Args)]
+struct SettingsArgs {
+    /// Prompt lengths in tokens, for the profile and needle [default: 1024, or the model's limit if that is smaller].
+    #[arg(long, num_args = 1.., value_name = "TOKENS")]
+    context_lengths: Option<Vec<usize>>,
+    /// Sequences side by side, for the profile [default: 1].
+    #[arg(long, num_args = 1.., value_name = "B")]
+    batch_sizes: Option<Vec<usize>>,
+    /// Steps in a timed decode [default: 128].
+    #[arg(long, value_name = "N")]
+    decode_tokens: Option<usize>,
+    /// Untimed runs before the timed ones [default: 2].
+    #[arg(long, value_name = "N")]
+    warmup_runs: Option<usize>,
+    /// Timed runs [default: 5].
+    #[arg(long, value_name = "N")]
+    measure_runs: Option<usize>,
+    /// Prompt tokens computed together in the profile [default: 2048].
+    #[arg(long, value_name = "TOKENS")]
+    prefill_chunk: Option<usize>,
+    /// Local file or folder with the data of the benchmarks, instead of the hub.
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Text for ppl: builtin, wikitext2, pg19 or a file [default: wikitext2; builtin for the built-in model].
+    #[arg(long, value_name = "NAME|FILE")]
+    ppl_data: Option<String>,
+    /// Window of ppl in tokens [default: 4096, or the model's limit if that is smaller].
+    #[arg(long, value_name = "TOKENS")]
+    ppl_window: Option<usize>,
+    /// Tokens of each window that are read but not scored [default: 256, at least one residual window and block].
+    #[arg(long, value_name = "TOKENS")]
+    ppl_burn_in: Option<usize>,
+    /// Tokens scored by ppl [default: 4096].
+    #[arg(long, value_name = "TOKENS")]
+    ppl_tokens: Option<usize>,
+    /// Depths at which the needle is hidden, 0 to 1 [default: 0.1 0.25 0.5 0.75 0.9].
+    #[arg(long, num_args = 1.., value_name = "DEPTH")]
+    needle_depths: Option<Vec<f64>>,
+    /// Needles at each context and depth [default: 1].
+    #[arg(long, value_name = "N")]
+    needle_trials: Option<usize>,
+    /// Seed of everything random [default: 42].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl SettingsArgs {
+    fn apply(&self, mut settings: Settings) -> Settings {
+        macro_rules! take {
+            ($($field:ident),*) => { $( if let Some(value) = &self.$field { settings.$field = value.clone(); } )* };
+        }
+        take!(context_lengths, batch_sizes, decode_tokens, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
+        take!(needle_depths, needle_trials, seed);
+        settings.ppl_data = self.ppl_data.clone().or(settings.ppl_data);
+        settings.ppl_window = self.ppl_window.or(settings.ppl_window);
+        settings.ppl_burn_in = self.ppl_burn_in.or(settings.ppl_burn_in);
+        settings.data = self.data.clone().or(settings.data);
+        settings
+    }
+}
+
+impl ModelArgs {
+    fn request(&self) -> plan::ModelRequest {
+        plan::ModelRequest {
+            model: self.model.clone(),
+            revision: self.revision.clone(),
+            dummy: self.weights == "dummy",
+            dtype: self.dtype.clone(),
+            device: self.device.clone(),
+            sliding_window: self.sliding_window == "on",
+        }
+    }
+}
+
+/// Runs the plan, prints a table, and says where the files are.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    interrupt::listen();
+    let quantizations = quantizations(&args.kv_quant, args.residual_length)?;
+    let benchmarks: Vec<String> = args.benchmarks.iter().filter(|b| *b != "none").cloned().collect();
+    let settings = args.settings.apply(Settings::default());
+    check(&settings)?;
+    store::prepare_folder(&args.output_dir)?;
+    let runs = plan::runs_of(
+        &args.model.request(),
+        &args.attn_backend,
+        &quantizations,
+        &benchmarks,
+        !args.no_profile,
+        &settings,
+    );
+    let progress = Terminal::new(args.quiet || args.json);
+    let outcomes = runner::run(&runs, &args.output_dir, &progress, !(args.quiet || args.json))?;
+
+    let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&results)?);
+    } else if !args.quiet {
+        println!("{}", summary::table(&results));
+        for stored in outcomes.iter().filter_map(|o| o.stored.as_ref()) {
+            println!("{}", stored.path.display());
+        }
+    }
+    Ok(exit_code(&outcomes, runs.len()))
+}
+
+fn exit_code(outcomes: &[runner::Outcome], planned: usize) -> ExitCode {
+    for outcome in outcomes {
+        let name = outcome.stored.as_ref().map_or("a run", |s| s.result.experiment_id.as_str());
+        if let Some(error) = &outcome.error {
+            eprintln!("error: {name}: {error}");
+        }
+    }
+    if outcomes.iter().any(|o| matches!(o.error, Some(Error::Interrupted))) || outcomes.len() < planned {
+        return ExitCode::from(interrupt::EXIT_CODE as u8);
+    }
+    match outcomes.iter().filter_map(|o| o.error.as_ref()).next() {
+        None => ExitCode::SUCCESS,
+        Some(_) if outcomes.iter().all(|o| o.error.as_ref().is_some_and(Error::is_usage)) => ExitCode::from(super::USAGE),
+        Some(_) => ExitCode::from(super::SOME_FAILED),
+    }
+}
+
+fn quantizations(names: &[String], residual: Option<usize>) -> Result<Vec<QuantSpec>> {
+    let mut specs: Vec<QuantSpec> = Vec::new();
+    for name in names {
+        let mut spec = name.parse::<QuantSpec>()?;
+        if let Some(residual) = residual {
+            spec = spec.with_residual(residual);
+        }
+        if !specs.contains(&spec) {
+            specs.push(spec);
+        }
+    }
+    Ok(specs)
+}
+
+/// Refuses settings that cannot measure anything.
+fn check(settings: &Settings) -> Result<()> {
+    let positive = [
+        ("--measure-runs", settings.measure_runs),
+        ("--decode-tokens", settings.decode_tokens),
+        ("--prefill-chunk", settings.prefill_chunk),
+        ("--ppl-tokens", settings.ppl_tokens),
+        ("--batch-sizes", settings.batch_sizes.iter().copied().min().unwrap_or(0)),
+        ("--context-lengths", settings.context_lengths.iter().copied().min().unwrap_or(1)),
+    ];
+    match positive.iter().find(|(_, value)| *value == 0) {
+        Some((flag, _)) => Err(Error::usage(format!("{flag} must be at least 1"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,65 @@
+//! The table at the end of a run.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+
+use crate::schema::{Measurement, RunResult};
+
+/// One row for each result × context length × batch size; quality is told once, on a result's first row.
+pub fn table(results: &[&RunResult]) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header([
+        "KV cache", "context", "prefill ms", "decode ms/token", "tokens/s", "cache MiB", "saved", "PPL", "ΔPPL", "needle",
+    ]);
+    for result in results {
+        let rows = result.measurements.len().max(1);
+        for row in 0..rows {
+            table.add_row(cells(result, result.measurements.get(row), row == 0));
+        }
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+fn cells(result: &RunResult, m: Option<&Measurement>, first: bool) -> Vec<Cell> {
+    let number = |value: Option<f64>, digits: usize| value.map_or("–".to_string(), |v| format!("{v:.digits$}"));
+    let name = result.kv_quant.name.clone().unwrap_or_else(|| "none".into());
+    let context = m.map_or("–".to_string(), |m| match m.batch_size {
+        Some(batch) if batch > 1 => format!("{} × {batch}", m.context_len),
+        _ => m.context_len.to_string(),
+    });
+    let mut cells = vec![Cell::new(if first { name } else { String::new() }), Cell::new(context)];
+    match m {
+        Some(m) if m.skipped == Some(true) => {
+            let reason = m.skip_reason.as_deref().unwrap_or("no reason given");
+            cells.push(Cell::new(format!("skipped: {}", reason.chars().take(40).collect::<String>())));
+            cells.extend((0..4).map(|_| Cell::new("–")));
+        }
+        _ => {
+            let saved = m.and_then(|m| m.kv_bytes).map(|b| b.unquantized_bytes as f64 / b.total_bytes as f64);
+            cells.push(Cell::new(number(m.and_then(|m| m.prefill_ms), 1)));
+            cells.push(Cell::new(number(m.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms), 2)));
+            cells.push(Cell::new(number(m.and_then(|m| m.decode_tokens_per_sec), 1)));
+            cells.push(Cell::new(number(m.and_then(|m| m.kv_cache_mb), 2)));
+            cells.push(Cell::new(saved.map_or("–".into(), |s| format!("{s:.2}×"))));
+        }
+    }
+    cells.extend(if first { quality(result) } else { [String::new(), String::new(), String::new()] }.map(Cell::new));
+    cells
+}
+
+/// Perplexity, its change against the unquantized cache, needle score.
+fn quality(result: &RunResult) -> [String; 3] {
+    let none = || "–".to_string();
+    let b = &result.benchmarks;
+    let ppl = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref());
+    let delta = b.perplexity_quantized.as_ref().and_then(|p| {
+        let error = p.ln_ratio_standard_error.map(|e| format!(" ± {:.2}", 196.0 * e)).unwrap_or_default();
+        p.ln_ratio.map(|ln| format!("{:+.2}{error} %", 100.0 * ln.exp_m1()))
+    });
+    let needle = b.needle_in_haystack.as_ref().map(|n| format!("{}/{}", n.successes, n.total_trials));
+    [ppl.map_or_else(none, |p| format!("{:.3}", p.value)), delta.unwrap_or_else(none), needle.unwrap_or_else(none)]
+}

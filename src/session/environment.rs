@@ -1,0 +1,53 @@
+//! What ran: software, hardware, command line (docs/MEASUREMENT.md rule 8).
+
+use candle_core::{Device, DeviceLocation};
+
+use crate::Result;
+use crate::device;
+use crate::measure::process;
+use crate::schema::{Environment, Hardware};
+
+const MIB: f64 = (1u64 << 20) as f64;
+
+/// Git revision of this binary, `+` behind it where the tree had changes; `None` when it was built outside a checkout.
+pub fn git_revision() -> Option<&'static str> {
+    option_env!("KVPROF_GIT_REVISION").filter(|revision| !revision.is_empty())
+}
+
+/// The environment of this process, for a run on `device`.
+///
+/// # Errors
+/// When the driver cannot be asked.
+pub fn environment(device: &Device) -> Result<Environment> {
+    let gpu = device::GpuInfo::of(device)?;
+    Ok(Environment {
+        kvprof_version: Some(env!("CARGO_PKG_VERSION").into()),
+        git_revision: git_revision().map(Into::into),
+        cuda_version: gpu.as_ref().map(|g| format!("{}.{}", g.driver_cuda_version.0, g.driver_cuda_version.1)),
+        gpu_name: gpu.as_ref().map(|g| g.name.clone()),
+        gpu_vram_gb: gpu.as_ref().map(|g| (g.total_bytes as f64 / 1e8).round() / 10.0),
+        compute_capability: gpu.as_ref().map(|g| format!("{}.{}", g.compute_capability.0, g.compute_capability.1)),
+        cpu: process::cpu_description(),
+        command_line: Some(std::env::args().collect()),
+        ..Default::default()
+    })
+}
+
+/// The card of `device`, as the result file records it, with the copy bandwidth measured now.
+///
+/// # Errors
+/// When the driver cannot be asked, or there is no room for the copy.
+pub fn hardware(device: &Device) -> Result<Hardware> {
+    let gpu = device::GpuInfo::of(device)?;
+    Ok(Hardware {
+        vram_total_mb: gpu.as_ref().map(|g| g.total_bytes as f64 / MIB),
+        gpu_name: gpu.map(|g| g.name),
+        device: Some(match device.location() {
+            DeviceLocation::Cpu => "cpu".into(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }),
+        copy_bandwidth_gb_s: Some(device::copy_gb_per_s(device)?),
+        ..Default::default()
+    })
+}

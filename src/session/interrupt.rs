@@ -1,0 +1,24 @@
+//! Ctrl-C: the first stops the work at its next unit with everything finished on disk, the second ends the process.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Starts listening. Later calls change nothing.
+pub fn listen() {
+    // The only failure is a handler that is already set, which then stays in charge.
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(EXIT_CODE);
+        }
+        eprintln!("\ninterrupted: stopping at the next step; finished blocks are saved (press again to end at once)");
+    });
+}
+
+/// Exit code of an interrupted process, as shells expect it.
+pub const EXIT_CODE: i32 = 130;
+
+/// Whether Ctrl-C was pressed.
+pub fn requested() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}

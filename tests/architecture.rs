@@ -1,0 +1,92 @@
+//! The house rules that a compiler does not check.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Layer of each top-level module; an import must point to a smaller number, or stay inside its own module.
+const LAYERS: [(&str, u32); 11] = [
+    ("cli", 7),
+    ("session", 6),
+    ("report", 6),
+    ("bench", 5),
+    ("model", 4),
+    ("cache", 3),
+    ("quant", 2),
+    ("measure", 2),
+    ("device", 1),
+    ("schema", 1),
+    ("base", 0),
+];
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Modules named after `crate::` in `text`, one level of `crate::{a, b}` included.
+fn imported(text: &str) -> Vec<String> {
+    let mut modules = Vec::new();
+    for piece in text.split("crate::").skip(1) {
+        if let Some(list) = piece.strip_prefix('{') {
+            let inside = list.split('}').next().unwrap_or("");
+            modules.extend(inside.split(',').map(|m| m.trim().split("::").next().unwrap_or("").to_string()));
+        } else {
+            modules.push(piece.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    modules
+}
+
+/// Source without comments: a doc comment may name what it likes.
+fn code(text: &str) -> String {
+    text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn imports_point_down_the_layers() {
+    let layers: BTreeMap<_, _> = LAYERS.into_iter().collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for path in sources(&root) {
+        let relative = path.strip_prefix(&root).unwrap();
+        let module = relative.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
+        let Some(&own) = layers.get(module.as_str()) else { continue };
+        for target in imported(&code(&std::fs::read_to_string(&path).unwrap())) {
+            let Some(&layer) = layers.get(target.as_str()) else { continue };
+            seen += 1;
+            let report_is_a_leaf = module == "report" && !["report", "schema", "base"].contains(&target.as_str());
+            if target != module && (layer >= own || report_is_a_leaf) {
+                wrong.push(format!("{}: crate::{target}", relative.display()));
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} imports found: the walk is broken");
+    assert!(wrong.is_empty(), "imports that point the wrong way:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_stays_in_the_device_layer_and_in_operations() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let wrong: Vec<_> = sources(&root)
+        .into_iter()
+        .filter(|path| code(&std::fs::read_to_string(path).unwrap()).contains("unsafe {"))
+        .map(|path| path.strip_prefix(&root).unwrap().to_path_buf())
+        .filter(|path| !path.starts_with("device"))
+        .collect();
+    assert!(wrong.is_empty(), "unsafe outside src/device: {wrong:?}");
+}
+
+#[test]
+fn every_import_of_a_list_is_found() {
+    assert_eq!(imported("use crate::{base::x, schema};"), ["base", "schema"]);
+    assert_eq!(imported("use crate::cache::KvCache; crate::Error::usage"), ["cache", "Error"]);
+}
