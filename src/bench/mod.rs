@@ -40,7 +40,13 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// An empty cache for `batch` sequences of up to `capacity` tokens, fed at most `max_chunk` at a time.
-    pub fn new_cache(&self, spec: &QuantSpec, batch: usize, capacity: usize, max_chunk: usize) -> Result<Box<dyn KvCache>> {
+    pub fn new_cache(
+        &self,
+        spec: &QuantSpec,
+        batch: usize,
+        capacity: usize,
+        max_chunk: usize,
+    ) -> Result<Box<dyn KvCache>> {
         cache::new(spec.clone(), self.cache_shape(batch, capacity, max_chunk))
     }
 

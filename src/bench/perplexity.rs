@@ -63,7 +63,8 @@ impl Benchmark for PerplexityBenchmark {
         let (nll, fraction) = score(context, context.spec, &plan)?;
         require_quantized_reads(context, "ppl", fraction)?;
         let mut quantized = summarize(&nll, &plan, &text);
-        let differences: Vec<f64> = nll.iter().zip(&reference_nll).map(|(q, r)| f64::from(*q) - f64::from(*r)).collect();
+        let differences: Vec<f64> =
+            nll.iter().zip(&reference_nll).map(|(q, r)| f64::from(*q) - f64::from(*r)).collect();
         quantized.version = Some(self.version());
         quantized.quantized_read_fraction = Some(fraction);
         quantized.reference_value = Some(reference.value);
@@ -81,14 +82,18 @@ impl Plan {
         let limit = context.subject.config().max_positions;
         let window = settings.ppl_window.unwrap_or(limit.min(4096));
         if window > limit {
-            return Err(Error::usage(format!("--ppl-window {window} is longer than the model allows ({limit} tokens)")));
+            return Err(Error::usage(format!(
+                "--ppl-window {window} is longer than the model allows ({limit} tokens)"
+            )));
         }
         // All quantizations of a run must score the same tokens, so the burn-in may not depend on this one's window
         // unless it is longer than the default.
         let least = spec.residual + spec.block_tokens();
         let burn_in = settings.ppl_burn_in.unwrap_or(least.max(256).min(window / 2));
         if burn_in + 1 >= window {
-            return Err(Error::usage(format!("--ppl-burn-in {burn_in} leaves no token of a window of {window} to score")));
+            return Err(Error::usage(format!(
+                "--ppl-burn-in {burn_in} leaves no token of a window of {window} to score"
+            )));
         }
         let begin = begin_of_text(context.subject)?;
         let room = window - usize::from(begin.is_some());

@@ -13,8 +13,8 @@ use crate::device;
 use crate::measure::clock::DeviceClock;
 use crate::measure::process;
 use crate::measure::run::{RunTimes, Workload, time_run};
-use crate::model::{LogitsOf, Subject};
 use crate::model::config::Position;
+use crate::model::{LogitsOf, Subject};
 use crate::quant::{QuantSpec, Scheme};
 use crate::schema::{KvBytes, Measurement, Memory, Steps};
 use crate::{Error, Result};
@@ -163,10 +163,8 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     m.vram_peak_mb = peak.map(|b| b as f64 / MIB);
     m.vram_reserved_mb = memory.pool_reserved_bytes.map(|b| b as f64 / MIB);
     m.memory = Some(memory);
-    m.energy = Some(crate::schema::Energy {
-        reason: Some("no energy counter on this device".into()),
-        ..Default::default()
-    });
+    m.energy =
+        Some(crate::schema::Energy { reason: Some("no energy counter on this device".into()), ..Default::default() });
     if let Some(median) = m.steps.as_ref().map(|s| s.median_ms) {
         let moved = subject.weight_bytes() + bytes.total_bytes;
         let rate = moved as f64 / (median * 1e6);

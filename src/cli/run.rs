@@ -188,7 +188,9 @@ fn exit_code(outcomes: &[runner::Outcome], planned: usize) -> ExitCode {
     }
     match outcomes.iter().filter_map(|o| o.error.as_ref()).next() {
         None => ExitCode::SUCCESS,
-        Some(_) if outcomes.iter().all(|o| o.error.as_ref().is_some_and(Error::is_usage)) => ExitCode::from(super::USAGE),
+        Some(_) if outcomes.iter().all(|o| o.error.as_ref().is_some_and(Error::is_usage)) => {
+            ExitCode::from(super::USAGE)
+        }
         Some(_) => ExitCode::from(super::SOME_FAILED),
     }
 }

@@ -10,7 +10,16 @@ pub fn table(results: &[&RunResult]) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
-        "KV cache", "context", "prefill ms", "decode ms/token", "tokens/s", "cache MiB", "saved", "PPL", "ΔPPL", "needle",
+        "KV cache",
+        "context",
+        "prefill ms",
+        "decode ms/token",
+        "tokens/s",
+        "cache MiB",
+        "saved",
+        "PPL",
+        "ΔPPL",
+        "needle",
     ]);
     for result in results {
         let rows = result.measurements.len().max(1);

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::Result;
 use crate::bench::Settings;
 use crate::model::{LoadOptions, WeightsKind};
-use crate::Result;
 use crate::quant::QuantSpec;
 
 /// Which model, as it was asked for.

@@ -177,7 +177,8 @@ fn model_config(subject: &Subject) -> ModelConfig {
 
 /// How a spec is written into a result file.
 pub fn kv_quant(spec: &QuantSpec) -> KvQuant {
-    let mut quant = KvQuant { name: Some(spec.name.clone()), keep_layers: spec.keep_layers.clone(), ..Default::default() };
+    let mut quant =
+        KvQuant { name: Some(spec.name.clone()), keep_layers: spec.keep_layers.clone(), ..Default::default() };
     if !spec.is_quantized() {
         return quant;
     }
