@@ -185,6 +185,13 @@ pub trait KvCache {
     /// Bytes that the spec predicts for this shape.
     fn predicted(&self) -> CacheBytes;
 
+    /// Fails when a key or value appended since the cache was made is NaN or infinite. On the CPU that has stopped
+    /// [`append`](KvCache::append) already; a GPU raises a flag, so call this where its results are waited for anyway.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`](crate::Error::NotFinite) naming layer and position.
+    fn check_finite(&self) -> Result<()>;
+
     /// Key reads since the last reset.
     fn key_reads(&self) -> KeyReads;
 

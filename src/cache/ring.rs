@@ -17,6 +17,8 @@ pub struct RingCache {
     spec: QuantSpec,
     shape: CacheShape,
     layers: Vec<Layer>,
+    /// One i64 on the device: 0, or position·2³² + layer + 1 of the earliest number appended that is not finite.
+    not_finite: Tensor,
     len: usize,
     reads: KeyReads,
 }
@@ -86,7 +88,8 @@ impl RingCache {
             return Err(Error::usage("a sliding window holds at least one token"));
         }
         let layers = (0..shape.layers).map(|layer| Layer::new(&spec, &shape, layer)).collect::<Result<_>>()?;
-        Ok(RingCache { spec, shape, layers, len: 0, reads: KeyReads::default() })
+        let not_finite = Tensor::zeros(1, DType::I64, &shape.device)?;
+        Ok(RingCache { spec, shape, layers, not_finite, len: 0, reads: KeyReads::default() })
     }
 
     /// The first packed layer: all of them move in step.
@@ -141,7 +144,8 @@ impl KvCache for RingCache {
             return Err(Error::Invalid(format!("layer {layer}: blocks that were due have not been settled")));
         }
         ops::check_finite(layer, self.len, k, v)?;
-        ops::append_window(&self.layers[layer].window, k, v, self.len)?;
+        let append = ops::Append { layer, position: self.len, not_finite: &self.not_finite };
+        ops::append_window(&self.layers[layer].window, k, v, &append)?;
         self.layers[layer].end = end;
         self.count_reads(layer, tokens);
         Ok(())
@@ -191,6 +195,13 @@ impl KvCache for RingCache {
 
     fn predicted(&self) -> CacheBytes {
         (0..self.shape.layers).map(|l| LayerPlan::new(&self.spec, &self.shape, l).bytes(&self.shape)).sum()
+    }
+
+    fn check_finite(&self) -> Result<()> {
+        match self.not_finite.to_vec1::<i64>()?[0] {
+            0 => Ok(()),
+            flag => Err(ops::not_finite((flag & 0xffff_ffff) as usize - 1, (flag >> 32) as usize, "key or value")),
+        }
     }
 
     fn key_reads(&self) -> KeyReads {

@@ -1,17 +1,33 @@
 //! New keys and values into the ring of recent tokens.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
 
 use super::{WindowDims, check_whole};
+#[cfg(feature = "cuda")]
+use crate::device::kernels::tensor_address;
 use crate::quant::Real;
 use crate::quant::real::with_real;
+
+/// Where and what is appended.
+#[derive(Debug, Clone)]
+pub struct Append<'a> {
+    /// The layer, for the flag.
+    pub layer: usize,
+    /// Position of the first token.
+    pub position: usize,
+    /// One i64 on the device of the window, 0 until a number that is not finite is appended there; then position·2³² + layer + 1
+    /// of the earliest. The host form leaves it alone: [`check_finite`](super::check_finite) comes before it.
+    pub not_finite: &'a Tensor,
+}
 
 /// Writes k and v `[B, Hkv, T, D]` (any strides, D innermost) into slots (position + t) mod W of `window`
 /// `[2, B, Hkv, W, D]`.
 ///
 /// # Errors
 /// When shapes or dtypes disagree, or T exceeds W.
-pub fn append_window(window: &Tensor, k: &Tensor, v: &Tensor, position: usize) -> Result<()> {
+pub fn append_window(window: &Tensor, k: &Tensor, v: &Tensor, append: &Append<'_>) -> Result<()> {
     check_whole(window, "window")?;
     let dims = WindowDims::of(window.shape())?;
     let (batch, kv_heads, tokens, head_dim) = k.dims4()?;
@@ -22,14 +38,10 @@ pub fn append_window(window: &Tensor, k: &Tensor, v: &Tensor, position: usize) -
         bail!("{tokens} new tokens do not fit a window of {} slots", dims.slots);
     }
     let innermost = |x: &Tensor| if x.stride()[3] == 1 || head_dim == 1 { Ok(x.clone()) } else { x.contiguous() };
-    window.inplace_op3(&innermost(k)?, &innermost(v)?, &AppendWindow { position })
+    window.inplace_op3(&innermost(k)?, &innermost(v)?, append)
 }
 
-struct AppendWindow {
-    position: usize,
-}
-
-impl AppendWindow {
+impl Append<'_> {
     fn host<P: Real>(&self, window: &mut [P], dims: WindowDims, side: usize, new: &[P], layout: &Layout) -> Result<()> {
         let (_, _, tokens, head_dim) = layout.shape().dims4()?;
         let strides = layout.stride();
@@ -47,7 +59,7 @@ impl AppendWindow {
     }
 }
 
-impl InplaceOp3 for AppendWindow {
+impl InplaceOp3 for Append<'_> {
     fn name(&self) -> &'static str {
         "append-window"
     }
@@ -67,5 +79,19 @@ impl InplaceOp3 for AppendWindow {
             self.host(window, dims, 0, P::slice(k)?, k_layout)?;
             self.host(window, dims, 1, P::slice(v)?, v_layout)
         })
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        window: &mut CudaStorage,
+        window_layout: &Layout,
+        k: &CudaStorage,
+        k_layout: &Layout,
+        v: &CudaStorage,
+        v_layout: &Layout,
+    ) -> Result<()> {
+        let flag = tensor_address(self.not_finite)?;
+        let new = [(k, k_layout), (v, v_layout)];
+        super::cuda::append((window, window_layout), new, flag, self.layer, self.position)
     }
 }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use candle_core::backend::BackendStorage;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
@@ -72,6 +74,11 @@ impl CustomOp1 for Dense {
         let dims = WindowDims::of(layout.shape())?;
         with_real!(window.dtype(), P => Ok(self.host(<P as Real>::slice(window)?, dims, &[])))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, window: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        super::cuda::dense((window, layout), None, self.positions.clone())
+    }
 }
 
 /// Window and tiles.
@@ -90,5 +97,17 @@ impl CustomOp2 for Dense {
         let dims = WindowDims::of(layout.shape())?;
         let tiles = u8::cpu_storage_as_slice(tiles)?;
         with_real!(window.dtype(), P => Ok(self.host(<P as Real>::slice(window)?, dims, tiles)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        window: &CudaStorage,
+        layout: &Layout,
+        tiles: &CudaStorage,
+        tiles_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let packed = self.packed.as_ref().map(|meta| ((tiles, tiles_layout), &meta.geometry, meta.positions.end));
+        super::cuda::dense((window, layout), packed, self.positions.clone())
     }
 }

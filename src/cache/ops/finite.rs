@@ -16,13 +16,17 @@ use crate::{Error, Result};
 pub fn check_finite(layer: usize, position: usize, k: &Tensor, v: &Tensor) -> Result<()> {
     for (what, tensor) in [("key", k), ("value", v)] {
         if let Some(token) = first_bad_token(tensor)? {
-            return Err(Error::NotFinite(format!(
-                "layer {layer}, position {}: a {what} is NaN or infinite (weights or activations out of range; try --dtype f32)",
-                position + token
-            )));
+            return Err(not_finite(layer, position + token, what));
         }
     }
     Ok(())
+}
+
+/// The error that tells where a number is not finite.
+pub fn not_finite(layer: usize, position: usize, what: &str) -> Error {
+    Error::NotFinite(format!(
+        "layer {layer}, position {position}: a {what} is NaN or infinite (weights or activations out of range; try --dtype f32)"
+    ))
 }
 
 /// The first token along T with a number that is not finite.

@@ -3,13 +3,15 @@
 //! None of them waits for the device, and none allocates except [`dense`], whose result is new.
 
 mod append;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dense;
 mod finite;
 mod quantize;
 
-pub use append::append_window;
+pub use append::{Append, append_window};
 pub use dense::dense;
-pub use finite::check_finite;
+pub use finite::{check_finite, not_finite};
 pub use quantize::quantize_blocks;
 
 use candle_core::{Result, Shape, Tensor, bail};

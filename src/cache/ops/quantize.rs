@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use candle_core::backend::BackendStorage;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -86,5 +88,16 @@ impl InplaceOp2 for QuantizeBlocks {
         let CpuStorage::U8(tiles) = tiles else { bail!("tiles are bytes, not {:?}", tiles.dtype()) };
         with_real!(window.dtype(), P => self.host(tiles, ring, <P as Real>::slice(window)?, dims));
         Ok(())
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        tiles: &mut CudaStorage,
+        tiles_layout: &Layout,
+        window: &CudaStorage,
+        window_layout: &Layout,
+    ) -> Result<()> {
+        let blocks = self.blocks.clone();
+        super::cuda::quantize((tiles, tiles_layout), (window, window_layout), &self.geometry, self.fit, blocks)
     }
 }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use candle_core::backend::BackendStorage;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, WithDType, bail};
 use rayon::prelude::*;
 
@@ -160,6 +162,19 @@ impl CustomOp2 for HostAttention {
             let layer = HostLayer::new(<P as Real>::slice(window)?, dims, None);
             self.run(<P as Real>::slice(q)?, q_layout, layer, dims)
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        q: &CudaStorage,
+        q_layout: &Layout,
+        window: &CudaStorage,
+        window_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let keys =
+            super::flash::Keys { positions: self.start..self.end, sliding_window: self.sliding_window, scale: self.scale };
+        super::flash::flash_attention((q, q_layout), (window, window_layout), &keys)
     }
 }
 

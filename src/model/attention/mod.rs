@@ -1,6 +1,8 @@
 //! Attention backends: the `--attn-backend` of the command line.
 
 mod eager;
+#[cfg(feature = "cuda")]
+mod flash;
 mod fused;
 mod host;
 mod online;

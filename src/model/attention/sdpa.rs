@@ -18,22 +18,28 @@ impl Attention for Sdpa {
 
     fn attend(&self, q: &Tensor, view: &LayerView<'_>, scale: f64) -> Result<Tensor> {
         let visible = view.visible(q.dim(2)?);
-        let count = visible.len();
-        let dense = ops::dense(view, visible)?;
-        // The scratch is a window whose first slot holds position 0; only differences of positions matter.
-        let attention = HostAttention {
+        let mut attention = HostAttention {
             name: "sdpa-attention",
             scale: scale as f32,
-            start: 0,
-            end: count,
+            start: visible.start,
+            end: visible.end,
             sliding_window: view.sliding_window,
             packed: None,
         };
+        if visible.start >= view.window_positions.start {
+            // Everything visible is dense already, in the window.
+            return Ok(q.apply_op2_no_bwd(view.window, &attention)?);
+        }
+        // The scratch is a window whose first slot holds position 0; only differences of positions matter.
+        (attention.start, attention.end) = (0, visible.len());
+        let dense = ops::dense(view, visible)?;
         Ok(q.apply_op2_no_bwd(&dense, &attention)?)
     }
 
-    fn kernel(&self, _tokens: usize, view: &LayerView<'_>) -> String {
-        let dequantize = if view.packed.is_some() { "dequantize + " } else { "" };
-        format!("{dequantize}dense online-softmax loop (CPU)")
+    fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String {
+        let packed = view.visible(tokens).start < view.window_positions.start;
+        let dequantize = if packed { "dequantize + " } else { "" };
+        let dense = if view.window.device().is_cuda() { "flash attention (prefill.cu)" } else { "dense online-softmax loop (CPU)" };
+        format!("{dequantize}{dense}")
     }
 }

@@ -1,0 +1,183 @@
+//! Flash attention over dense keys and values on a CUDA device (kernels/prefill.cu): prefill, and chunks over a history.
+
+use std::ops::Range;
+
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::{CudaDevice, CudaDType, WrapErr};
+use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
+use cudarc::driver::sys::CUdevice_attribute;
+
+use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name};
+
+/// Mirrors `PrefillParams` of kernels/include/kvprof/prefill.cuh.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct PrefillParams {
+    q: Address,
+    k: Address,
+    v: Address,
+    out: Address,
+    split_out: Address,
+    split_log_sum: Address,
+    q_strides: Strides,
+    kv_strides: Strides,
+    out_strides: Strides,
+    new_tokens: i32,
+    cached_tokens: i32,
+    kv_heads: i32,
+    gqa: i32,
+    window: i32,
+    first_slot: i32,
+    capacity: i32,
+    splits: i32,
+    scale_log2: f32,
+    reserved: i32,
+}
+
+const _: () = assert!(size_of::<PrefillParams>() == 160);
+
+// SAFETY: plain numbers in the layout of the C++ struct of the same name (size asserted on both sides).
+unsafe impl DeviceRepr for PrefillParams {}
+
+/// As the kernel is compiled (`kPrefillThreads`, `kPrefillRows`, `kPrefillKeys`).
+const THREADS: u32 = 128;
+const ROWS: usize = 128;
+const KEYS: usize = 64;
+
+/// Fewest tiles of keys worth a block of their own when the keys are split.
+const LEAST_TILES_A_SPLIT: usize = 4;
+
+/// Which keys are attended to, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    /// Positions held; position p is in slot p mod W of the ring.
+    pub positions: Range<usize>,
+    /// Keys this much older than a query, or more, are hidden from it.
+    pub sliding_window: Option<usize>,
+    /// Factor of the scores.
+    pub scale: f32,
+}
+
+/// Attention of q `[B, Hq, T, D]`, whose tokens are at the last T of `keys.positions`, over a ring `[2 (K, V), B, Hkv, W, D]`. FP16 or
+/// BF16, D 64 or 128. The result is `[B, Hq, T, D]`.
+///
+/// # Errors
+/// When shapes or dtypes do not fit; out of memory.
+pub(super) fn flash_attention(
+    (q, q_layout): (&CudaStorage, &Layout),
+    (kv, kv_layout): (&CudaStorage, &Layout),
+    keys: &Keys,
+) -> Result<(CudaStorage, Shape)> {
+    let (batch, q_heads, tokens, channels) = q_layout.shape().dims4()?;
+    let &[2, kv_batch, kv_heads, capacity, kv_channels] = kv_layout.dims() else {
+        bail!("dense keys and values have the shape [2, B, Hkv, W, D], not {:?}", kv_layout.shape());
+    };
+    let cached = keys.positions.len();
+    if (batch, channels) != (kv_batch, kv_channels)
+        || q_heads % kv_heads != 0
+        || !(tokens..=capacity).contains(&cached)
+        || !kv_layout.is_contiguous()
+    {
+        bail!("queries {:?} do not fit {cached} positions in a ring {:?}", q_layout.shape(), kv_layout.shape());
+    }
+    if ![64, 128].contains(&channels) {
+        bail!("the CUDA attention kernels serve heads of 64 or 128 channels, not {channels}");
+    }
+    if q.dtype() != kv.dtype() {
+        bail!("queries of {:?} over a cache of {:?}", q.dtype(), kv.dtype());
+    }
+    let dtype = float_name(q.dtype())?;
+    let device = &q.device;
+    let rows = tokens * (q_heads / kv_heads);
+    let row_tiles = rows.div_ceil(ROWS);
+    let splits = choose_splits(multiprocessors(device)?, row_tiles * batch * kv_heads, cached.div_ceil(KEYS));
+
+    let shape = Shape::from((batch, q_heads, tokens, channels));
+    let out = match q.dtype() {
+        DType::BF16 => uninitialized::<half::bf16>(device, shape.elem_count())?,
+        _ => uninitialized::<half::f16>(device, shape.elem_count())?,
+    };
+    let parts = if splits > 1 { splits * batch * kv_heads * rows } else { 0 };
+    let (split_out, split_log_sum) =
+        (uninitialized::<f32>(device, parts * channels)?, uninitialized::<f32>(device, parts)?);
+    let address_of = |x: &CudaStorage, count: usize| address(x, &Layout::contiguous(count));
+    let k = address(kv, kv_layout)?;
+    let params = PrefillParams {
+        q: address(q, q_layout)?,
+        k,
+        v: k + (kv_layout.shape().elem_count() / 2 * 2) as Address,
+        out: address(&out, &Layout::contiguous(&shape))?,
+        split_out: address_of(&split_out, parts * channels)?,
+        split_log_sum: address_of(&split_log_sum, parts)?,
+        q_strides: Strides::of(q_layout)?,
+        kv_strides: Strides {
+            batch: (kv_heads * capacity * channels) as i64,
+            head: (capacity * channels) as i64,
+            token: channels as i64,
+        },
+        out_strides: Strides::of(&Layout::contiguous(&shape))?,
+        new_tokens: tokens as i32,
+        cached_tokens: cached as i32,
+        kv_heads: kv_heads as i32,
+        gqa: (q_heads / kv_heads) as i32,
+        window: keys.sliding_window.unwrap_or(0) as i32,
+        first_slot: (keys.positions.start % capacity) as i32,
+        capacity: capacity as i32,
+        splits: splits as i32,
+        scale_log2: keys.scale * std::f32::consts::LOG2_E,
+        reserved: 0,
+    };
+    let launch = Launch {
+        image: "prefill",
+        kernel: &format!("prefill_{dtype}_d{channels}"),
+        grid: [row_tiles, batch * kv_heads, splits],
+        threads: THREADS,
+        shared_bytes: (ROWS + 2 * KEYS) * channels * 2,
+    };
+    // SAFETY: shapes were checked above; the kernel reads `cached` slots of each head, all below the capacity, and writes the
+    // rows of `out`, or of the parts, that the shapes imply. `out` and the parts are used on the device's only stream.
+    unsafe { launch.enqueue(device, &params) }?;
+    if splits > 1 {
+        let merge = Launch {
+            image: "prefill",
+            kernel: &format!("prefill_merge_{dtype}_d{channels}"),
+            grid: [rows.div_ceil(THREADS as usize / 32), batch * kv_heads, 1],
+            threads: THREADS,
+            shared_bytes: 0,
+        };
+        // SAFETY: as above; it reads the parts that the first kernel wrote.
+        unsafe { merge.enqueue(device, &params) }?;
+    }
+    Ok((out, shape))
+}
+
+/// In how many pieces the keys are cut: with enough row tiles to occupy the device, one; else as many as fill its blocks (two a
+/// multiprocessor), each at least a few tiles of keys long.
+fn choose_splits(multiprocessors: usize, blocks: usize, key_tiles: usize) -> usize {
+    (2 * multiprocessors / blocks.max(1)).min(key_tiles / LEAST_TILES_A_SPLIT).max(1)
+}
+
+fn multiprocessors(device: &CudaDevice) -> Result<usize> {
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+    Ok(device.cuda_stream().context().attribute(attribute).w()? as usize)
+}
+
+fn uninitialized<T: CudaDType + cudarc::driver::DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaStorage> {
+    // SAFETY: written in full by a kernel launched before anything can read it on the device's only stream. The driver
+    // makes no empty allocations, hence at least one element.
+    let slice = unsafe { device.alloc::<T>(count.max(1)) }?;
+    Ok(CudaStorage::wrap_cuda_slice(slice, device.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::choose_splits;
+
+    #[test]
+    fn few_row_tiles_are_spread_over_the_device_and_many_are_not_split() {
+        assert_eq!(choose_splits(132, 8192, 512), 1);
+        assert_eq!(choose_splits(132, 8, 512), 33);
+        assert_eq!(choose_splits(132, 8, 16), 4);
+        assert_eq!(choose_splits(132, 8, 1), 1);
+    }
+}
