@@ -61,7 +61,9 @@ fn build_kernels() -> Result<(), String> {
 
     let rows: String =
         images.iter().map(|(name, path)| format!("    ({name:?}, include_bytes!({path:?})),\n")).collect();
-    let table = format!("/// Name of each file of kernels/ (without `.cu`) and what it was compiled to.\npub static IMAGES: &[(&str, &[u8])] = &[\n{rows}];\n");
+    let table = format!(
+        "/// Name of each file of kernels/ (without `.cu`) and what it was compiled to.\npub static IMAGES: &[(&str, &[u8])] = &[\n{rows}];\n"
+    );
     fs::write(out.join("kernel_images.rs"), table).map_err(|e| format!("writing kernel_images.rs: {e}"))
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::{CudaDevice, CudaDType, WrapErr};
+use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
 use cudarc::driver::sys::CUdevice_attribute;
 

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use candle_core::backend::BackendStorage;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, WithDType, bail};
 use rayon::prelude::*;
 
@@ -172,8 +172,11 @@ impl CustomOp2 for HostAttention {
         window: &CudaStorage,
         window_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let keys =
-            super::flash::Keys { positions: self.start..self.end, sliding_window: self.sliding_window, scale: self.scale };
+        let keys = super::flash::Keys {
+            positions: self.start..self.end,
+            sliding_window: self.sliding_window,
+            scale: self.scale,
+        };
         super::flash::flash_attention((q, q_layout), (window, window_layout), &keys)
     }
 }

@@ -39,7 +39,11 @@ impl Attention for Sdpa {
     fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String {
         let packed = view.visible(tokens).start < view.window_positions.start;
         let dequantize = if packed { "dequantize + " } else { "" };
-        let dense = if view.window.device().is_cuda() { "flash attention (prefill.cu)" } else { "dense online-softmax loop (CPU)" };
+        let dense = if view.window.device().is_cuda() {
+            "flash attention (prefill.cu)"
+        } else {
+            "dense online-softmax loop (CPU)"
+        };
         format!("{dequantize}{dense}")
     }
 }
