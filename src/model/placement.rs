@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use candle_core::{DType, Device};
 
-use crate::{Error, Result};
+use crate::{Error, Result, device};
 
 /// `--dtype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,20 +76,11 @@ impl DeviceChoice {
     /// [`Error::Usage`] when a GPU was asked for and this build or machine has none.
     pub fn open(self) -> Result<Device> {
         match self {
-            DeviceChoice::Cpu => Ok(Device::Cpu),
-            DeviceChoice::Auto => Ok(open_cuda(0).unwrap_or(Device::Cpu)),
-            DeviceChoice::Cuda(ordinal) => open_cuda(ordinal),
+            DeviceChoice::Cpu => device::open(None),
+            DeviceChoice::Auto => device::open(if device::gpu_count().unwrap_or(0) > 0 { Some(0) } else { None }),
+            DeviceChoice::Cuda(ordinal) => device::open(Some(ordinal)),
         }
     }
-}
-
-/// With a stream of its own: the default stream is per host thread, and cannot be captured into a graph.
-fn open_cuda(ordinal: usize) -> Result<Device> {
-    if !cfg!(feature = "cuda") {
-        return Err(Error::usage("this build has no GPU support; build with `--features cuda`, or use --device cpu"));
-    }
-    Device::new_cuda_with_stream(ordinal)
-        .map_err(|e| Error::usage(format!("cuda:{ordinal} cannot be used ({e}); use --device cpu")))
 }
 
 #[cfg(test)]

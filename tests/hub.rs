@@ -1,0 +1,97 @@
+//! Loading through the hub's protocol, online and from the cache it leaves. The environment decides where the hub is, so
+//! each load runs in a process of its own: this program again, running one ignored test.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use kvprof::model::{LoadOptions, Subject};
+use support::fixture;
+use support::hub::{COMMIT, LoopbackHub};
+
+/// Runs `child` with this environment and nothing else of the hub's.
+fn run_child(child: &str, home: &Path, environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", child, "--ignored", "--nocapture"]);
+    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+        command.env_remove(name);
+    }
+    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(name);
+    }
+    command.env("HF_HOME", home).envs(environment.iter().copied()).output().unwrap()
+}
+
+fn assert_passed(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn a_model_loads_from_the_hub_and_again_offline_from_the_cache() {
+    let hub = LoopbackHub::serving(&[("gpt2", fixture("models/gpt2")), ("tiny/yi", fixture("models/yi"))]);
+    let home = tempfile::tempdir().unwrap();
+    let endpoint = hub.endpoint();
+    let online = [("HF_ENDPOINT", endpoint.as_str()), ("HF_TOKEN", "hf_secret")];
+    assert_passed(&run_child("child_loads_both_models", home.path(), &online));
+    let seen = hub.seen();
+    assert!(seen.iter().any(|s| s.path.ends_with("/gpt2/resolve/main/model.safetensors")), "{seen:?}");
+    assert!(seen.iter().all(|s| s.authorization.as_deref() == Some("Bearer hf_secret")), "{seen:?}");
+
+    drop(hub);
+    let offline = [("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "1")];
+    assert_passed(&run_child("child_loads_both_models", home.path(), &offline));
+    let nowhere = tempfile::tempdir().unwrap();
+    assert_passed(&run_child("child_is_told_that_the_cache_is_empty", nowhere.path(), &offline));
+    assert_passed(&run_child("child_is_told_that_the_hub_is_away", nowhere.path(), &online));
+}
+
+#[test]
+fn a_revision_is_asked_for_by_name_and_a_repository_that_is_not_there_is_said_to_be_so() {
+    let hub = LoopbackHub::serving(&[("gpt2", fixture("models/gpt2"))]);
+    let home = tempfile::tempdir().unwrap();
+    assert_passed(&run_child("child_loads_a_revision", home.path(), &[("HF_ENDPOINT", &hub.endpoint())]));
+    let seen = hub.seen();
+    assert!(seen.iter().any(|s| s.path.contains("/gpt2/resolve/v1%2Ffinal/")), "{seen:?}");
+    assert!(seen.iter().all(|s| s.authorization.is_none()), "{seen:?}");
+}
+
+#[test]
+#[ignore = "runs in a process that another test starts"]
+fn child_loads_both_models() {
+    for (id, family) in [("gpt2", "gpt2"), ("tiny/yi", "llama")] {
+        let subject = Subject::load(&LoadOptions::new(id)).unwrap();
+        assert_eq!(subject.config().family, family);
+        assert_eq!(subject.revision.as_deref(), Some(COMMIT));
+        assert_eq!(subject.weights_sha256, None);
+    }
+    let gpt2 = Subject::load(&LoadOptions::new("gpt2")).unwrap();
+    let text = "every byte — and no cut at 50 tokens, which this tokenizer.json asks for";
+    let tokens = gpt2.tokenizer().unwrap().encode(text, true).unwrap();
+    assert_eq!(tokens.len(), text.len());
+    assert_eq!(gpt2.tokenizer().unwrap().decode(&tokens).unwrap(), text);
+}
+
+#[test]
+#[ignore = "runs in a process that another test starts"]
+fn child_loads_a_revision() {
+    let options = LoadOptions { revision: Some("v1/final".into()), ..LoadOptions::new("gpt2") };
+    assert_eq!(Subject::load(&options).unwrap().revision.as_deref(), Some(COMMIT));
+    let error = Subject::load(&LoadOptions::new("owner/nothing")).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("owner/nothing"), "{error}");
+}
+
+#[test]
+#[ignore = "runs in a process that another test starts"]
+fn child_is_told_that_the_cache_is_empty() {
+    let error = Subject::load(&LoadOptions::new("gpt2")).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("HF_HUB_OFFLINE"), "{error}");
+}
+
+#[test]
+#[ignore = "runs in a process that another test starts"]
+fn child_is_told_that_the_hub_is_away() {
+    let error = Subject::load(&LoadOptions::new("gpt2")).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("HF_ENDPOINT"), "{error}");
+}

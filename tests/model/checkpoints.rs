@@ -1,0 +1,128 @@
+//! Loading whole models: what is recorded of them, and what bad files are answered with.
+
+use std::path::Path;
+
+use candle_core::DType;
+use kvprof::Error;
+use kvprof::model::{LoadOptions, Subject, WeightsKind};
+
+use crate::support::fixture;
+
+/// A copy of a fixture's folder that a test may damage.
+fn copy_of(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("models").join(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+fn load(path: &Path) -> Result<Subject, Error> {
+    Subject::load(&LoadOptions::new(path.to_str().unwrap()))
+}
+
+/// The message with which loading `path` fails; it must be one line and the user's to mend.
+fn refusal(path: &Path) -> String {
+    let error = load(path).unwrap_err();
+    let message = error.to_string();
+    assert!(error.is_usage(), "{message}");
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+#[test]
+fn a_folder_loads_with_its_identity() {
+    let subject = load(&fixture("models/gpt2")).unwrap();
+    assert_eq!(subject.dtype, DType::F32);
+    assert_eq!(subject.weights, WeightsKind::Trained);
+    assert_eq!(subject.weights_sha256.as_deref().map(str::len), Some(64));
+    assert_eq!(subject.revision, None);
+    // Embedding, positions, two layers of norms, attention and MLP, final norm; the tied head counts once.
+    let layer = 2 * 64 + (32 * 96 + 96) + (32 * 32 + 32) + (32 * 64 + 64) + (64 * 32 + 32);
+    assert_eq!(subject.decoder.parameters(), 257 * 32 + 512 * 32 + 2 * layer + 64);
+    assert_eq!(subject.weight_bytes(), 4 * subject.decoder.parameters());
+    assert!(load(&fixture("models/yi")).unwrap().tokenizer().unwrap_err().to_string().contains("tokenizer.json"));
+}
+
+#[test]
+fn dummy_weights_need_a_configuration_only_and_refuse_quality() {
+    let config = fixture("models/mistral/config.json");
+    assert!(refusal(&config).contains("--weights dummy"));
+    let options = LoadOptions { weights: WeightsKind::Dummy, ..LoadOptions::new(config.to_str().unwrap()) };
+    let subject = Subject::load(&options).unwrap();
+    assert_eq!(subject.decoder.parameters(), load(&fixture("models/mistral")).unwrap().decoder.parameters());
+    let error = subject.require_trained("ppl").unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("ppl"), "{error}");
+}
+
+#[test]
+fn a_nan_in_the_weights_is_an_error_that_names_the_tensor_and_its_layer() {
+    let folder = copy_of("llama");
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let start = 8 + header_bytes + header[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    for value in [f32::NAN, f32::INFINITY] {
+        bytes[start + 40..start + 44].copy_from_slice(&value.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let message = refusal(folder.path());
+        assert!(message.contains(name) && message.contains("NaN"), "{message}");
+    }
+    // A value that only f16 cannot hold is not the file's fault.
+    bytes[start + 40..start + 44].copy_from_slice(&1e6f32.to_le_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let mut options = LoadOptions::new(folder.path().to_str().unwrap());
+    assert!(Subject::load(&options).is_ok());
+    options.dtype = "f16".parse().unwrap();
+    let message = Subject::load(&options).unwrap_err().to_string();
+    assert!(message.contains(name) && message.contains("use bf16 or f32"), "{message}");
+}
+
+#[test]
+fn truncated_and_missing_weights_are_refused_by_name() {
+    let folder = copy_of("yi");
+    let part = folder.path().join("model-00002-of-00002.safetensors");
+    let bytes = std::fs::read(&part).unwrap();
+    std::fs::write(&part, &bytes[..bytes.len() - 100]).unwrap();
+    assert!(refusal(folder.path()).contains("model-00002-of-00002.safetensors: is not a complete"));
+    std::fs::remove_file(&part).unwrap();
+    assert!(refusal(folder.path()).contains("model-00002-of-00002.safetensors is missing"));
+}
+
+#[test]
+fn weights_of_another_configuration_are_refused_with_both_shapes() {
+    let folder = copy_of("llama");
+    let path = folder.path().join("config.json");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replace("\"intermediate_size\": 48", "\"intermediate_size\": 40")).unwrap();
+    let message = refusal(folder.path());
+    assert!(message.contains("[48, 32]") && message.contains("[40, 32]"), "{message}");
+    std::fs::write(&path, config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")).unwrap();
+    assert!(refusal(folder.path()).contains("`model.layers.2."), "{}", refusal(folder.path()));
+}
+
+#[test]
+fn weights_that_were_quantized_by_another_tool_are_refused() {
+    let folder = copy_of("llama");
+    let path = folder.path().join("config.json");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replacen('{', r#"{"quantization_config": {"quant_method": "gptq"},"#, 1)).unwrap();
+    assert!(refusal(folder.path()).contains("gptq"));
+}
+
+#[test]
+fn a_damaged_tokenizer_is_refused_by_name() {
+    let folder = copy_of("gpt2");
+    std::fs::write(folder.path().join("tokenizer.json"), "{\"version\": \"1.0\"").unwrap();
+    assert!(refusal(folder.path()).contains("tokenizer.json"));
+}
+
+#[test]
+fn end_tokens_of_the_generation_configuration_are_added() {
+    let folder = copy_of("llama");
+    std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": [7, 2]}"#).unwrap();
+    assert_eq!(load(folder.path()).unwrap().config().eos, [2, 7]);
+}
