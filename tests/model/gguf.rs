@@ -119,8 +119,7 @@ fn a_converted_llama_gives_the_logits_of_its_checkpoint() {
 fn a_converted_qwen2_gives_the_logits_of_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("qwen2.gguf");
-    let more =
-        [("attention.layer_norm_rms_epsilon", Value::F32(1e-6)), ("rope.freq_base", Value::F32(1_000_000.0))];
+    let more = [("attention.layer_norm_rms_epsilon", Value::F32(1e-6)), ("rope.freq_base", Value::F32(1_000_000.0))];
     convert("qwen2", "qwen2", &more, &path);
     assert_gives(&load(&path).unwrap(), "qwen2/expected.safetensors");
 }
@@ -147,8 +146,7 @@ fn every_quantized_tensor_type_is_dequantized() {
     let values: Vec<f32> = (0..4 * 256).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
     let original = Tensor::from_vec(values, (4, 256), &Device::Cpu).unwrap();
     use GgmlDType::*;
-    let types =
-        [(F32, 0.0), (F16, 1e-3), (BF16, 1e-2), (Q8_0, 1e-2), (Q5_0, 0.08), (Q5_1, 0.05), (Q4_0, 0.2)];
+    let types = [(F32, 0.0), (F16, 1e-3), (BF16, 1e-2), (Q8_0, 1e-2), (Q5_0, 0.08), (Q5_1, 0.05), (Q4_0, 0.2)];
     let types = types.into_iter().chain([(Q4_1, 0.1), (Q6K, 0.05), (Q5K, 0.08), (Q4K, 0.15), (Q3K, 0.3), (Q2K, 0.6)]);
     let folder = tempfile::tempdir().unwrap();
     for (kind, tolerance) in types {
@@ -173,9 +171,9 @@ fn llama_config() -> DecoderConfig {
 #[test]
 #[ignore = "takes minutes; run with --ignored"]
 fn smollm2_has_its_published_perplexity_and_writes_english() {
-    let Some(path) = development_data("SmolLM2-135M-Instruct.Q4_1.gguf").or_else(|| {
-        std::env::var_os("KVPROF_TEST_SMOLLM2").map(Into::into)
-    }) else {
+    let Some(path) = development_data("SmolLM2-135M-Instruct.Q4_1.gguf")
+        .or_else(|| std::env::var_os("KVPROF_TEST_SMOLLM2").map(Into::into))
+    else {
         return;
     };
     let Some(text) = development_data("wikitext2/wiki.test.hf-joined.txt") else { return };
@@ -192,7 +190,8 @@ fn smollm2_has_its_published_perplexity_and_writes_english() {
         let logits = subject.decoder.forward(&input, cache.as_mut(), attention.as_ref(), LogitsOf::All).unwrap();
         let logits = logits.squeeze(0).unwrap().narrow(0, 0, 1023).unwrap();
         let targets = Tensor::new(&window[1..], &Device::Cpu).unwrap();
-        sum += f64::from(candle_nn::loss::cross_entropy(&logits, &targets).unwrap().to_scalar::<f32>().unwrap()) * 1023.0;
+        sum +=
+            f64::from(candle_nn::loss::cross_entropy(&logits, &targets).unwrap().to_scalar::<f32>().unwrap()) * 1023.0;
         scored += 1023;
     }
     let perplexity = (sum / f64::from(scored)).exp();
