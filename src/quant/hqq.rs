@@ -51,9 +51,10 @@ fn refine(values: &[f32], inverse_scale: f32, mut zero: f32, levels: f32) -> f32
             zeros.add(index, quantized - (x - shrink(error)) * inverse_scale);
             errors.add(index, error.abs());
         }
+        let (before, error) = (zero, errors.mean(values.len()));
         zero = zeros.mean(values.len());
-        let error = errors.mean(values.len());
-        if error >= best {
+        // A zero point that stays would only repeat this step and then stop.
+        if error >= best || zero == before {
             break;
         }
         best = error;
