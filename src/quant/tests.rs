@@ -153,7 +153,10 @@ fn hqq_codes_equal_a_float64_transcription() {
                 let values: Vec<f32> = (0..size).map(|_| heavy_tailed(&mut rng) * size_of).collect();
                 let mut codes = vec![0; size];
                 let pair = fit_group::<f32>(Fit::Hqq, &values, bits, &mut codes);
-                assert!(equals_transcription(&codes, pair, &values, bits), "{bits} bits: {values:?} → {codes:?} {pair:?}");
+                assert!(
+                    equals_transcription(&codes, pair, &values, bits),
+                    "{bits} bits: {values:?} → {codes:?} {pair:?}"
+                );
             }
         }
     }
