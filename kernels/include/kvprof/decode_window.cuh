@@ -21,20 +21,23 @@ struct WindowUnit {
     return 16 * (row * kChunks + (chunk ^ (row % 8)));
   }
 
-  /// Starts copying positions [position, position + 16) of ring `keys` and `values` (each [window_capacity, D]);
-  /// positions from `end` on become zeros, so that nothing that was never written is multiplied by a zero probability.
+  /// Starts copying positions [position, position + 16) of rings `keys` and `values` (each [capacity, D], capacity at
+  /// least 16); positions from `end` on become zeros, so that nothing that was never written is multiplied by a zero
+  /// probability.
   static __device__ __forceinline__ void load(uint32_t unit, const Float* keys, const Float* values, int position,
                                               int end, int capacity) {
-    const int lane = threadIdx.x % 32, first_slot = position % capacity;
+    constexpr int kRowsAtOnce = 32 / kChunks;
+    const int lane = threadIdx.x % 32, chunk = lane % kChunks;
+    int row = lane / kChunks, slot = position % capacity + row;
 #pragma unroll
-    for (int i = 0; i < kUnitTokens * kChunks / 32; ++i) {
-      const int row = (i * 32 + lane) / kChunks, chunk = (i * 32 + lane) % kChunks;
-      int slot = first_slot + row;
+    for (int i = 0; i < kUnitTokens; i += kRowsAtOnce) {
+      if (slot >= capacity) slot -= capacity;
+      const uint32_t at = static_cast<uint32_t>(slot) * kChannels + 8 * chunk;
       const bool wanted = position + row < end;
-      while (slot >= capacity) slot -= capacity;  // at most once, unless the ring is shorter than a unit
-      const int64_t at = static_cast<int64_t>(slot) * kChannels + 8 * chunk;
       copy16_async(unit + place(row, chunk), keys + at, wanted);
       copy16_async(unit + kSideBytes + place(row, chunk), values + at, wanted);
+      row += kRowsAtOnce;
+      slot += kRowsAtOnce;
     }
   }
 
