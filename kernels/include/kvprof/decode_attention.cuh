@@ -5,15 +5,15 @@
 // for T new tokens i (one; or a few, each seeing the keys up to its own), with K and V given as tiles (tile.cuh) of
 // positions [0, quantized) and the window ring of positions [quantized, total). See decode_params.cuh for shapes.
 //
-//   grid    (splits, Hkv · passes, B); a pass is eight rows (query head, token) of one KV head, which share what is read
-//   block   kWarps warps. Each takes every (splits · kWarps)-th item: a tile, or 16 positions of the window. It copies items
-//           to its own part of shared memory, kStages - 1 of them ahead, and keeps a running softmax of its own
-//   shared  kWarps · kStages · max(tile bytes, 64·D), at least Merge::kBytes and 32·splits + 16; `shared_bytes`
-//   bound   bytes of the cache over the memory's bandwidth (copy on an H200: about 4300 GB/s)
+//   grid    (splits, Hkv · passes, B); a pass is eight rows (query head, token) of one KV head, which share what is read.
+//           Clusters (sm_90) of 1 to 16 splits
+//   block   kWarps warps. Each takes every (splits · kWarps)-th item: a tile, or 16 positions of the window. It copies the
+//           two sides of its items, K then V, through its own ring of kStages slots and keeps a running softmax of its own
+//   shared  a CopyRing a warp, each slot the larger of a side of a tile and one of a window unit: `shared_bytes`
+//   bound   bytes of the cache over the memory's bandwidth (copy on an H200: about 4200 GB/s)
 //
-// The warps' parts are merged at the end, then the splits' by the last block to arrive: no second launch, and a grid that
-// does not depend on the cache's length, so that a captured launch follows the cache as it grows.
-// CPU reference: float64 attention over the dequantized cache, in tests.
+// At the end the parts are merged in the same launch (merge.cuh), and the grid does not depend on the cache's length: a
+// captured launch follows the cache as it grows. CPU reference: float64 attention over the dequantized cache, in tests.
 #pragma once
 
 #include "kvprof/decode_tile.cuh"
@@ -23,28 +23,31 @@
 namespace kvprof {
 
 /// A cache without tiles: all of it is the window.
-constexpr TileLayout dense_layout(int channels) { return {64, channels, {0, 0, Direction::tile}, {0, 0, Direction::tile}}; }
+KVPROF_HOST_DEVICE constexpr TileLayout dense_layout(int channels) {
+  return {64, channels, {0, 0, Direction::tile}, {0, 0, Direction::tile}};
+}
+
+KVPROF_HOST_DEVICE constexpr int larger_of(int a, int b) { return a > b ? a : b; }
 
 template <typename Float, TileLayout kTile, int kWarps, int kStages>
 struct DecodeAttention {
   static constexpr int kChannels = kTile.channels;
   static constexpr bool kHasTiles = kTile.key.bits != 0;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kKeyTiles = kTile.tokens / 16;
   using Unit = WindowUnit<Float, kChannels>;
   using Tile = TileAttention<Float, kTile>;
-  using State = AttentionState<kChannels>;
-  using Merging = Merge<kChannels, kWarps>;
+  using Merging = Merge<Float, kChannels, kWarps>;
 
-  static constexpr int kTileBytes = kHasTiles ? kTile.bytes() : 0;
-  static constexpr int kSlotBytes = kTileBytes > Unit::kBytes ? kTileBytes : Unit::kBytes;
-  static constexpr int kThreads = 32 * kWarps;
-
-  static constexpr int shared_bytes(int splits) {
-    const int ring = kWarps * kStages * kSlotBytes, merge = 32 * splits + 16;
-    const int larger = ring > merge ? ring : merge;
-    return larger > Merging::kBytes ? larger : Merging::kBytes;
+  KVPROF_HOST_DEVICE static constexpr int side_bytes(Side side) {
+    return kHasTiles ? kTile.code_bytes(side) + kTile.parameter_bytes(side) : 0;
   }
+  static constexpr int kTileBytes = side_bytes(Side::key) + side_bytes(Side::value);
+  using Ring =
+      CopyRing<kStages, larger_of(Unit::kSideBytes, larger_of(side_bytes(Side::key), side_bytes(Side::value)))>;
+  static constexpr int kSharedBytes = larger_of(kWarps * Ring::kBytes, Merging::kBytes);
 
-  /// What a lane needs to know of positions: the last one its rows may see.
+  /// The last position that each of a lane's two rows may see, and how far back it sees.
   struct Visible {
     int last[2];
     int sliding_window;
@@ -53,8 +56,10 @@ struct DecodeAttention {
     }
   };
 
+  /// Scores of positions from `end` on, and of those a row may not see, become minus infinity.
   template <int kTiles>
-  static __device__ __forceinline__ void hide(Accumulator (&score)[kTiles], int position, int end, const Visible& visible) {
+  static __device__ __forceinline__ void hide(Accumulator (&score)[kTiles], int position, int end,
+                                              const Visible& visible) {
     const int g = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int i = 0; i < kTiles; ++i)
@@ -65,13 +70,38 @@ struct DecodeAttention {
       }
   }
 
+  template <Side kSide>
+  static __device__ __forceinline__ void load_tile(const Ring& ring, int slot, const uint8_t* tile) {
+    if constexpr (kHasTiles) {
+      ring.begin(slot, side_bytes(kSide));
+      ring.template copy<kTile.code_bytes(kSide)>(slot, 0, tile + kTile.codes_at(kSide));
+      ring.template copy<kTile.parameter_bytes(kSide)>(slot, kTile.code_bytes(kSide), tile + kTile.parameters_at(kSide));
+    }
+  }
+
   static __device__ __forceinline__ void run(const DecodeParams& p) {
     extern __shared__ __align__(128) uint8_t shared[];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int passes = gridDim.y / p.kv_heads, kv_head = blockIdx.y / passes, batch = blockIdx.z;
     const int first_row = blockIdx.y % passes * 8, all_rows = p.tokens * p.heads_per_kv;
     const int pair = batch * p.kv_heads + kv_head;
-    const Pass pass{batch, kv_head, first_row, min(8, all_rows - first_row), static_cast<int64_t>(pair) * all_rows + first_row};
+
+    const uint8_t* packed = p.tiles + static_cast<int64_t>(pair) * p.tile_capacity * kTileBytes;
+    uint8_t* slots = shared + warp * Ring::kBytes;
+    Ring ring(slots);
+    const int first = blockIdx.x * kWarps + warp, stride = gridDim.x * kWarps;
+
+    // Step n of this warp is side n % 2 of its item n / 2. The first tiles are asked for at once, if there surely are any;
+    // what else to ask for depends on the length.
+#pragma unroll
+    for (int n = 0; n < kStages - 1; ++n) {
+      const int item = first + n / 2 * stride;
+      if (kHasTiles && item < p.tiles_at_least) {
+        const uint8_t* tile = packed + static_cast<int64_t>(item) * kTileBytes;
+        n % 2 == 0 ? load_tile<Side::key>(ring, n, tile) : load_tile<Side::value>(ring, n, tile);
+        ring.end();
+      }
+    }
 
     const CacheLength length = *p.length;
     const int seen_from = p.sliding_window > 0 ? max(0, length.total - p.tokens - p.sliding_window + 1) : 0;
@@ -80,31 +110,29 @@ struct DecodeAttention {
     const int window_from = max(length.quantized, seen_from);
     const int items = tiles + (length.total - window_from + kUnitTokens - 1) / kUnitTokens;
 
-    const uint8_t* packed = p.tiles + static_cast<int64_t>(pair) * p.tile_capacity * kTileBytes;
-    const int64_t ring = static_cast<int64_t>(p.window_capacity) * kChannels;
-    const Float* keys = static_cast<const Float*>(p.window) + pair * ring;
-    const Float* values = keys + static_cast<int64_t>(gridDim.z) * p.kv_heads * ring;
-
-    uint8_t* slots = shared + warp * kStages * kSlotBytes;
-    const uint32_t slots_at = shared_address(slots);
-    const auto load = [&](int item, int slot) {
-      const uint32_t to = slots_at + slot * kSlotBytes;
-      if (kHasTiles && item < tiles) {
-        const uint8_t* from = packed + static_cast<int64_t>((first_tile + item) % p.tile_capacity) * kTileBytes;
-#pragma unroll
-        for (int i = 0; i < kTileBytes; i += 512)
-          if (kTileBytes - i >= 512 || lane * 16 < kTileBytes - i) copy16_async(to + i + lane * 16, from + i + lane * 16);
-      } else if (item < items) {
-        Unit::load(to, keys, values, window_from + (item - tiles) * kUnitTokens, length.total, p.window_capacity);
-      }
-      commit_copies();
+    const int64_t head = static_cast<int64_t>(p.window_capacity) * kChannels;
+    const Float* keys = static_cast<const Float*>(p.window) + pair * head;
+    const Float* values = keys + static_cast<int64_t>(gridDim.z) * p.kv_heads * head;
+    // Places in the two rings: what is seen is no longer than a ring, so one subtraction wraps.
+    const int first_place = kHasTiles ? first_tile % p.tile_capacity : 0, first_slot = window_from % p.window_capacity;
+    const auto wrap = [](int place, int capacity) { return place < capacity ? place : place - capacity; };
+    const auto load = [&]<Side kSide>(int item, int slot) {
+      if (kHasTiles && item < tiles)
+        load_tile<kSide>(ring, slot, packed + static_cast<int64_t>(wrap(first_place + item, p.tile_capacity)) * kTileBytes);
+      else if (item < items)
+        Unit::load(ring, slot, kSide == Side::key ? keys : values,
+                   wrap(first_slot + (item - tiles) * kUnitTokens, p.window_capacity), p.window_capacity,
+                   length.total - window_from - (item - tiles) * kUnitTokens);
+      ring.end();
     };
-
-    const int first = blockIdx.x * kWarps + warp, stride = gridDim.x * kWarps;
 #pragma unroll
-    for (int s = 0; s < kStages - 1; ++s) load(first + s * stride, s);
+    for (int n = 0; n < kStages - 1; ++n) {
+      const int item = first + n / 2 * stride;
+      if (kHasTiles && item < p.tiles_at_least) continue;
+      n % 2 == 0 ? load.template operator()<Side::key>(item, n) : load.template operator()<Side::value>(item, n);
+    }
 
-    State state;
+    AttentionState<kChannels> state;
     Queries<Float, kChannels> q;
     q.load(p, batch, kv_head, first_row, state.factor);
     Visible visible;
@@ -115,54 +143,56 @@ struct DecodeAttention {
       visible.last[column] = length.total - p.tokens + token;
     }
 
-    int slot = 0, item = first;
-    const auto next = [&] {  // waits for this item's bytes, after asking for those of a later one
-      load(item + (kStages - 1) * stride, slot == 0 ? kStages - 1 : slot - 1);
-      wait_copies<kStages - 1>();
-      __syncwarp();
+    int item = first;
+    const auto next = [&]<Side kSide> {  // asks for the bytes of step + kStages - 1, then waits for those of this one
+      constexpr int kStep = (kSide == Side::key ? 0 : 1) + kStages - 1;
+      load.template operator()<kStep % 2 == 0 ? Side::key : Side::value>(item + kStep / 2 * stride, ring.freed());
+      ring.wait();
     };
-    const auto done = [&] {
-      __syncwarp();  // all lanes have read the slot that the next load overwrites
-      slot = slot == kStages - 1 ? 0 : slot + 1;
-      item += stride;
-    };
+    const auto current = [&] { return slots + ring.slot * Ring::kSlotBytes; };
 
     if constexpr (kHasTiles) {
       const Tile tile(q);
-      while (item < tiles) {
-        next();
-        const uint8_t* bytes = slots + slot * kSlotBytes;
-        Accumulator score[kTile.tokens / 16];
-        tile.scores(bytes, score);
+      for (; item < tiles; item += stride) {
+        next.template operator()<Side::key>();
+        Accumulator score[kKeyTiles];
+        tile.scores(current(), score);
+        ring.release();
         const int position = (first_tile + item) * kTile.tokens;
         if (position < seen_from + p.tokens || position + kTile.tokens > length.quantized)
           hide(score, position, length.quantized, visible);
         state.raise_maximum(score);
-        ColumnOperand probability[kTile.tokens / 16];
+        ColumnOperand probability[kKeyTiles];
 #pragma unroll
-        for (int i = 0; i < kTile.tokens / 16; ++i) probability[i] = state.template probabilities<__half>(score[i]);
-        tile.values(bytes, probability, state);
-        done();
+        for (int i = 0; i < kKeyTiles; ++i) probability[i] = state.template probabilities<__half>(score[i]);
+
+        next.template operator()<Side::value>();
+        tile.values(current(), probability, state);
+        ring.release();
       }
       tile.finish_tiles(state);
     }
-    while (item < items) {
-      next();
-      const uint32_t unit = slots_at + slot * kSlotBytes;
+    for (; item < items; item += stride) {
+      next.template operator()<Side::key>();
       const int position = window_from + (item - tiles) * kUnitTokens;
       Accumulator score[1];
-      Unit::scores(unit, q, score);
+      Unit::scores(ring.at(ring.slot), q, score);
+      ring.release();
       if (position < seen_from + p.tokens || position + kUnitTokens > length.total - p.tokens)
         hide(score, position, length.total, visible);
       state.raise_maximum(score);
-      Unit::values(unit, state.template probabilities<Float>(score[0]), state);
-      done();
-    }
-    wait_copies<0>();
-    __syncthreads();  // the ring becomes scratch
+      const ColumnOperand probability = state.template probabilities<Float>(score[0]);
 
-    Merging::template warps<Float>(p, pass, state, shared);
-    if (gridDim.x > 1) Merging::template splits<Float>(p, pass, shared);
+      next.template operator()<Side::value>();
+      Unit::values(ring.at(ring.slot), probability, state);
+      ring.release();
+    }
+    ring.drain();
+    __syncthreads();  // the rings become scratch
+
+    const Pass pass{batch, kv_head, first_row, min(8, all_rows - first_row),
+                    static_cast<int64_t>(pair) * all_rows + first_row};
+    Merging{p, pass}.run(state, shared);
   }
 };
 

@@ -30,7 +30,8 @@ struct DecodeParams {
   int32_t window_capacity;  ///< slots in the ring: the slot of position p is p % window_capacity
   int32_t sliding_window;   ///< a query at p attends to positions > p - sliding_window; 0: to all before it
   float softmax_scale;
-  int32_t reserved;  ///< 0
+  int32_t tiles_at_least;  ///< tiles that hold tokens now, at least (0 is always right; 0 with a sliding window): lets a
+                           ///< block ask for its first tiles before it has read `length`
 };
 
 static_assert(sizeof(CacheLength) == 8, "mirrored in Rust");

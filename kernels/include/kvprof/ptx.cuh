@@ -90,6 +90,11 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+/// Writes 16 zero bytes to shared memory.
+__device__ __forceinline__ void store_zeros(uint32_t shared) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(shared), "r"(0) : "memory");
+}
+
 /// 2^x; relative error about 2^-22. -inf gives 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
