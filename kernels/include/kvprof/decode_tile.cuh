@@ -17,7 +17,7 @@
 
 namespace kvprof {
 
-/// Two fp32 numbers as high + low 16-bit floats.
+/// Two fp32 numbers as 16-bit floats, and what these lack of them as such.
 template <typename Float>
 __device__ __forceinline__ ColumnOperand split_pair(float a, float b) {
   const uint32_t high = to_pair<Float>(a, b);
@@ -38,60 +38,68 @@ struct Parameters {
 
   __device__ __forceinline__ const uint8_t* minima() const { return scales + kTile.scale_bytes(kSide); }
 
-  /// Column parameters: scales of the 32 columns from 32·k2 in group j; x, y belong to k-step 2·k2, z, w to 2·k2+1.
+  /// Column parameters: scales of the 32 columns from 32·k2 in group j; x, z belong to k-step 2·k2, y, w to 2·k2 + 1.
   __device__ __forceinline__ uint4 column_scales(int k2, int j) const {
     return *reinterpret_cast<const uint4*>(scales + 64 * (k2 * kGroups + j) + 16 * t);
   }
-  /// The same of minima, rows g of the operand standing for group g % groups.
-  __device__ __forceinline__ uint4 column_minima(int k2) const {
+  /// The same of minima, rows g of the operand standing for group g % groups. k-step 2·k2 is in rows g, 2·k2 + 1 in rows
+  /// g + 8: times the queries (probabilities) of one step, the other eight rows of the product mean nothing.
+  __device__ __forceinline__ RowOperand column_minima(int k2) const {
     const int j = kGroups == 1 ? 0 : g % kGroups;
-    return *reinterpret_cast<const uint4*>(minima() + 64 * (k2 * kGroups + j) + 16 * t);
+    const uint4 m = *reinterpret_cast<const uint4*>(minima() + 64 * (k2 * kGroups + j) + 16 * t);
+    return {m.x, m.y, m.z, m.w};
   }
 
   /// Row parameters: scales of rows g, g+8 in group j, one word for each of the four m-tiles from 4·r4.
   __device__ __forceinline__ uint4 row_scales(int r4, int j) const {
     return *reinterpret_cast<const uint4*>(scales + 128 * (j * (kRows / 64) + r4) + 16 * g);
   }
-  /// Minima of rows g and g+8 of m-tiles 4·r4 ..., groups being the summed index, in both of its halves.
-  __device__ __forceinline__ void row_minima(int r4, RowOperand (&minimum)[4]) const {
-    if constexpr (kGroups == 1) {
-      // A word holds rows g and g+8. Only index 0 of the other operand is not zero: move the one that counts there.
-      const uint4 words = *reinterpret_cast<const uint4*>(minima() + 128 * r4 + 16 * g);
-      const uint32_t w[4] = {words.x, words.y, words.z, words.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) minimum[i] = {w[i], w[i] >> 16, w[i], w[i] >> 16};
-    } else {
-      constexpr int kPairs = kGroups / 2;
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const uint4 w = *reinterpret_cast<const uint4*>(minima() + 16 * (((2 * r4 + i) * 8 + g) * kPairs + t % kPairs));
-        minimum[2 * i] = {w.x, w.y, w.x, w.y};
-        minimum[2 * i + 1] = {w.z, w.w, w.z, w.w};
-      }
-    }
+  /// The same of minima where there is one group.
+  __device__ __forceinline__ uint4 row_minima(int r4) const {
+    return *reinterpret_cast<const uint4*>(minima() + 128 * r4 + 16 * g);
+  }
+  /// Minima of m-tiles 2·r2 (against the low half of the summed index) and 2·r2 + 1 (against the high half), groups being
+  /// that index.
+  __device__ __forceinline__ RowOperand row_minima_by_group(int r2) const {
+    constexpr int kPairs = kGroups / 2;
+    const uint4 w = *reinterpret_cast<const uint4*>(minima() + 16 * ((r2 * 8 + g) * kPairs + t % kPairs));
+    return {w.x, w.y, w.z, w.w};
   }
 };
 
-/// Σ over the channels of each group of the queries, against the minima of per-token keys.
-template <typename Float, int kChannels, int kGroups>
-__device__ __forceinline__ ColumnOperand group_sums(const Queries<Float, kChannels>& q) {
-  constexpr int kSteps = kChannels / 16 / kGroups;
-  const int t = threadIdx.x % 4;
-  float mine[2] = {0.f, 0.f};
-#pragma unroll
-  for (int j = 0; j < kGroups; ++j) {
-    float sum = 0.f;
-#pragma unroll
-    for (int k = j * kSteps; k < (j + 1) * kSteps; ++k) {
-      const float2 a = to_floats<Float>(q.dense[k].low_half), b = to_floats<Float>(q.dense[k].high_half);
-      sum += (a.x + a.y) + (b.x + b.y);
-    }
-    sum += __shfl_xor_sync(kFullWarp, sum, 1);
-    sum += __shfl_xor_sync(kFullWarp, sum, 2);
-    if (j / 2 == t) mine[j % 2] = sum;
+/// What row minima are summed against, for rows 2t, 2t+1: Σ q of a channel group, or Σ p of a token group.
+template <typename Float, int kGroups>
+struct GroupSums {
+  uint32_t high, low;  ///< high + low parts of groups 2t, 2t+1 of column g; 0 past the last group
+
+  __device__ __forceinline__ void add_minima(Accumulator& even, Accumulator& odd, const RowOperand& minima) const {
+    mma<Float>(even, minima, {high, 0u});
+    mma<Float>(odd, minima, {0u, high});
+    mma<Float>(even, minima, {low, 0u});
+    mma<Float>(odd, minima, {0u, low});
   }
-  return split_pair<Float>(mine[0], mine[1]);
-}
+};
+
+/// Σ q over the channels of each group, by group and row of the lane's column (g); all lanes of one g agree.
+template <typename Float, int kChannels, int kGroups>
+struct QuerySums {
+  float by_group[kGroups];
+
+  __device__ __forceinline__ explicit QuerySums(const Queries<Float, kChannels>& q) {
+    constexpr int kSteps = kChannels / 16 / kGroups;
+#pragma unroll
+    for (int j = 0; j < kGroups; ++j) {
+      by_group[j] = 0.f;
+#pragma unroll
+      for (int k = j * kSteps; k < (j + 1) * kSteps; ++k) {
+        const float2 a = to_floats<Float>(q.dense[k].low_half), b = to_floats<Float>(q.dense[k].high_half);
+        by_group[j] += (a.x + a.y) + (b.x + b.y);
+      }
+      by_group[j] += __shfl_xor_sync(kFullWarp, by_group[j], 1);
+      by_group[j] += __shfl_xor_sync(kFullWarp, by_group[j], 2);
+    }
+  }
+};
 
 __device__ __forceinline__ uint32_t word(const uint4& x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
 
@@ -107,11 +115,25 @@ struct TileAttention {
   static constexpr bool kValueFp8 = kValue.direction == Direction::tile;
   using State = AttentionState<kChannels>;
 
+  static constexpr int kKeyGroups = kTile.groups(Side::key), kValueGroups = kTile.groups(Side::value);
+
   const Queries<Float, kChannels>& q;
-  ColumnOperand query_sums;
+  GroupSums<Float, kKeyGroups> query_sums;  ///< for per-token keys of several groups
+  float query_sum[2];                       ///< for per-token keys of one group: Σ q of rows 2t, 2t+1
 
   __device__ __forceinline__ explicit TileAttention(const Queries<Float, kChannels>& queries) : q(queries) {
-    if constexpr (!kKeyColumns && !kKeyFp8) query_sums = group_sums<Float, kChannels, kTile.groups(Side::key)>(q);
+    if constexpr (!kKeyColumns && !kKeyFp8) {
+      const QuerySums<Float, kChannels, kKeyGroups> sums(q);
+      const int t = threadIdx.x % 4;
+      query_sum[0] = __shfl_sync(kFullWarp, sums.by_group[0], 8 * t);
+      query_sum[1] = __shfl_sync(kFullWarp, sums.by_group[0], 8 * t + 4);
+      float mine[2] = {0.f, 0.f};
+#pragma unroll
+      for (int j = 0; j < kKeyGroups; ++j)
+        if (j / 2 == t) mine[j % 2] = sums.by_group[j];
+      const ColumnOperand parts = split_pair<Float>(mine[0], mine[1]);
+      query_sums = {parts.low_half, parts.high_half};
+    }
   }
 
   static __device__ __forceinline__ uint4 piece(const uint8_t* codes, int index) {
@@ -147,7 +169,7 @@ struct TileAttention {
           state.out[r][i] *= code_unit(kValue, r, i / 2);
           if constexpr (kValueColumns) {
             const int j = (16 * r + 8 * (i / 2)) / kValue.group;
-            state.out[r][i] += __shfl_sync(kFullWarp, state.sums[i % 2], 4 * j + threadIdx.x % 4);
+            state.out[r][i] += __shfl_sync(kFullWarp, state.minima[0][i % 2] + state.minima[1][2 + i % 2], 4 * j + threadIdx.x % 4);
           }
         }
     }
@@ -160,15 +182,15 @@ struct TileAttention {
     constexpr int kRowsAtOnce = interleaved_rows(kKey), kPieceSteps = steps_per_piece(kKey);
     constexpr int kGroupTiles = kKey.group / 16;
 
-    Accumulator minima[2];  // two chains of dependent mma's
+    Accumulator minima[2];
 #pragma unroll
     for (int k2 = 0; k2 < kSteps / 2; ++k2) {
-      const uint4 m = parameters.column_minima(k2);
-      mma<Float>(minima[0], {m.x, m.x, m.y, m.y}, q.dense[2 * k2]);
-      mma<Float>(minima[1], {m.z, m.z, m.w, m.w}, q.dense[2 * k2 + 1]);
+      const RowOperand m = parameters.column_minima(k2);
+      mma<Float>(minima[0], m, q.dense[2 * k2]);
+      mma<Float>(minima[1], m, q.dense[2 * k2 + 1]);
     }
-    minima[0][0] += minima[1][0];
-    minima[0][1] += minima[1][1];
+    minima[0][0] += minima[1][2];
+    minima[0][1] += minima[1][3];
 
     constexpr int kScaled = kRowsAtOnce > kGroupTiles ? 2 : 1;  // groups that a row of words spans
     ColumnOperand scaled[kScaled][kSteps];
@@ -182,8 +204,8 @@ struct TileAttention {
 #pragma unroll
           for (int k2 = 0; k2 < kSteps / 2; ++k2) {
             const uint4 s = parameters.column_scales(k2, j);
-            scaled[n][2 * k2] = times(q.half[2 * k2], s.x, s.y);
-            scaled[n][2 * k2 + 1] = times(q.half[2 * k2 + 1], s.z, s.w);
+            scaled[n][2 * k2] = times(q.half[2 * k2], s.x, s.z);
+            scaled[n][2 * k2 + 1] = times(q.half[2 * k2 + 1], s.y, s.w);
           }
           minimum[n][0] = kGroups == 1 ? minima[0][0] : __shfl_sync(kFullWarp, minima[0][0], 4 * j + parameters.t);
           minimum[n][1] = kGroups == 1 ? minima[0][1] : __shfl_sync(kFullWarp, minima[0][1], 4 * j + parameters.t);
@@ -218,18 +240,21 @@ struct TileAttention {
     float tile_scale = 0.f;
     if constexpr (kKeyFp8) tile_scale = to_floats<Float>(*reinterpret_cast<const uint32_t*>(parameters.scales)).x;
     uint4 scales[kGroups];
-    RowOperand minima[4];
 #pragma unroll
     for (int r = 0; r < kKeyTiles; r += kRowsAtOnce) {
-      if (!kKeyFp8 && r % 4 == 0) {
+      if (r % 4 == 0) {
 #pragma unroll
-        for (int j = 0; j < kGroups; ++j) scales[j] = parameters.row_scales(r / 4, j);
-        parameters.row_minima(r / 4, minima);
-      }
+        for (int i = 0; i < 4; ++i) score[r + i] = Accumulator{};
+        if constexpr (!kKeyFp8) {
 #pragma unroll
-      for (int n = 0; n < kRowsAtOnce; ++n) {
-        score[r + n] = Accumulator{};
-        if constexpr (!kKeyFp8) mma<Float>(score[r + n], minima[(r + n) % 4], query_sums);
+          for (int j = 0; j < kGroups; ++j) scales[j] = parameters.row_scales(r / 4, j);
+          if constexpr (kGroups == 1) {
+            add_single_minima(score + r, parameters.row_minima(r / 4), query_sum[0], query_sum[1]);
+          } else {
+            query_sums.add_minima(score[r], score[r + 1], parameters.row_minima_by_group(r / 2));
+            query_sums.add_minima(score[r + 2], score[r + 3], parameters.row_minima_by_group(r / 2 + 1));
+          }
+        }
       }
       uint4 codes;
       Accumulator sum[kRowsAtOnce];
@@ -262,29 +287,38 @@ struct TileAttention {
     constexpr int kRowsAtOnce = interleaved_rows(kValue), kPieceSteps = steps_per_piece(kValue);
     constexpr int kRun = kPieceSteps < kGroupSteps ? kPieceSteps : kGroupSteps;
 
-    // Row j: Σ p of token group j. Rows 8 to 15: Σ p of all.
-    Accumulator sums;
+    Accumulator sums;  // Σ p of this tile
+    GroupSums<Float, kGroups> group_sums;
+    if constexpr (kGroups == 1) {
 #pragma unroll
-    for (int k = 0; k < kSteps; ++k) {
-      const uint32_t one = 0x3c003c00u, mine = parameters.g == k / kGroupSteps ? one : 0u;
-      mma<__half>(sums, {mine, one, mine, one}, p[k]);
+      for (int k = 0; k < kSteps; ++k) add_column_sums<__half>(sums, p[k]);
+      state.denominator[0] += sums[0];
+      state.denominator[1] += sums[1];
+    } else {
+      // Rows j < 8: Σ p of token group j.
+#pragma unroll
+      for (int k = 0; k < kSteps; ++k) {
+        const uint32_t mine = parameters.g == k / kGroupSteps ? kOnes<__half> : 0u;
+        mma<__half>(sums, {mine, 0u, mine, 0u}, p[k]);
+        add_column_sums<__half>(state.denominator, p[k]);
+      }
+      const ColumnOperand parts = split_pair<Float>(sums[0], sums[1]);
+      group_sums = {transpose8x8(parts.low_half), transpose8x8(parts.high_half)};
     }
-    state.sums[2] += sums[2];
-    state.sums[3] += sums[3];
-    const ColumnOperand parts = split_pair<Float>(sums[0], sums[1]);
-    const ColumnOperand group_sum = {transpose8x8(parts.low_half), transpose8x8(parts.high_half)};
 
     uint4 scales[kGroups];
-    RowOperand minima[4];
 #pragma unroll
     for (int r = 0; r < kRowTiles; r += kRowsAtOnce) {
       if (r % 4 == 0) {
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) scales[j] = parameters.row_scales(r / 4, j);
-        parameters.row_minima(r / 4, minima);
+        if constexpr (kGroups == 1) {
+          add_single_minima(state.out + r, parameters.row_minima(r / 4), sums[0], sums[1]);
+        } else {
+          group_sums.add_minima(state.out[r], state.out[r + 1], parameters.row_minima_by_group(r / 2));
+          group_sums.add_minima(state.out[r + 2], state.out[r + 3], parameters.row_minima_by_group(r / 2 + 1));
+        }
       }
-#pragma unroll
-      for (int n = 0; n < kRowsAtOnce; ++n) mma<Float>(state.out[r + n], minima[(r + n) % 4], group_sum);
       uint4 codes;
       Accumulator sum[kRowsAtOnce];
 #pragma unroll
@@ -317,10 +351,14 @@ struct TileAttention {
 
 #pragma unroll
     for (int k2 = 0; k2 < kSteps / 2; ++k2) {
-      const uint4 m = parameters.column_minima(k2);
-      const uint32_t one = 0x3c003c00u;
-      mma<__half>(state.sums, {bits_of(as_half2<Float>(m.x)), one, bits_of(as_half2<Float>(m.y)), one}, p[2 * k2]);
-      mma<__half>(state.sums, {bits_of(as_half2<Float>(m.z)), one, bits_of(as_half2<Float>(m.w)), one}, p[2 * k2 + 1]);
+      RowOperand m = parameters.column_minima(k2);
+      if constexpr (!__is_same(Float, __half))
+        m = {as_half<Float>(m.low_half_g), as_half<Float>(m.low_half_g8), as_half<Float>(m.high_half_g),
+             as_half<Float>(m.high_half_g8)};
+      mma<__half>(state.minima[0], m, p[2 * k2]);
+      mma<__half>(state.minima[1], m, p[2 * k2 + 1]);
+      add_column_sums<__half>(state.denominator, p[2 * k2]);
+      add_column_sums<__half>(state.denominator, p[2 * k2 + 1]);
     }
     ColumnOperand scaled[kScaled][kSteps];
 #pragma unroll
@@ -331,8 +369,8 @@ struct TileAttention {
 #pragma unroll
           for (int k2 = 0; k2 < kSteps / 2; ++k2) {
             const uint4 s = parameters.column_scales(k2, r / kGroupTiles + n);
-            scaled[n][2 * k2] = times(p[2 * k2], s.x, s.y);
-            scaled[n][2 * k2 + 1] = times(p[2 * k2 + 1], s.z, s.w);
+            scaled[n][2 * k2] = times(p[2 * k2], s.x, s.z);
+            scaled[n][2 * k2 + 1] = times(p[2 * k2 + 1], s.y, s.w);
           }
       }
       accumulate_rows(side, r, scaled, state);
@@ -344,11 +382,11 @@ struct TileAttention {
     const Parameters<Float, kTile, Side::value> parameters(side);
     constexpr int kSteps = kTile.tokens / 16;
     const uint32_t first = *reinterpret_cast<const uint32_t*>(parameters.scales);
-    const uint32_t scale = __byte_perm(first, first, 0x1010), one = 0x3c003c00u;
+    const uint32_t scale = __byte_perm(first, first, 0x1010);
     ColumnOperand scaled[1][kSteps];
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
-      mma<__half>(state.sums, {0u, one, 0u, one}, p[k]);
+      add_column_sums<__half>(state.denominator, p[k]);
       scaled[0][k] = times(p[k], scale, scale);
     }
 #pragma unroll
@@ -373,10 +411,22 @@ struct TileAttention {
     }
   }
 
+  /// x[i] += minimum · (a, b) for rows g and g+8 of four m-tiles, a word of minima each, and columns 2t and 2t+1.
+  static __device__ __forceinline__ void add_single_minima(Accumulator* x, const uint4& minima, float a, float b) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 m = to_floats<Float>(word(minima, i));
+      x[i][0] = fmaf(m.x, a, x[i][0]);
+      x[i][1] = fmaf(m.x, b, x[i][1]);
+      x[i][2] = fmaf(m.y, a, x[i][2]);
+      x[i][3] = fmaf(m.y, b, x[i][3]);
+    }
+  }
+
   /// A column operand times the cache's floats (two words of scales), rounded to fp16.
   static __device__ __forceinline__ ColumnOperand times(const ColumnOperand& x, uint32_t low, uint32_t high) {
-    return {bits_of(__hmul2(half2_of(x.low_half), as_half2<Float>(low))),
-            bits_of(__hmul2(half2_of(x.high_half), as_half2<Float>(high)))};
+    return {bits_of(__hmul2(half2_of(x.low_half), half2_of(as_half<Float>(low)))),
+            bits_of(__hmul2(half2_of(x.high_half), half2_of(as_half<Float>(high))))};
   }
 };
 

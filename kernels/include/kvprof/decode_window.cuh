@@ -69,8 +69,7 @@ struct WindowUnit {
   static __device__ __forceinline__ void values(uint32_t side, const ColumnOperand& p,
                                                 AttentionState<kChannels>& state) {
     const int lane = threadIdx.x % 32;
-    const uint32_t one = sizeof(Float) == 2 && __is_same(Float, __half) ? 0x3c003c00u : 0x3f803f80u;
-    mma<Float>(state.sums, {0u, one, 0u, one}, p);
+    add_column_sums<Float>(state.denominator, p);
 #pragma unroll
     for (int r = 0; r < kChannels / 16; ++r) {
       const uint4 a =

@@ -81,7 +81,7 @@ struct Merge {
 #pragma unroll
     for (int column = 0; column < 2; ++column) {
       const int row = 2 * t + column;
-      if (g == 0) sums[row] = {state.maximum[column], state.sums[2 + column]};
+      if (g == 0) sums[row] = {state.maximum[column], state.denominator[column]};
 #pragma unroll
       for (int r = 0; r < kChannels / 16; ++r) {
         out[row * kStride + 16 * r + g] = state.out[r][column];

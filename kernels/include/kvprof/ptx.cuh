@@ -57,6 +57,16 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+/// 16-bit floats 1, 1 in a word.
+template <typename Float>
+constexpr uint32_t kOnes = __is_same(Float, __half) ? 0x3c003c00u : 0x3f803f80u;
+
+/// c += sums of the columns of b, in all rows.
+template <typename Float>
+__device__ __forceinline__ void add_column_sums(Accumulator& c, const ColumnOperand& b) {
+  mma<Float>(c, {kOnes<Float>, kOnes<Float>, kOnes<Float>, kOnes<Float>}, b);
+}
+
 /// Four 8x8 matrices of 16-bit values from shared memory; lane l gives the address of row l%8 of matrix l/8.
 __device__ __forceinline__ uint4 load_matrices(uint32_t address) {
   uint4 m;
@@ -135,13 +145,10 @@ __device__ __forceinline__ uint32_t to_pair<__nv_bfloat16>(float low, float high
 
 /// A pair of the cache's floats as fp16. bfloat16 beyond fp16's range becomes infinite.
 template <typename Float>
-__device__ __forceinline__ __half2 as_half2(uint32_t pair) {
-  if constexpr (sizeof(Float) == 2 && !__is_same(Float, __half)) {
-    const float2 x = to_floats<Float>(pair);
-    return __floats2half2_rn(x.x, x.y);
-  } else {
-    return half2_of(pair);
-  }
+__device__ __forceinline__ uint32_t as_half(uint32_t pair) {
+  if constexpr (__is_same(Float, __half)) return pair;
+  const float2 x = to_floats<Float>(pair);
+  return to_pair<__half>(x.x, x.y);
 }
 
 }  // namespace kvprof

@@ -17,8 +17,11 @@ struct AttentionState {
 
   /// Output before division, channels 16·i + g and + 8.
   Accumulator out[kRowTiles];
-  /// Rows g: Σ p·minimum of channel group g, for per-token values only. Rows g + 8: Σ p, the softmax denominator.
-  Accumulator sums;
+  /// Σ p, the softmax denominator, in every row.
+  Accumulator denominator;
+  /// For per-token values only: Σ p·minimum of channel group g, over even k-steps in rows g, over odd ones in the rows
+  /// g + 8 of the second.
+  Accumulator minima[2];
   float maximum[2] = {kNoMaximum, kNoMaximum};
   float factor[2];
 
@@ -30,10 +33,12 @@ struct AttentionState {
       out[i][2] *= a;
       out[i][3] *= b;
     }
-    sums[0] *= a;
-    sums[1] *= b;
-    sums[2] *= a;
-    sums[3] *= b;
+    denominator[0] *= a;
+    denominator[1] *= b;
+    minima[0][0] *= a;
+    minima[0][1] *= b;
+    minima[1][2] *= a;
+    minima[1][3] *= b;
   }
 
   /// Raises the maxima to those of `score` and rescales what was summed, if any lane saw a larger score.

@@ -34,7 +34,7 @@
 //
 //   by column ("column parameters": K per-channel, V per-token; a group is `group` consecutive rows of one column):
 //     scale and minimum of column c, group j, with k = c/16 and `half`, t, `odd` from c%16 as above, at
-//         64·((k/2)·groups + j) + 16·t + 8·(k%2) + 4·half + 2·odd                   groups = rows/group
+//         64·((k/2)·groups + j) + 16·t + 8·half + 4·(k%2) + 2·odd                   groups = rows/group
 //
 //   or by row ("row parameters": K per-token, V per-channel; a group is `group` consecutive columns of one row), with
 //   groups = columns/group, r = row/16 and hi, g from row%16 as above:
@@ -146,7 +146,7 @@ struct TileLayout {
     const int group = format(side).group, count = groups(side);
     if (column_parameters(side)) {
       const int k = column / 16, half = column / 8 % 2, t = column / 2 % 4, odd = column % 2;
-      const int at = 64 * (k / 2 * count + row / group) + 16 * t + 8 * (k % 2) + 4 * half + 2 * odd;
+      const int at = 64 * (k / 2 * count + row / group) + 16 * t + 8 * half + 4 * (k % 2) + 2 * odd;
       return {start + at, minima + at};
     }
     const int r = row / 16, hi = row / 8 % 2, g = row % 8, j = column / group;
