@@ -5,11 +5,10 @@
 // for T new tokens i (one; or a few, each seeing the keys up to its own), with K and V given as tiles (tile.cuh) of
 // positions [0, quantized) and the window ring of positions [quantized, total). See decode_params.cuh for shapes.
 //
-//   grid    (splits, Hkv · passes, B); a pass is eight rows (query head, token) of one KV head, which share what is read.
-//           Clusters (sm_90) of 1 to 16 splits
-//   block   kWarps warps. Each takes every (splits · kWarps)-th item: a tile, or 16 positions of the window. It copies the
-//           two sides of its items, K then V, through its own ring of kStages slots and keeps a running softmax of its own
-//   shared  a CopyRing a warp, each slot the larger of a side of a tile and one of a window unit: `shared_bytes`
+//   grid    (splits, Hkv · passes, B); a pass is eight rows (query head, token) of one KV head, which share what is read
+//   block   kWarps warps. Each takes every (splits · kWarps)-th item: a tile, or a unit of 16 positions of the window. Items
+//           pass through its own ring of kStages slots, and it keeps a running softmax of its own
+//   shared  a CopyRing a warp, a slot the larger of a tile and a unit; at least Merge::kBytes: `kSharedBytes`
 //   bound   bytes of the cache over the memory's bandwidth (copy on an H200: about 4200 GB/s)
 //
 // At the end the parts are merged in the same launch (merge.cuh), and the grid does not depend on the cache's length: a
@@ -39,12 +38,8 @@ struct DecodeAttention {
   using Tile = TileAttention<Float, kTile>;
   using Merging = Merge<Float, kChannels, kWarps>;
 
-  KVPROF_HOST_DEVICE static constexpr int side_bytes(Side side) {
-    return kHasTiles ? kTile.code_bytes(side) + kTile.parameter_bytes(side) : 0;
-  }
-  static constexpr int kTileBytes = side_bytes(Side::key) + side_bytes(Side::value);
-  using Ring =
-      CopyRing<kStages, larger_of(Unit::kSideBytes, larger_of(side_bytes(Side::key), side_bytes(Side::value)))>;
+  static constexpr int kTileBytes = kHasTiles ? kTile.bytes() : 0;
+  using Ring = CopyRing<kStages, larger_of(kTileBytes, Unit::kBytes)>;
   static constexpr int kSharedBytes = larger_of(kWarps * Ring::kBytes, Merging::kBytes);
 
   /// The last position that each of a lane's two rows may see, and how far back it sees.
@@ -70,15 +65,6 @@ struct DecodeAttention {
       }
   }
 
-  template <Side kSide>
-  static __device__ __forceinline__ void load_tile(const Ring& ring, int slot, const uint8_t* tile) {
-    if constexpr (kHasTiles) {
-      ring.begin(slot, side_bytes(kSide));
-      ring.template copy<kTile.code_bytes(kSide)>(slot, 0, tile + kTile.codes_at(kSide));
-      ring.template copy<kTile.parameter_bytes(kSide)>(slot, kTile.code_bytes(kSide), tile + kTile.parameters_at(kSide));
-    }
-  }
-
   static __device__ __forceinline__ void run(const DecodeParams& p) {
     extern __shared__ __align__(128) uint8_t shared[];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -87,21 +73,18 @@ struct DecodeAttention {
     const int pair = batch * p.kv_heads + kv_head;
 
     const uint8_t* packed = p.tiles + static_cast<int64_t>(pair) * p.tile_capacity * kTileBytes;
-    uint8_t* slots = shared + warp * Ring::kBytes;
-    Ring ring(slots);
+    Ring ring(shared + warp * Ring::kBytes);
+    const auto load_tile = [&](int place, int slot) {
+      ring.template copy<kTileBytes>(slot, packed + static_cast<int64_t>(place) * kTileBytes);
+    };
+    // The first tiles are asked for at once, if there surely are any; what else to ask for depends on the length.
     const int first = blockIdx.x * kWarps + warp, stride = gridDim.x * kWarps;
-
-    // Step n of this warp is side n % 2 of its item n / 2. The first tiles are asked for at once, if there surely are any;
-    // what else to ask for depends on the length.
 #pragma unroll
-    for (int n = 0; n < kStages - 1; ++n) {
-      const int item = first + n / 2 * stride;
-      if (kHasTiles && item < p.tiles_at_least) {
-        const uint8_t* tile = packed + static_cast<int64_t>(item) * kTileBytes;
-        n % 2 == 0 ? load_tile<Side::key>(ring, n, tile) : load_tile<Side::value>(ring, n, tile);
+    for (int n = 0; n < kStages - 1; ++n)
+      if (kHasTiles && first + n * stride < p.tiles_at_least) {
+        load_tile(first + n * stride, n);
         ring.end();
       }
-    }
 
     const CacheLength length = *p.length;
     const int seen_from = p.sliding_window > 0 ? max(0, length.total - p.tokens - p.sliding_window + 1) : 0;
@@ -116,21 +99,17 @@ struct DecodeAttention {
     // Places in the two rings: what is seen is no longer than a ring, so one subtraction wraps.
     const int first_place = kHasTiles ? first_tile % p.tile_capacity : 0, first_slot = window_from % p.window_capacity;
     const auto wrap = [](int place, int capacity) { return place < capacity ? place : place - capacity; };
-    const auto load = [&]<Side kSide>(int item, int slot) {
+    const auto load = [&](int item, int slot) {
       if (kHasTiles && item < tiles)
-        load_tile<kSide>(ring, slot, packed + static_cast<int64_t>(wrap(first_place + item, p.tile_capacity)) * kTileBytes);
+        load_tile(wrap(first_place + item, p.tile_capacity), slot);
       else if (item < items)
-        Unit::load(ring, slot, kSide == Side::key ? keys : values,
-                   wrap(first_slot + (item - tiles) * kUnitTokens, p.window_capacity), p.window_capacity,
-                   length.total - window_from - (item - tiles) * kUnitTokens);
+        Unit::load(ring.at(slot), keys, values, wrap(first_slot + (item - tiles) * kUnitTokens, p.window_capacity),
+                   p.window_capacity, length.total - window_from - (item - tiles) * kUnitTokens);
       ring.end();
     };
 #pragma unroll
-    for (int n = 0; n < kStages - 1; ++n) {
-      const int item = first + n / 2 * stride;
-      if (kHasTiles && item < p.tiles_at_least) continue;
-      n % 2 == 0 ? load.template operator()<Side::key>(item, n) : load.template operator()<Side::value>(item, n);
-    }
+    for (int n = 0; n < kStages - 1; ++n)
+      if (!kHasTiles || first + n * stride >= p.tiles_at_least) load(first + n * stride, n);
 
     AttentionState<kChannels> state;
     Queries<Float, kChannels> q;
@@ -144,48 +123,44 @@ struct DecodeAttention {
     }
 
     int item = first;
-    const auto next = [&]<Side kSide> {  // asks for the bytes of step + kStages - 1, then waits for those of this one
-      constexpr int kStep = (kSide == Side::key ? 0 : 1) + kStages - 1;
-      load.template operator()<kStep % 2 == 0 ? Side::key : Side::value>(item + kStep / 2 * stride, ring.freed());
-      ring.wait();
-    };
-    const auto current = [&] { return slots + ring.slot * Ring::kSlotBytes; };
-
     if constexpr (kHasTiles) {
       const Tile tile(q);
+      // The keys of an item and the values of the one before it are independent work, which hides each other's latency.
+      // Before the first item, zero probabilities stand for the one before.
+      ColumnOperand probability[kKeyTiles] = {};
+      const uint8_t* before = ring.current();
       for (; item < tiles; item += stride) {
-        next.template operator()<Side::key>();
+        ring.wait();
         Accumulator score[kKeyTiles];
-        tile.scores(current(), score);
-        ring.release();
+        tile.scores(ring.current(), score);
+        tile.values(before, probability, state);
+        before = ring.current();
+        __syncwarp();
+        load(item + (kStages - 1) * stride, ring.previous());
+        ring.advance();
+
         const int position = (first_tile + item) * kTile.tokens;
         if (position < seen_from + p.tokens || position + kTile.tokens > length.quantized)
           hide(score, position, length.quantized, visible);
         state.raise_maximum(score);
-        ColumnOperand probability[kKeyTiles];
 #pragma unroll
         for (int i = 0; i < kKeyTiles; ++i) probability[i] = state.template probabilities<__half>(score[i]);
-
-        next.template operator()<Side::value>();
-        tile.values(current(), probability, state);
-        ring.release();
       }
+      if (item != first) tile.values(before, probability, state);
       tile.finish_tiles(state);
     }
     for (; item < items; item += stride) {
-      next.template operator()<Side::key>();
-      const int position = window_from + (item - tiles) * kUnitTokens;
+      ring.wait();
+      load(item + (kStages - 1) * stride, ring.previous());
+      const uint32_t unit = ring.at(ring.slot);
       Accumulator score[1];
-      Unit::scores(ring.at(ring.slot), q, score);
-      ring.release();
+      Unit::scores(unit, q, score);
+      const int position = window_from + (item - tiles) * kUnitTokens;
       if (position < seen_from + p.tokens || position + kUnitTokens > length.total - p.tokens)
         hide(score, position, length.total, visible);
       state.raise_maximum(score);
-      const ColumnOperand probability = state.template probabilities<Float>(score[0]);
-
-      next.template operator()<Side::value>();
-      Unit::values(ring.at(ring.slot), probability, state);
-      ring.release();
+      Unit::values(unit, state.template probabilities<Float>(score[0]), state);
+      ring.advance();
     }
     ring.drain();
     __syncthreads();  // the rings become scratch

@@ -1,10 +1,8 @@
 // Merging attention over parts of the sequence. A part is (maximum in log2 units, denominator, output before division),
-// all fp32. Three steps, each skipped where there is one part: the warps of a block, through its shared memory; the blocks
-// of a cluster, through each other's; the clusters of a row of the grid, through device memory, in the block that arrives
-// last.
+// all fp32. First the warps of a block are merged, through its shared memory; then, where there are several splits, these,
+// through device memory, by the block that arrives last.
 #pragma once
 
-#include "kvprof/cluster.cuh"
 #include "kvprof/decode_params.cuh"
 #include "kvprof/query.cuh"
 #include "kvprof/softmax.cuh"
@@ -44,33 +42,25 @@ struct Merge {
   static constexpr int kStride = kChannels + 4;  // floats; keeps the writes of a warp in different banks
   static constexpr int kQuads = kChannels / 4;
   static constexpr int kPartBytes = 8 * (kStride * 4 + 8);
-  /// Shared memory: a part for each warp, and the block's.
-  static constexpr int kBytes = (kWarps + 1) * kPartBytes;
+  static constexpr int kBytes = kWarps * kPartBytes;
 
   const DecodeParams& p;
   const Pass& pass;
 
-  /// Merges everything and writes the output. To be called by all threads, `shared` free for use.
+  /// Merges everything and writes the output. To be called by all threads, `shared` (kBytes) free for use.
   __device__ __forceinline__ void run(const AttentionState<kChannels>& state, uint8_t* shared) const {
-    const int cluster = cluster_size(), clusters = gridDim.x / cluster, quads = pass.rows * kQuads;
     put_warp(state, shared);
     __syncthreads();
-    if (cluster == 1) {
-      for (int i = threadIdx.x; i < quads; i += kThreads) put(merge_warps(shared, i), i, clusters, blockIdx.x);
-    } else {
-      float* block = reinterpret_cast<float*>(shared + kWarps * kPartBytes);
-      float2* block_sums = reinterpret_cast<float2*>(block + 8 * kStride);
-      for (int i = threadIdx.x; i < quads; i += kThreads) {
-        const PartQuad part = merge_warps(shared, i);
-        *reinterpret_cast<float4*>(block + i / kQuads * kStride + 4 * (i % kQuads)) = part.out;
-        if (i % kQuads == 0) block_sums[i / kQuads] = {part.maximum, part.sum};
-      }
-      cluster_barrier();
-      for (int i = cluster_rank() * kThreads + threadIdx.x; i < quads; i += cluster * kThreads)
-        put(merge_cluster(block, block_sums, i, cluster), i, clusters, blockIdx.x / cluster);
-      cluster_barrier();  // nobody leaves while others read its shared memory
+    for (int i = threadIdx.x; i < pass.rows * kQuads; i += kThreads) {
+      const PartQuad part = merge_warps(shared, i / kQuads, i % kQuads);
+      if (gridDim.x == 1)
+        store(part, i / kQuads, i % kQuads);
+      else
+        put_split(part, i / kQuads, i % kQuads);
     }
-    if (clusters > 1) finish(clusters, cluster, reinterpret_cast<uint32_t*>(shared));
+    if (gridDim.x > 1 && is_last(reinterpret_cast<uint32_t*>(shared)))
+      for (int i = threadIdx.x; i < pass.rows * kQuads; i += kThreads)
+        store(merge_splits(i / kQuads, i % kQuads), i / kQuads, i % kQuads);
   }
 
  private:
@@ -90,12 +80,11 @@ struct Merge {
     }
   }
 
-  static __device__ __forceinline__ PartQuad merge_warps(const uint8_t* shared, int i) {
-    const int row = i / kQuads, quad = i % kQuads;
-    PartQuad part;
+  static __device__ __forceinline__ PartQuad merge_warps(const uint8_t* shared, int row, int quad) {
     const auto sums = [&](int w) {
       return reinterpret_cast<const float2*>(shared + w * kPartBytes + 8 * kStride * 4)[row];
     };
+    PartQuad part;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) part.maximum = fmaxf(part.maximum, sums(w).x);
 #pragma unroll
@@ -105,32 +94,52 @@ struct Merge {
     return part;
   }
 
-  static __device__ __forceinline__ PartQuad merge_cluster(const float* block, const float2* sums, int i, int cluster) {
-    const int row = i / kQuads, quad = i % kQuads;
-    const uint32_t out_at = shared_address(block + row * kStride + 4 * quad), sums_at = shared_address(sums + row);
-    PartQuad part;
-#pragma unroll 4
-    for (int rank = 0; rank < cluster; ++rank) {
-      const float2 other = load_remote2(sums_at, rank);
-      const float4 out = load_remote4(out_at, rank);
-      const float maximum = fmaxf(part.maximum, other.x);
-      part.scale(exp2_fast(part.maximum - maximum));
-      part.maximum = maximum;
-      part.add(other, out, exp2_fast(other.x - maximum));
-    }
-    return part;
+  __device__ __forceinline__ void put_split(const PartQuad& part, int row, int quad) const {
+    const int64_t at = (pass.partial_row + row) * gridDim.x + blockIdx.x;
+    reinterpret_cast<float4*>(p.partial_out)[at * kQuads + quad] = part.out;
+    if (quad == 0) p.partial_sums[at] = {part.maximum, part.sum};
   }
 
-  /// Writes the output if this part is all, else the part.
-  __device__ __forceinline__ void put(const PartQuad& part, int i, int parts, int index) const {
-    const int row = i / kQuads, quad = i % kQuads;
-    if (parts == 1) {
-      store(part, row, quad);
-    } else {
-      const int64_t at = (pass.partial_row + row) * parts + index;
-      reinterpret_cast<float4*>(p.partial_out)[at * kQuads + quad] = part.out;
-      if (quad == 0) p.partial_sums[at] = {part.maximum, part.sum};
+  /// Whether all other splits of this pass have put their parts.
+  __device__ __forceinline__ bool is_last(uint32_t* shared) const {
+    __syncthreads();  // every thread has put its share of the part, and read what `shared` held
+    if (threadIdx.x == 0) {
+      // Releases the parts of this block, acquires those of others, for the threads on either side of the barriers too.
+      // The counter wraps to 0, ready for the next launch.
+      const uint32_t before =
+          atomic_increment(p.arrivals + blockIdx.z * gridDim.y + blockIdx.y, gridDim.x - 1);
+      *shared = before == gridDim.x - 1;
     }
+    __syncthreads();
+    return *shared;
+  }
+
+  __device__ __forceinline__ PartQuad merge_splits(int row, int quad) const {
+    constexpr int kAtOnce = 8;
+    const int splits = gridDim.x;
+    const int64_t first = (pass.partial_row + row) * splits;
+    const float2* sums = p.partial_sums + first;
+    const float4* outs = reinterpret_cast<const float4*>(p.partial_out) + first * kQuads + quad;
+    PartQuad part;
+    for (int s = 0; s < splits; s += kAtOnce) {
+      float2 other[kAtOnce];
+      float4 out[kAtOnce];
+      float maximum = part.maximum;
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) {
+        const int at = min(s + n, splits - 1);
+        other[n] = __ldcg(sums + at);
+        out[n] = __ldcg(outs + static_cast<int64_t>(at) * kQuads);
+      }
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) maximum = fmaxf(maximum, other[n].x);
+      part.scale(exp2_fast(part.maximum - maximum));
+      part.maximum = maximum;
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n)
+        part.add(other[n], out[n], s + n < splits ? exp2_fast(other[n].x - maximum) : 0.f);
+    }
+    return part;
   }
 
   __device__ __forceinline__ void store(const PartQuad& part, int row, int quad) const {
@@ -141,45 +150,6 @@ struct Merge {
     const float by = 1.f / part.sum;
     *reinterpret_cast<uint2*>(out) = {to_pair<Float>(part.out.x * by, part.out.y * by),
                                       to_pair<Float>(part.out.z * by, part.out.w * by)};
-  }
-
-  /// In the block that arrives last: merges the parts that all clusters have put into device memory.
-  __device__ __forceinline__ void finish(int parts, int cluster, uint32_t* last) const {
-    __syncthreads();  // every thread has put its share
-    if (threadIdx.x == 0) {
-      __threadfence();
-      // Every block arrives. The counter wraps to 0, ready for the next launch.
-      *last = atomicInc(p.arrivals + blockIdx.z * gridDim.y + blockIdx.y, gridDim.x - 1) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!*last) return;
-    __threadfence();
-    constexpr int kAtOnce = 8;
-    for (int i = threadIdx.x; i < pass.rows * kQuads; i += kThreads) {
-      const int64_t first = (pass.partial_row + i / kQuads) * parts;
-      const float2* sums = p.partial_sums + first;
-      const float4* outs = reinterpret_cast<const float4*>(p.partial_out) + first * kQuads + i % kQuads;
-      PartQuad part;
-      for (int s = 0; s < parts; s += kAtOnce) {
-        float2 other[kAtOnce];
-        float4 out[kAtOnce];
-        float maximum = part.maximum;
-#pragma unroll
-        for (int n = 0; n < kAtOnce; ++n) {
-          const int at = min(s + n, parts - 1);
-          other[n] = __ldcg(sums + at);
-          out[n] = __ldcg(outs + static_cast<int64_t>(at) * kQuads);
-        }
-#pragma unroll
-        for (int n = 0; n < kAtOnce; ++n) maximum = fmaxf(maximum, other[n].x);
-        part.scale(exp2_fast(part.maximum - maximum));
-        part.maximum = maximum;
-#pragma unroll
-        for (int n = 0; n < kAtOnce; ++n)
-          part.add(other[n], out[n], s + n < parts ? exp2_fast(other[n].x - maximum) : 0.f);
-      }
-      store(part, i / kQuads, i % kQuads);
-    }
   }
 };
 

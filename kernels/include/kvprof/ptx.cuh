@@ -92,6 +92,12 @@ __device__ __forceinline__ void copy16_async(uint32_t shared, const void* global
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
 }
 
+/// The same with a constant offset on both sides, which costs no instruction.
+template <int kOffset>
+__device__ __forceinline__ void copy16_async_at(uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;" ::"r"(shared), "l"(global), "n"(kOffset) : "memory");
+}
+
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 /// Waits until at most `kPending` of the calling thread's committed groups of copies are under way.
@@ -103,6 +109,14 @@ __device__ __forceinline__ void wait_copies() {
 /// Writes 16 zero bytes to shared memory.
 __device__ __forceinline__ void store_zeros(uint32_t shared) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(shared), "r"(0) : "memory");
+}
+
+/// Adds 1 to a counter in device memory, or sets it to 0 if it was `last`; returns what it was. Orders what the calling
+/// thread can see before with what it sees after, on the whole device.
+__device__ __forceinline__ uint32_t atomic_increment(uint32_t* counter, uint32_t last) {
+  uint32_t before;
+  asm volatile("atom.inc.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(last) : "memory");
+  return before;
 }
 
 /// 2^x; relative error about 2^-22. -inf gives 0.
