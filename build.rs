@@ -130,7 +130,7 @@ fn compile(nvcc: &Path, include: &Path, source: &Path, image: &Path) -> Result<(
     let hopper_only = source.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("_sm90a"));
     let target = if hopper_only { "arch=compute_90a,code=sm_90a" } else { "arch=compute_80,code=[compute_80,sm_90]" };
     let output = Command::new(nvcc)
-        .args(["--fatbin", "-O3", "-std=c++17", "-gencode", target, "-MD", "-MF"])
+        .args(["--fatbin", "-O3", "-std=c++20", "-gencode", target, "-MD", "-MF"])
         .arg(image.with_extension("d"))
         .arg("-I")
         .arg(include)
