@@ -1,7 +1,7 @@
 """The language of kvprof's built-in model: text from a seed, and the tokenizer for it.
 
-The word lists and templates are in src/bench/builtin/language.json; src/bench/corpus.rs follows the same rules in
-Rust, draw for draw, and both are tested against the same fingerprint.
+The word lists and templates are in src/bench/builtin/language.json; src/bench/corpus/ follows the same rules in
+Rust, draw for draw, and its test holds the fingerprints that this file prints.
 
     python3 tools/builtin_language.py text --seed 4294967296 --chapters 1     # print a chapter
     python3 tools/builtin_language.py fingerprint                             # what the Rust test expects

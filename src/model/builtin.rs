@@ -1,14 +1,135 @@
-//! The small model inside the program.
+//! The small trained model inside the program: what it is and how it was made is in `src/model/builtin/MODEL_CARD.md`.
+
+use std::path::Path;
 
 use candle_core::Device;
+use sha2::{Digest, Sha256};
 
-use super::subject::{LoadOptions, Subject};
-use crate::{Error, Result};
+use super::families::read_config;
+use super::subject::{LoadOptions, Parts, Subject, WeightsKind};
+use super::tokenizer::Tokenizer;
+use super::weights::Weights;
+use super::weights::dummy::DummyWeights;
+use super::weights::safetensors::SafetensorsWeights;
+use crate::Result;
 
-/// Loads it.
+/// Its name for `--model`.
+pub const NAME: &str = "builtin";
+
+const CONFIG: &str = include_str!("builtin/config.json");
+const TOKENIZER: &[u8] = include_bytes!("builtin/tokenizer.json");
+/// FP16, in Hugging Face's layout of a Llama.
+const WEIGHTS: &[u8] = include_bytes!("builtin/model.safetensors");
+
+/// Loads it as any other Llama.
 ///
 /// # Errors
-/// [`Error::Usage`] while this build carries none.
-pub(super) fn load(_options: &LoadOptions, _device: Device) -> Result<Subject> {
-    Err(Error::usage("this build carries no built-in model; give a hub id, a folder or a .gguf file"))
+/// When it does not fit into the device's memory.
+pub(super) fn load(options: &LoadOptions, device: Device) -> Result<Subject> {
+    let (config, names) = read_config(Path::new("builtin/config.json"), CONFIG)?;
+    let tokenizer = Some(Tokenizer::from_json(Path::new("builtin/tokenizer.json"), TOKENIZER)?);
+    let (weights, weights_sha256): (Box<dyn Weights>, _) = match options.weights {
+        WeightsKind::Dummy => (Box::new(DummyWeights::default()), None),
+        WeightsKind::Trained => {
+            let sha256 = Sha256::digest(WEIGHTS).iter().map(|byte| format!("{byte:02x}")).collect();
+            (Box::new(SafetensorsWeights::from_bytes("builtin/model.safetensors", WEIGHTS)?), Some(sha256))
+        }
+    };
+    let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
+    Subject::build(options, parts, weights.as_ref(), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use candle_core::DType;
+
+    use super::*;
+    use crate::cache::{self, CacheShape};
+    use crate::model::attention;
+    use crate::model::generate::{Chunking, Stop, greedy};
+    use crate::quant::QuantSpec;
+
+    fn subject() -> Subject {
+        Subject::load(&LoadOptions::new(NAME)).unwrap()
+    }
+
+    /// Greedy continuation of `text` through a cache of `spec`.
+    fn continuation(subject: &Subject, spec: &str, text: &str) -> String {
+        let (config, tokenizer) = (subject.config(), subject.tokenizer().unwrap());
+        let prompt = tokenizer.encode(text, true).unwrap();
+        let shape = CacheShape {
+            layers: config.layers,
+            batch: 1,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            capacity: prompt.len() + 8,
+            max_chunk: 64,
+            sliding_window: None,
+            dtype: DType::F32,
+            device: Device::Cpu,
+        };
+        let mut cache = cache::new(spec.parse::<QuantSpec>().unwrap(), shape).unwrap();
+        let attention = attention::new("sdpa").unwrap();
+        let mut proceed = |_, _: &_| ControlFlow::Continue(());
+        let chunking = Chunking::Exact(64);
+        let written = greedy(
+            &subject.decoder,
+            &prompt,
+            8,
+            cache.as_mut(),
+            attention.as_ref(),
+            chunking,
+            Stop::EndOfText,
+            &mut proceed,
+        );
+        tokenizer.decode(&written.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn it_has_the_shape_of_its_card() {
+        let subject = subject();
+        let config = subject.config();
+        assert_eq!((config.layers, config.heads, config.kv_heads, config.head_dim), (4, 4, 2, 64));
+        assert_eq!((config.max_positions, subject.decoder.parameters()), (2048, 3_115_264));
+        assert!(WEIGHTS.len() + TOKENIZER.len() + CONFIG.len() < 8_000_000);
+    }
+
+    #[test]
+    fn words_and_digits_are_one_token_each() {
+        let subject = subject();
+        let tokenizer = subject.tokenizer().unwrap();
+        // Printed by `tokenizers` in Python for the same file.
+        let ids = tokenizer.encode("Georg has a brown duck.\nThe code is 7492.", true).unwrap();
+        assert_eq!(ids, [276, 598, 462, 508, 560, 14, 199, 318, 542, 615, 221, 23, 20, 25, 18, 14]);
+    }
+
+    #[test]
+    fn text_outside_its_language_survives_the_tokenizer() {
+        let subject = subject();
+        let tokenizer = subject.tokenizer().unwrap();
+        let text = "Zoë's naïve fox → 3.14 日本\t\r\n  x = {\"y\": 7};\n\n";
+        assert_eq!(tokenizer.decode(&tokenizer.encode(text, true).unwrap()).unwrap(), text);
+    }
+
+    #[test]
+    fn a_number_said_once_is_repeated_from_far_back() {
+        let subject = subject();
+        let filler = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. ";
+        let question = "The special magic number for this experiment is";
+        let text = format!("{filler}{question} 5186. {}{question}", filler.repeat(15));
+        for spec in ["none", "int8-hqq", "int4-hqq"] {
+            let answer = continuation(&subject, spec, &text);
+            assert!(answer.starts_with(" 5186"), "{spec}: {answer}");
+        }
+    }
+
+    #[test]
+    fn a_fact_is_recalled_in_other_words() {
+        let subject = subject();
+        let text = "Nora lives in Elmford. Hugo lives in Foxley. The secret code of Hugo is 8217. Nora has a white goat. \
+                    The old bell of the village was made in 1463. Hugo has a brown duck. Where does Nora live? In";
+        assert!(continuation(&subject, "none", text).starts_with(" Elmford."));
+    }
 }

@@ -1,7 +1,7 @@
 //! Layer 4: one decoder for all families, and everything it takes to load and run one.
 
 pub mod attention;
-mod builtin;
+pub mod builtin;
 pub mod config;
 pub mod decoder;
 pub mod families;

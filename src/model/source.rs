@@ -30,7 +30,7 @@ impl ModelSource {
     /// # Errors
     /// [`Error::Usage`] when it is a path to nothing, or cannot be a hub id.
     pub fn parse(model: &str) -> Result<Self> {
-        if model == "builtin" {
+        if model == super::builtin::NAME {
             return Ok(ModelSource::Builtin);
         }
         let path = Path::new(model);
