@@ -2,7 +2,12 @@
 
 pub mod completions;
 pub mod env;
+mod inputs;
+mod outcome;
+pub mod patch;
 pub mod run;
+pub mod sweep;
+pub mod validate;
 
 use std::process::ExitCode;
 
@@ -31,6 +36,12 @@ struct Cli {
 enum Command {
     /// Profile a model with one or more KV-cache quantizations: one result file each.
     Run(Box<run::Args>),
+    /// Run a matrix of models and quantizations from a file; what is there already is not run again.
+    Sweep(sweep::Args),
+    /// Measure blocks of existing result files again; everything else in them stays.
+    Patch(Box<patch::Args>),
+    /// Check result files: one line for each finding, exit code 1 if any.
+    Validate(validate::Args),
     /// Say which build this is, what devices there are, and what is missing.
     Env(env::Args),
     /// Print a completion script for a shell.
@@ -46,6 +57,9 @@ pub fn main() -> ExitCode {
     }
     let outcome = match &cli.command {
         Command::Run(args) => run::run(args),
+        Command::Sweep(args) => sweep::run(args),
+        Command::Patch(args) => patch::run(args),
+        Command::Validate(args) => validate::run(args),
         Command::Env(args) => env::run(args),
         Command::Completions(args) => completions::run(args),
     };

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::outcome;
 use crate::bench::Settings;
-use crate::quant::QuantSpec;
 use crate::report::summary;
 use crate::session::progress::Terminal;
-use crate::session::{interrupt, plan, runner, store};
+use crate::session::plan::RunSpec;
+use crate::session::runner::{self, Existing, Output};
+use crate::session::{interrupt, plan, store};
 use crate::{Error, Result};
 
 /// Quantizations that `kvprof run` compares when none are named.
@@ -22,9 +24,9 @@ pub struct Args {
     /// KV-cache quantizations, each with optional overrides: `int4-hqq,group=32` (table below).
     #[arg(long, num_args = 1.., value_name = "QUANT", default_values_t = DEFAULT_QUANTIZATIONS.map(String::from))]
     kv_quant: Vec<String>,
-    /// Recent tokens kept in full precision, for all quantizations.
-    #[arg(long, value_name = "TOKENS")]
-    residual_length: Option<usize>,
+    /// Recent tokens kept in full precision, for all quantizations; several make a run each.
+    #[arg(long, num_args = 1.., value_name = "TOKENS")]
+    residual_length: Vec<usize>,
     /// How attention reads the cache: eager, sdpa or fused.
     #[arg(long, num_args = 1.., value_name = "BACKEND", default_values_t = ["fused".to_string()])]
     attn_backend: Vec<String>,
@@ -72,7 +74,7 @@ struct ModelArgs {
 
 /// Settings of the benchmarks; what is not given keeps its default.
 #[derive(clap::Args)]
-struct SettingsArgs {
+pub struct SettingsArgs {
     /// Prompt lengths in tokens, for the profile and needle [default: 1024, or the model's limit if that is smaller].
     #[arg(long, num_args = 1.., value_name = "TOKENS")]
     context_lengths: Option<Vec<usize>>,
@@ -118,7 +120,8 @@ struct SettingsArgs {
 }
 
 impl SettingsArgs {
-    fn apply(&self, mut settings: Settings) -> Settings {
+    /// `settings` with what was given on the command line.
+    pub fn apply(&self, mut settings: Settings) -> Settings {
         macro_rules! take {
             ($($field:ident),*) => { $( if let Some(value) = &self.$field { settings.$field = value.clone(); } )* };
         }
@@ -148,21 +151,33 @@ impl ModelArgs {
 /// Runs the plan, prints a table, and says where the files are.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
-    let quantizations = quantizations(&args.kv_quant, args.residual_length)?;
+    let quantizations = plan::quantizations(&args.kv_quant, &args.residual_length)?;
     let benchmarks: Vec<String> = args.benchmarks.iter().filter(|b| *b != "none").cloned().collect();
     let settings = args.settings.apply(Settings::default());
     check(&settings)?;
     store::prepare_folder(&args.output_dir)?;
-    let runs = plan::runs_of(
-        &args.model.request(),
-        &args.attn_backend,
-        &quantizations,
-        &benchmarks,
-        !args.no_profile,
-        &settings,
-    );
+    let mut runs = Vec::new();
+    for attn_backend in &args.attn_backend {
+        for kv_quant in &quantizations {
+            runs.push(RunSpec {
+                model: args.model.request(),
+                attn_backend: attn_backend.clone(),
+                kv_quant: kv_quant.clone(),
+                benchmarks: benchmarks.clone(),
+                profile: !args.no_profile,
+                settings: settings.clone(),
+            });
+        }
+    }
+    let runs = plan::arrange(runs);
     let progress = Terminal::new(args.quiet || args.json);
-    let outcomes = runner::run(&runs, &args.output_dir, &progress, !(args.quiet || args.json))?;
+    let output = Output {
+        folder: args.output_dir.clone(),
+        existing: Existing::Keep,
+        progress: &progress,
+        show_loading: !(args.quiet || args.json),
+    };
+    let outcomes = runner::run(&runs, &output)?;
 
     let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
     if args.json {
@@ -173,40 +188,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             println!("{}", stored.path.display());
         }
     }
-    Ok(exit_code(&outcomes, runs.len()))
-}
-
-fn exit_code(outcomes: &[runner::Outcome], planned: usize) -> ExitCode {
-    for outcome in outcomes {
-        let name = outcome.stored.as_ref().map_or("a run", |s| s.result.experiment_id.as_str());
-        if let Some(error) = &outcome.error {
-            eprintln!("error: {name}: {error}");
-        }
-    }
-    if outcomes.iter().any(|o| matches!(o.error, Some(Error::Interrupted))) || outcomes.len() < planned {
-        return ExitCode::from(interrupt::EXIT_CODE as u8);
-    }
-    match outcomes.iter().filter_map(|o| o.error.as_ref()).next() {
-        None => ExitCode::SUCCESS,
-        Some(_) if outcomes.iter().all(|o| o.error.as_ref().is_some_and(Error::is_usage)) => {
-            ExitCode::from(super::USAGE)
-        }
-        Some(_) => ExitCode::from(super::SOME_FAILED),
-    }
-}
-
-fn quantizations(names: &[String], residual: Option<usize>) -> Result<Vec<QuantSpec>> {
-    let mut specs: Vec<QuantSpec> = Vec::new();
-    for name in names {
-        let mut spec = name.parse::<QuantSpec>()?;
-        if let Some(residual) = residual {
-            spec = spec.with_residual(residual);
-        }
-        if !specs.contains(&spec) {
-            specs.push(spec);
-        }
-    }
-    Ok(specs)
+    Ok(outcome::exit_code(&outcomes, runs.len()))
 }
 
 /// Refuses settings that cannot measure anything.

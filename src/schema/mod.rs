@@ -4,6 +4,7 @@ pub mod blocks;
 pub mod quality;
 pub mod read;
 pub mod result;
+pub mod validate;
 
 pub use blocks::*;
 pub use quality::*;

@@ -1,8 +1,13 @@
 //! Layer 6: from a plan to result files.
 
+pub mod claim;
+pub mod describe;
 pub mod environment;
+pub mod estimate;
 pub mod interrupt;
+pub mod patch;
 pub mod plan;
 pub mod progress;
 pub mod runner;
 pub mod store;
+pub mod sweep;

@@ -1,5 +1,7 @@
 //! What a run consists of.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -69,29 +71,50 @@ impl RunSpec {
     }
 }
 
-/// The runs of one model, in an order that loads it once.
-pub fn runs_of(
-    model: &ModelRequest,
-    backends: &[String],
-    quantizations: &[QuantSpec],
-    benchmarks: &[String],
-    profile: bool,
-    settings: &Settings,
-) -> Vec<RunSpec> {
-    let mut runs = Vec::new();
-    for backend in backends {
-        // The unquantized cache first: its scores are the reference of all others.
-        let (baseline, quantized): (Vec<_>, Vec<_>) = quantizations.iter().partition(|q| !q.is_quantized());
-        for quant in baseline.into_iter().chain(quantized) {
-            runs.push(RunSpec {
-                model: model.clone(),
-                attn_backend: backend.clone(),
-                kv_quant: quant.clone(),
-                benchmarks: benchmarks.to_vec(),
-                profile,
-                settings: settings.clone(),
-            });
+/// Parses `--kv-quant` names, each with each of `residuals` where any are given; duplicates are dropped.
+///
+/// # Errors
+/// As the parsing of a [`QuantSpec`].
+pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantSpec>> {
+    let mut specs: Vec<QuantSpec> = Vec::new();
+    for name in names {
+        let spec: QuantSpec = name.parse()?;
+        let varied = match residuals {
+            // An unquantized cache has no residual window to vary.
+            _ if !spec.is_quantized() => vec![spec],
+            [] => vec![spec],
+            _ => residuals.iter().map(|&tokens| spec.clone().with_residual(tokens)).collect(),
+        };
+        for spec in varied {
+            if !specs.contains(&spec) {
+                specs.push(spec);
+            }
         }
     }
-    runs
+    Ok(specs)
+}
+
+/// A plan in the order of running: each model is loaded once, and its unquantized caches come first, since their scores are the
+/// reference of the others. Runs that are the same experiment are made once.
+pub fn arrange(runs: Vec<RunSpec>) -> Vec<RunSpec> {
+    let mut models: Vec<ModelRequest> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut keyed: Vec<_> = Vec::new();
+    for run in runs {
+        if !seen.insert(run.hash()) {
+            continue;
+        }
+        let model = models.iter().position(|m| *m == run.model).unwrap_or_else(|| {
+            models.push(run.model.clone());
+            models.len() - 1
+        });
+        keyed.push(((model, run.kv_quant.is_quantized()), run));
+    }
+    keyed.sort_by_key(|(key, _)| *key);
+    keyed.into_iter().map(|(_, run)| run).collect()
+}
+
+/// Every `of`-th run of a plan, starting with number `index` (from 1): shards together are the plan, and share nothing.
+pub fn shard(runs: Vec<RunSpec>, index: usize, of: usize) -> Vec<RunSpec> {
+    runs.into_iter().enumerate().filter(|(at, _)| at % of == index - 1).map(|(_, run)| run).collect()
 }

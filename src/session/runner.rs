@@ -1,77 +1,76 @@
 //! Runs a plan: loads each model once, measures, saves after every block, and goes on where one run fails.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::claim::Claim;
+use super::describe::empty_result;
 use super::plan::RunSpec;
-use super::store::{Stored, experiment_id, profile_block};
+use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
-use crate::bench::{self, Benchmark, Context, References, Settings};
-use crate::model::{Subject, WeightsKind, attention};
-use crate::quant::{QuantSpec, Scheme};
-use crate::schema::{KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION};
+use crate::bench::{self, Benchmark, Context, References};
+use crate::model::attention::{self, Attention};
+use crate::model::Subject;
+use crate::schema::{Environment, Hardware};
 use crate::{Error, Result};
 
 /// How one run of a plan ended.
 pub struct Outcome {
-    /// The result file; `None` when nothing could be written.
+    /// Name of the run, for people.
+    pub name: String,
+    /// The result file; `None` when nothing could be written, or another process has the run.
     pub stored: Option<Stored>,
     /// What failed, if anything.
     pub error: Option<Error>,
 }
 
-/// Runs `specs`, all of one model, in order. A failed run does not stop the others; Ctrl-C does.
+/// What becomes of results that are already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// They stay; every run makes a new file.
+    Keep,
+    /// A run with a file is completed in it; a complete one is left alone.
+    Resume,
+}
+
+/// Where results go, and how.
+pub struct Output<'a> {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What becomes of results that are already there.
+    pub existing: Existing,
+    /// Where progress goes.
+    pub progress: &'a dyn Progress,
+    /// Whether loading shows a bar of its own.
+    pub show_loading: bool,
+}
+
+/// A loaded model and what its runs share.
+pub struct Bench {
+    subject: Subject,
+    environment: Environment,
+    hardware: Hardware,
+    references: References,
+}
+
+/// The names of a run, resolved.
+struct Prepared {
+    attention: Box<dyn Attention>,
+    benchmarks: Vec<Box<dyn Benchmark>>,
+}
+
+/// Runs `specs` in order, which brings the runs of one model together. A failed run does not stop the others; Ctrl-C does.
 ///
 /// # Errors
-/// Only when the model itself cannot be loaded or a name in the plan is unknown: nothing has been measured then.
-pub fn run(specs: &[RunSpec], folder: &Path, progress: &dyn Progress, show_loading: bool) -> Result<Vec<Outcome>> {
-    let Some(first) = specs.first() else { return Ok(Vec::new()) };
-    let mut planned = Vec::new();
+/// When a name in the plan is unknown: nothing has been measured then.
+pub fn run(specs: &[RunSpec], output: &Output<'_>) -> Result<Vec<Outcome>> {
     for spec in specs {
-        planned.push((spec, attention::new(&spec.attn_backend)?, benchmarks(&spec.benchmarks)?));
+        Prepared::new(spec)?;
     }
-    let subject = Subject::load(&first.model.options(show_loading)?)?;
-    for (spec, _, benchmarks) in &planned {
-        spec.kv_quant.validate(subject.config().head_dim, subject.config().layers)?;
-        if let Some(quality) = benchmarks.iter().find(|b| b.is_quality()) {
-            subject.require_trained(quality.name())?;
-        }
-    }
-    let (environment, hardware) = (environment::environment(&subject.device)?, environment::hardware(&subject.device)?);
-    let mut references = References::default();
     let mut outcomes = Vec::new();
-    for (spec, attention, benchmarks) in planned {
-        let started = Instant::now();
-        let settings = spec.settings.for_model(subject.config());
-        let mut result = empty_result(spec, &settings, &subject);
-        result.environment = environment.clone();
-        result.hardware = hardware.clone();
-        let mut stored = match Stored::create(folder, result) {
-            Ok(stored) => stored,
-            Err(error) => {
-                outcomes.push(Outcome { stored: None, error: Some(error) });
-                continue;
-            }
-        };
-        let mut context = Context {
-            subject: &subject,
-            spec: &spec.kv_quant,
-            attention: attention.as_ref(),
-            settings: &settings,
-            progress,
-            copy_gb_s: hardware.copy_bandwidth_gb_s,
-            references: &mut references,
-        };
-        let mut error = measure(spec, &benchmarks, &mut context, &mut stored).err();
-        stored.result.combo_elapsed_s = started.elapsed().as_secs_f64();
-        if let Some(error) = &error {
-            stored.result.warnings.push(error.to_string());
-        }
-        if let Err(failed) = stored.save() {
-            error.get_or_insert(failed);
-        }
-        outcomes.push(Outcome { stored: Some(stored), error });
+    for group in specs.chunk_by(|a, b| a.model == b.model) {
+        run_model(group, output, &mut outcomes);
         if interrupt::requested() {
             break;
         }
@@ -79,33 +78,177 @@ pub fn run(specs: &[RunSpec], folder: &Path, progress: &dyn Progress, show_loadi
     Ok(outcomes)
 }
 
-/// Runs the blocks of one spec that the file does not hold yet.
-fn measure(
-    spec: &RunSpec,
-    benchmarks: &[Box<dyn Benchmark>],
-    context: &mut Context<'_>,
-    stored: &mut Stored,
-) -> Result<()> {
-    if spec.profile {
-        let completed = stored.result.completed.clone();
-        let done = |length, batch| completed.contains(&profile_block(length, batch));
-        bench::profile::run(context, &done, &mut |block| stored.keep(block))?;
-    }
-    // One benchmark that cannot be scored (a text too short, say) must not cost the others.
-    let mut failed = None;
-    for benchmark in benchmarks {
-        if stored.result.completed.iter().any(|c| c == benchmark.name()) {
-            continue;
-        }
-        match benchmark.run(context, &mut |block| stored.keep(block)) {
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) => {
-                failed.get_or_insert(error);
+/// Runs the specs of one model.
+fn run_model(specs: &[RunSpec], output: &Output<'_>, outcomes: &mut Vec<Outcome>) {
+    let mut bench: Option<Bench> = None;
+    for spec in specs {
+        let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
+        let outcome = match resumable(spec, output) {
+            Ok(Start::Complete(stored)) => Outcome { name, stored: Some(*stored), error: None },
+            Ok(Start::Claimed) => Outcome { name, stored: None, error: None },
+            Ok(Start::Go { stored, claim }) => {
+                let outcome = match loaded(&mut bench, spec, output.show_loading) {
+                    Ok(bench) => bench.run(spec, stored, output, name),
+                    Err(error) => {
+                        // Every run of a model that cannot be loaded fails for the same reason: said once.
+                        outcomes.push(Outcome { name: spec.model.model.clone(), stored: None, error: Some(error) });
+                        return;
+                    }
+                };
+                drop(claim);
+                outcome
             }
-            Ok(()) => {}
+            Err(error) => Outcome { name, stored: None, error: Some(error) },
+        };
+        outcomes.push(outcome);
+        if interrupt::requested() {
+            return;
         }
     }
-    failed.map_or(Ok(()), Err)
+}
+
+/// Where a run begins.
+enum Start {
+    /// Its file has all blocks.
+    Complete(Box<Stored>),
+    /// Another process has it.
+    Claimed,
+    /// It is to be run, into the file that is there.
+    Go { stored: Option<Stored>, claim: Option<Claim> },
+}
+
+fn resumable(spec: &RunSpec, output: &Output<'_>) -> Result<Start> {
+    if output.existing == Existing::Keep {
+        return Ok(Start::Go { stored: None, claim: None });
+    }
+    let hash = spec.hash();
+    let Some(claim) = Claim::take(&output.folder, &hash)? else { return Ok(Start::Claimed) };
+    Ok(match Stored::find(&output.folder, &hash) {
+        Some(stored) if is_complete(spec, &stored) => Start::Complete(Box::new(stored)),
+        stored => Start::Go { stored, claim: Some(claim) },
+    })
+}
+
+/// Whether a file holds all blocks of its spec.
+fn is_complete(spec: &RunSpec, stored: &Stored) -> bool {
+    let has = |block: &str| stored.result.completed.iter().any(|c| c == block);
+    let settings = &spec.settings;
+    let profiled = match settings.context_lengths.as_slice() {
+        // The default length depends on the model; there is one.
+        [] => stored.result.completed.iter().filter(|c| c.starts_with("profile@")).count() >= settings.batch_sizes.len(),
+        lengths => lengths.iter().all(|&l| settings.batch_sizes.iter().all(|&b| has(&profile_block(l, b)))),
+    };
+    (profiled || !spec.profile) && spec.benchmarks.iter().all(|b| has(b))
+}
+
+fn loaded<'b>(bench: &'b mut Option<Bench>, spec: &RunSpec, show_loading: bool) -> Result<&'b mut Bench> {
+    match bench {
+        Some(bench) => Ok(bench),
+        None => Ok(bench.insert(Bench::load(spec, show_loading)?)),
+    }
+}
+
+impl Bench {
+    /// Loads the model of `spec` and looks at the machine.
+    ///
+    /// # Errors
+    /// When the model cannot be had.
+    pub fn load(spec: &RunSpec, show_loading: bool) -> Result<Self> {
+        let subject = Subject::load(&spec.model.options(show_loading)?)?;
+        Ok(Bench {
+            environment: environment::environment(&subject.device)?,
+            hardware: environment::hardware(&subject.device)?,
+            references: References::default(),
+            subject,
+        })
+    }
+
+    /// Runs one spec, into `stored` or a new file.
+    fn run(&mut self, spec: &RunSpec, stored: Option<Stored>, output: &Output<'_>, name: String) -> Outcome {
+        let started = Instant::now();
+        let stored = match stored {
+            Some(stored) => Ok(stored),
+            None => self.create(spec, &output.folder),
+        };
+        let mut stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => return Outcome { name, stored: None, error: Some(error) },
+        };
+        stored.result.warnings.clear();
+        let earlier = stored.result.combo_elapsed_s;
+        let mut error = self.measure(spec, &mut stored, output.progress).err();
+        stored.result.combo_elapsed_s = earlier + started.elapsed().as_secs_f64();
+        if let Some(error) = &error {
+            stored.result.warnings.push(error.to_string());
+        }
+        if let Err(failed) = stored.save() {
+            error.get_or_insert(failed);
+        }
+        Outcome { name, stored: Some(stored), error }
+    }
+
+    /// Checks that the model can be run as `spec` says, and makes its file.
+    fn create(&self, spec: &RunSpec, folder: &Path) -> Result<Stored> {
+        self.check(spec)?;
+        let settings = spec.settings.for_model(self.subject.config());
+        let mut result = empty_result(spec, &settings, &self.subject);
+        result.environment = self.environment.clone();
+        result.hardware = self.hardware.clone();
+        Stored::create(folder, result)
+    }
+
+    fn check(&self, spec: &RunSpec) -> Result<()> {
+        spec.kv_quant.validate(self.subject.config().head_dim, self.subject.config().layers)?;
+        if let Some(quality) = Prepared::new(spec)?.benchmarks.iter().find(|b| b.is_quality()) {
+            self.subject.require_trained(quality.name())?;
+        }
+        Ok(())
+    }
+
+    /// Measures the blocks of `spec` that `stored` does not hold yet.
+    ///
+    /// # Errors
+    /// The first failure; later benchmarks have been tried all the same.
+    pub fn measure(&mut self, spec: &RunSpec, stored: &mut Stored, progress: &dyn Progress) -> Result<()> {
+        self.check(spec)?;
+        let prepared = Prepared::new(spec)?;
+        let settings = spec.settings.for_model(self.subject.config());
+        let mut context = Context {
+            subject: &self.subject,
+            spec: &spec.kv_quant,
+            attention: prepared.attention.as_ref(),
+            settings: &settings,
+            progress,
+            copy_gb_s: self.hardware.copy_bandwidth_gb_s,
+            references: &mut self.references,
+        };
+        if spec.profile {
+            let completed = stored.result.completed.clone();
+            let done = |length, batch| completed.contains(&profile_block(length, batch));
+            bench::profile::run(&mut context, &done, &mut |block| stored.keep(block))?;
+        }
+        // One benchmark that cannot be scored (a text too short, say) must not cost the others.
+        let mut failed = None;
+        for benchmark in prepared.benchmarks {
+            if stored.result.completed.iter().any(|c| c == benchmark.name()) {
+                continue;
+            }
+            match benchmark.run(&mut context, &mut |block| stored.keep(block)) {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+                Ok(()) => {}
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Prepared {
+    fn new(spec: &RunSpec) -> Result<Self> {
+        Ok(Prepared { attention: attention::new(&spec.attn_backend)?, benchmarks: benchmarks(&spec.benchmarks)? })
+    }
 }
 
 /// The benchmarks of the given names, each once, in their fixed order.
@@ -116,91 +259,4 @@ fn benchmarks(names: &[String]) -> Result<Vec<Box<dyn Benchmark>>> {
         return Err(Error::usage(format!("unknown benchmark {unknown:?}; there are: {}", known.join(" "))));
     }
     Ok(all.into_iter().filter(|b| names.iter().any(|n| n == b.name())).collect())
-}
-
-fn empty_result(spec: &RunSpec, settings: &Settings, subject: &Subject) -> RunResult {
-    let now = chrono::Local::now();
-    RunResult {
-        schema_version: SCHEMA_VERSION.into(),
-        experiment_id: experiment_id(&subject.model, &spec.attn_backend, &spec.kv_quant.label(), &now),
-        timestamp: now.format("%Y-%m-%dT%H:%M:%S").to_string(),
-        model: subject.model.clone(),
-        model_config: model_config(subject),
-        attn_backend: spec.attn_backend.clone(),
-        kv_quant: kv_quant(&spec.kv_quant),
-        environment: Default::default(),
-        hardware: Default::default(),
-        config: RunConfig {
-            seed: settings.seed,
-            warmup_runs: settings.warmup_runs,
-            measure_runs: settings.measure_runs,
-            decode_tokens: settings.decode_tokens,
-            ppl_dataset: settings.ppl_data.clone().unwrap_or_else(|| "wikitext2".into()),
-            ppl_tokens: settings.ppl_tokens,
-            flags: match serde_json::to_value(settings) {
-                Ok(serde_json::Value::Object(map)) => map.into_iter().collect(),
-                _ => Default::default(),
-            },
-            extra: Default::default(),
-        },
-        measurements: Vec::new(),
-        benchmarks: Default::default(),
-        spec_hash: Some(spec.hash()),
-        completed: Vec::new(),
-        warnings: Vec::new(),
-        combo_elapsed_s: 0.0,
-        extra: Default::default(),
-    }
-}
-
-fn model_config(subject: &Subject) -> ModelConfig {
-    let config = subject.config();
-    ModelConfig {
-        num_params_b: (subject.decoder.parameters() as f64 / 1e9 * 1e4).round() / 1e4,
-        num_layers: config.layers,
-        num_q_heads: config.heads,
-        num_kv_heads: config.kv_heads,
-        gqa_ratio: format!("{}:1", config.heads / config.kv_heads),
-        head_dim: config.head_dim,
-        max_position_embeddings: config.max_positions,
-        family: Some(config.family.clone()),
-        sliding_window: config.cache_window(),
-        weights: Some(match subject.weights {
-            WeightsKind::Trained => "trained".into(),
-            WeightsKind::Dummy => "dummy".into(),
-        }),
-        revision: subject.revision.clone().or_else(|| subject.weights_sha256.clone()),
-        dtype: Some(subject.dtype.as_str().into()),
-        extra: Default::default(),
-    }
-}
-
-/// How a spec is written into a result file.
-pub fn kv_quant(spec: &QuantSpec) -> KvQuant {
-    let mut quant =
-        KvQuant { name: Some(spec.name.clone()), keep_layers: spec.keep_layers.clone(), ..Default::default() };
-    if !spec.is_quantized() {
-        return quant;
-    }
-    quant.enabled = true;
-    quant.residual_length = Some(spec.residual);
-    quant.policy = Some(format!("{:?}", spec.policy).to_lowercase());
-    quant.backend = spec.method().map(Into::into);
-    match spec.scheme {
-        Scheme::Grouped { key, value, .. } => {
-            quant.nbits = Some(key.bits);
-            quant.nbits_value = Some(value.bits);
-            quant.axis_key = Some(key.direction.axis());
-            quant.axis_value = Some(value.direction.axis());
-            quant.asymmetric = key.direction != value.direction;
-            quant.group_key = Some(key.group);
-            quant.group_value = Some(value.group);
-        }
-        Scheme::Fp8 => {
-            quant.nbits = Some(8);
-            quant.nbits_value = Some(8);
-        }
-        Scheme::None => {}
-    }
-    quant
 }

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::base::atomic;
 use crate::bench::Block;
-use crate::schema::RunResult;
+use crate::schema::{RunResult, read};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -13,6 +15,16 @@ pub struct Stored {
     pub path: PathBuf,
     /// Its content.
     pub result: RunResult,
+    /// The file as it was found, so that what kvprof does not change is written back as it stood.
+    found: Option<Found>,
+}
+
+/// A file as it was found.
+struct Found {
+    /// Its JSON.
+    raw: Value,
+    /// The same as this version would write it.
+    parsed: Value,
 }
 
 /// `{model}_{backend}_{quant|fp16}_{YYYYmmdd_HHMMSS}`; the model's name is the last part of its id, lower case, with
@@ -46,15 +58,46 @@ impl Stored {
             result.experiment_id = format!("{base}_{n}");
             path = folder.join(format!("{}.json", result.experiment_id));
         }
-        let stored = Stored { path, result };
+        let stored = Stored { path, result, found: None };
         stored.save()?;
         Ok(stored)
     }
 
+    /// The newest result of the experiment `hash` in `folder`, to be completed; `None` when there is none that can be read.
+    pub fn find(folder: &Path, hash: &str) -> Option<Self> {
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).collect();
+        paths.sort_by_key(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok());
+        paths.into_iter().rev().filter(|p| p.extension().is_some_and(|e| e == "json")).find_map(|path| {
+            let result = read::read(&path).ok()?;
+            (result.spec_hash.as_deref() == Some(hash)).then_some(Stored { path, result, found: None })
+        })
+    }
+
+    /// Opens a file of this version or of 2.0 in order to change parts of it.
+    ///
+    /// # Errors
+    /// As [`read::read`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let result = read::parse(path, &bytes)?;
+        let as_json = |e: serde_json::Error| Error::file(path, e.to_string());
+        let raw = serde_json::from_slice(&bytes).map_err(as_json)?;
+        let parsed = serde_json::to_value(&result).map_err(as_json)?;
+        Ok(Stored { path: path.to_path_buf(), result, found: Some(Found { raw, parsed }) })
+    }
+
     /// Writes the file atomically.
     pub fn save(&self) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(&self.result)
-            .map_err(|e| Error::file(&self.path, format!("cannot be written as JSON: {e}")))?;
+        let as_json = |e: serde_json::Error| Error::file(&self.path, format!("cannot be written as JSON: {e}"));
+        let mut text = match &self.found {
+            None => serde_json::to_vec_pretty(&self.result),
+            Some(found) => {
+                let mut raw = found.raw.clone();
+                apply_changes(&mut raw, &found.parsed, &serde_json::to_value(&self.result).map_err(as_json)?, 1);
+                serde_json::to_vec_pretty(&raw)
+            }
+        }
+        .map_err(as_json)?;
         text.push(b'\n');
         atomic::write(&self.path, &text)
     }
@@ -90,6 +133,25 @@ impl Stored {
             result.completed.push(name);
         }
         self.save()
+    }
+}
+
+/// Carries what differs between `before` and `after` over to `raw`, key by key down to `depth` further levels of objects.
+fn apply_changes(raw: &mut Value, before: &Value, after: &Value, depth: usize) {
+    let (Value::Object(raw), Value::Object(before), Value::Object(after)) = (raw, before, after) else { return };
+    for key in before.keys().filter(|key| !after.contains_key(*key)) {
+        raw.shift_remove(key);
+    }
+    for (key, new) in after {
+        match (raw.get_mut(key), before.get(key)) {
+            (_, Some(old)) if old == new => {}
+            (Some(target @ Value::Object(_)), Some(old)) if depth > 0 && new.is_object() => {
+                apply_changes(target, old, new, depth - 1);
+            }
+            _ => {
+                raw.insert(key.clone(), new.clone());
+            }
+        }
     }
 }
 

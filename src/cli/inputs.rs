@@ -1,0 +1,32 @@
+//! File arguments that several commands share.
+
+use std::path::PathBuf;
+
+use crate::{Error, Result};
+
+/// The files that `patterns` name: files as they are, folders as the `.json` files in them, and globs that the shell left
+/// unexpanded.
+///
+/// # Errors
+/// When a pattern names nothing.
+pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for pattern in patterns {
+        let path = PathBuf::from(pattern);
+        let mut found: Vec<PathBuf> = if path.is_dir() {
+            let entries = std::fs::read_dir(&path).map_err(|e| Error::io(&path, e))?;
+            entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect()
+        } else if path.exists() {
+            vec![path]
+        } else {
+            let matches = glob::glob(pattern).map_err(|e| Error::usage(format!("{pattern}: {e}")))?;
+            matches.flatten().filter(|p| p.is_file()).collect()
+        };
+        if found.is_empty() {
+            return Err(Error::usage(format!("{pattern}: no such result file")));
+        }
+        found.sort();
+        files.extend(found);
+    }
+    Ok(files)
+}

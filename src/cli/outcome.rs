@@ -1,0 +1,25 @@
+//! From the outcomes of runs to error lines and an exit code.
+
+use std::process::ExitCode;
+
+use crate::Error;
+use crate::session::interrupt;
+use crate::session::runner::Outcome;
+
+/// One line for each failure on standard error, and the exit code of them all together.
+pub fn exit_code(outcomes: &[Outcome], planned: usize) -> ExitCode {
+    for outcome in outcomes {
+        if let Some(error) = &outcome.error {
+            eprintln!("error: {}: {error}", outcome.name);
+        }
+    }
+    let errors: Vec<&Error> = outcomes.iter().filter_map(|o| o.error.as_ref()).collect();
+    if errors.iter().any(|e| matches!(e, Error::Interrupted)) || (interrupt::requested() && outcomes.len() < planned) {
+        return ExitCode::from(interrupt::EXIT_CODE as u8);
+    }
+    match errors.as_slice() {
+        [] => ExitCode::SUCCESS,
+        errors if errors.len() == outcomes.len() && errors.iter().all(|e| e.is_usage()) => ExitCode::from(super::USAGE),
+        _ => ExitCode::from(super::SOME_FAILED),
+    }
+}

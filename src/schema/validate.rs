@@ -1,0 +1,163 @@
+//! What must hold within a result file, beyond its types.
+
+use super::{Benchmarks, Measurement, Needle, NeedleTrial, PhaseKernels, RunResult};
+
+/// One finding a line, each naming the field; empty when all is well. Files of 2.0 are held to what 2.0 promises.
+pub fn validate(result: &RunResult) -> Vec<String> {
+    let mut findings = Vec::new();
+    let ours = result.schema_version != "2.0";
+    if ours && result.experiment_id.is_empty() {
+        findings.push("experiment_id is empty".into());
+    }
+    let mut seen = Vec::new();
+    for m in &result.measurements {
+        let key = (m.context_len, m.batch_size.unwrap_or(1));
+        let at = format!("measurements[context {} × {}]", key.0, key.1);
+        if seen.contains(&key) {
+            findings.push(format!("{at}: measured twice"));
+        }
+        seen.push(key);
+        measurement(m, ours, &at, &mut findings);
+    }
+    benchmarks(&result.benchmarks, result.kv_quant.enabled, ours, &mut findings);
+    findings
+}
+
+fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut Vec<String>) {
+    let mut find = |text: String| findings.push(format!("{at}: {text}"));
+    if m.skipped == Some(true) {
+        if m.skip_reason.is_none() {
+            find("skipped without a skip_reason".into());
+        }
+        return;
+    }
+    for (name, value) in [("prefill_ms", m.prefill_ms), ("decode_ms", m.decode_ms)] {
+        match value {
+            Some(ms) if !ms.is_finite() || ms < 0.0 || (ours && ms == 0.0) => find(format!("{name} is {ms}")),
+            None if ours => find(format!("{name} is null though nothing was skipped")),
+            _ => {}
+        }
+    }
+    if let (Some(tokens), Some(ms), Some(rate)) = (m.decode_tokens, m.decode_ms, m.decode_tokens_per_sec) {
+        let expected = (tokens * m.batch_size.unwrap_or(1)) as f64 / ms * 1e3;
+        // 2.0 rounds to two digits, and reports 0 where a decode failed.
+        if ours && (rate - expected).abs() > 0.01 * expected + 0.005 {
+            find(format!("decode_tokens_per_sec is {rate}, but {tokens} tokens in {ms} ms are {expected:.2}"));
+        }
+    }
+    if let Some(bytes) = &m.kv_bytes {
+        let sum = bytes.codes_bytes + bytes.parameters_bytes + bytes.window_bytes + bytes.scratch_bytes;
+        if sum != bytes.total_bytes {
+            find(format!("the cache ledger does not add up: parts {sum}, total {}", bytes.total_bytes));
+        }
+    }
+    if let Some(steps) = &m.steps {
+        if (steps.flushes == 0) != steps.flush_mean_ms.is_none() {
+            find(format!("{} flush steps with flush_mean_ms {:?}", steps.flushes, steps.flush_mean_ms));
+        }
+    }
+    if ours {
+        for (name, value) in [("avg_power_watts", m.avg_power_watts), ("energy_mj_per_token", m.energy_mj_per_token)] {
+            if value == Some(0.0) {
+                find(format!("{name} is 0; what was not measured is null"));
+            }
+        }
+    }
+    if let Some(kernels) = &m.kernels {
+        for (phase, times) in [("prefill", &kernels.prefill), ("decode", &kernels.decode)] {
+            if let Some(times) = times {
+                shares(times, &format!("kernels.{phase}"), &mut find);
+            }
+        }
+    }
+}
+
+fn shares(times: &PhaseKernels, at: &str, find: &mut dyn FnMut(String)) {
+    let sum: f64 = times.categories.values().map(|c| c.share).sum();
+    if !times.categories.is_empty() && (sum - 1.0).abs() > 0.01 {
+        find(format!("{at}: the shares of the categories sum to {sum:.3}"));
+    }
+}
+
+fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<String>) {
+    if let Some(p) = &b.perplexity_quantized {
+        if !quantized {
+            findings.push("benchmarks.perplexity_quantized in a run whose cache is not quantized".into());
+        }
+        if ours && p.quantized_read_fraction == Some(0.0) {
+            findings.push("benchmarks.perplexity_quantized never read a code".into());
+        }
+        if let (Some(delta), Some(reference)) = (p.delta, p.reference_value) {
+            if (p.value - reference - delta).abs() > 1e-9 * p.value.abs().max(1.0) {
+                findings.push(format!("benchmarks.perplexity_quantized: {} − {reference} is not {delta}", p.value));
+            }
+        }
+        if let Some(reference) = &b.perplexity {
+            if reference.tokens != p.tokens {
+                findings.push(format!("benchmarks: the reference scored {} tokens, not {}", reference.tokens, p.tokens));
+            }
+        }
+    }
+    if let (Some(needle), Some(trials)) = (&b.needle_in_haystack, &b.needle_in_haystack_trials) {
+        needle_counts(needle, trials, findings);
+    }
+}
+
+fn needle_counts(needle: &Needle, trials: &[NeedleTrial], findings: &mut Vec<String>) {
+    let successes = trials.iter().filter(|t| t.success).count();
+    if (needle.total_trials, needle.successes) != (trials.len(), successes) {
+        findings.push(format!(
+            "needle_in_haystack counts {}/{}, its trials {successes}/{}",
+            needle.successes,
+            needle.total_trials,
+            trials.len()
+        ));
+    }
+    let summed = needle.per_context.values().fold((0, 0), |(s, t), c| (s + c.successes, t + c.trials));
+    if summed != (needle.successes, needle.total_trials) {
+        findings.push(format!("needle_in_haystack.per_context sums to {}/{}", summed.0, summed.1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KvBytes, Steps};
+    use super::*;
+
+    fn findings(m: Measurement) -> Vec<String> {
+        let mut findings = Vec::new();
+        measurement(&m, true, "m", &mut findings);
+        findings
+    }
+
+    fn sound() -> Measurement {
+        Measurement {
+            context_len: 10,
+            prefill_ms: Some(1.0),
+            decode_ms: Some(100.0),
+            decode_tokens: Some(10),
+            decode_tokens_per_sec: Some(100.0),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_sound_measurement_has_no_findings() {
+        assert!(findings(sound()).is_empty());
+    }
+
+    #[test]
+    fn each_broken_invariant_is_found() {
+        let broken: [Measurement; 6] = [
+            Measurement { decode_tokens_per_sec: Some(90.0), ..sound() },
+            Measurement { decode_ms: None, ..sound() },
+            Measurement { avg_power_watts: Some(0.0), ..sound() },
+            Measurement { kv_bytes: Some(KvBytes { codes_bytes: 1, total_bytes: 2, ..Default::default() }), ..sound() },
+            Measurement { steps: Some(Steps { flushes: 2, ..Default::default() }), ..sound() },
+            Measurement { skipped: Some(true), ..Default::default() },
+        ];
+        for m in broken {
+            assert_eq!(findings(m.clone()).len(), 1, "{m:?}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Between a run and its description in a result file, in both directions.
+
+use serde_json::Value;
+
+use super::plan::{ModelRequest, RunSpec};
+use super::store::experiment_id;
+use crate::bench::Settings;
+use crate::model::{Subject, WeightsKind};
+use crate::quant::{QuantSpec, Scheme};
+use crate::schema::{KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION};
+use crate::{Error, Result};
+
+/// A result with everything but measurements and environment.
+pub fn empty_result(spec: &RunSpec, settings: &Settings, subject: &Subject) -> RunResult {
+    let now = chrono::Local::now();
+    RunResult {
+        schema_version: SCHEMA_VERSION.into(),
+        experiment_id: experiment_id(&subject.model, &spec.attn_backend, &spec.kv_quant.label(), &now),
+        timestamp: now.format("%Y-%m-%dT%H:%M:%S").to_string(),
+        model: subject.model.clone(),
+        model_config: model_config(spec, subject),
+        attn_backend: spec.attn_backend.clone(),
+        kv_quant: kv_quant(&spec.kv_quant),
+        environment: Default::default(),
+        hardware: Default::default(),
+        config: RunConfig {
+            seed: settings.seed,
+            warmup_runs: settings.warmup_runs,
+            measure_runs: settings.measure_runs,
+            decode_tokens: settings.decode_tokens,
+            ppl_dataset: settings.ppl_data.clone().unwrap_or_else(|| "wikitext2".into()),
+            ppl_tokens: settings.ppl_tokens,
+            flags: match serde_json::to_value(settings) {
+                Ok(serde_json::Value::Object(map)) => map.into_iter().collect(),
+                _ => Default::default(),
+            },
+            extra: Default::default(),
+        },
+        measurements: Vec::new(),
+        benchmarks: Default::default(),
+        spec_hash: Some(spec.hash()),
+        completed: Vec::new(),
+        warnings: Vec::new(),
+        combo_elapsed_s: 0.0,
+        extra: Default::default(),
+    }
+}
+
+fn model_config(spec: &RunSpec, subject: &Subject) -> ModelConfig {
+    let config = subject.config();
+    ModelConfig {
+        num_params_b: (subject.decoder.parameters() as f64 / 1e9 * 1e4).round() / 1e4,
+        num_layers: config.layers,
+        num_q_heads: config.heads,
+        num_kv_heads: config.kv_heads,
+        gqa_ratio: format!("{}:1", config.heads / config.kv_heads),
+        head_dim: config.head_dim,
+        max_position_embeddings: config.max_positions,
+        family: Some(config.family.clone()),
+        sliding_window: config.cache_window(),
+        weights: Some(match subject.weights {
+            WeightsKind::Trained => "trained".into(),
+            WeightsKind::Dummy => "dummy".into(),
+        }),
+        revision: subject.revision.clone().or_else(|| subject.weights_sha256.clone()),
+        dtype: Some(subject.dtype.as_str().into()),
+        extra: requested(&spec.model),
+    }
+}
+
+/// What was asked of the model beyond what its shape shows.
+fn requested(model: &ModelRequest) -> serde_json::Map<String, Value> {
+    let mut extra = serde_json::Map::new();
+    if let Some(revision) = &model.revision {
+        extra.insert("requested_revision".into(), revision.clone().into());
+    }
+    extra.insert("sliding_window_switch".into(), if model.sliding_window { "on" } else { "off" }.into());
+    extra
+}
+
+/// How a spec is written into a result file.
+pub fn kv_quant(spec: &QuantSpec) -> KvQuant {
+    let mut quant =
+        KvQuant { name: Some(spec.name.clone()), keep_layers: spec.keep_layers.clone(), ..Default::default() };
+    if !spec.is_quantized() {
+        return quant;
+    }
+    quant.enabled = true;
+    quant.residual_length = Some(spec.residual);
+    quant.policy = Some(format!("{:?}", spec.policy).to_lowercase());
+    quant.backend = spec.method().map(Into::into);
+    match spec.scheme {
+        Scheme::Grouped { key, value, .. } => {
+            quant.nbits = Some(key.bits);
+            quant.nbits_value = Some(value.bits);
+            quant.axis_key = Some(key.direction.axis());
+            quant.axis_value = Some(value.direction.axis());
+            quant.asymmetric = key.direction != value.direction;
+            quant.group_key = Some(key.group);
+            quant.group_value = Some(value.group);
+        }
+        Scheme::Fp8 => {
+            quant.nbits = Some(8);
+            quant.nbits_value = Some(8);
+        }
+        Scheme::None => {}
+    }
+    quant
+}
+
+/// The quantization that a file records, of this version or of 2.0.
+///
+/// # Errors
+/// When it names none that kvprof offers.
+pub fn quant_of(recorded: &KvQuant) -> Result<QuantSpec> {
+    if let Some(name) = &recorded.name {
+        return name.parse();
+    }
+    if !recorded.enabled {
+        return Ok(QuantSpec::none());
+    }
+    // 2.0 names a quantization by its parts.
+    let name = match (recorded.backend.as_deref(), recorded.nbits, recorded.axis_key, recorded.axis_value) {
+        (Some("hqq"), Some(bits), Some(0), Some(0)) => format!("int{bits}-hqq"),
+        (Some("hqq"), Some(bits), Some(0), Some(1)) => format!("int{bits}-hqq-kivi"),
+        (Some("hqq"), Some(bits), Some(1), Some(1)) => format!("int{bits}-hqq-token"),
+        (Some("quanto"), Some(bits), ..) => format!("int{bits}-quanto"),
+        _ => return Err(Error::usage(format!("no quantization of kvprof is {recorded:?}"))),
+    };
+    let spec: QuantSpec = name.parse()?;
+    Ok(match recorded.residual_length {
+        Some(tokens) => spec.with_residual(tokens),
+        None => spec,
+    })
+}
+
+/// The run that a file records, so that its blocks can be measured again as they were.
+///
+/// # Errors
+/// When the file records a quantization or a setting that kvprof does not know.
+pub fn run_of(result: &RunResult) -> Result<RunSpec> {
+    let config = &result.config;
+    let mut settings = if config.flags.is_empty() {
+        Settings {
+            seed: config.seed,
+            warmup_runs: config.warmup_runs,
+            measure_runs: config.measure_runs,
+            decode_tokens: config.decode_tokens,
+            ppl_data: Some(config.ppl_dataset.clone()),
+            ppl_tokens: config.ppl_tokens,
+            ..Settings::default()
+        }
+    } else {
+        serde_json::from_value(Value::Object(config.flags.clone().into_iter().collect()))
+            .map_err(|e| Error::usage(format!("the file's settings: {e}")))?
+    };
+    if settings.context_lengths.is_empty() {
+        settings.context_lengths = result.measurements.iter().map(|m| m.context_len).collect();
+        settings.context_lengths.dedup();
+    }
+    let recorded = |key: &str| result.model_config.extra.get(key).and_then(Value::as_str).map(str::to_string);
+    Ok(RunSpec {
+        model: ModelRequest {
+            model: result.model.clone(),
+            revision: recorded("requested_revision"),
+            dummy: result.model_config.weights.as_deref() == Some("dummy"),
+            dtype: result.model_config.dtype.clone().unwrap_or_else(|| "auto".into()),
+            device: result.hardware.device.clone().unwrap_or_else(|| "auto".into()),
+            // 2.0 ran every model over its whole context.
+            sliding_window: result.schema_version != "2.0" && recorded("sliding_window_switch").as_deref() != Some("off"),
+        },
+        attn_backend: result.attn_backend.clone(),
+        kv_quant: quant_of(&result.kv_quant)?,
+        benchmarks: Vec::new(),
+        profile: false,
+        settings,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_quantization_survives_being_written_and_read() {
+        for name in ["none", "int8-hqq", "int2-hqq-kivi", "int4-quanto", "fp8", "int4-hqq,group=32,keep-layers=0"] {
+            let spec: QuantSpec = name.parse().unwrap();
+            assert_eq!(quant_of(&kv_quant(&spec)).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn parts_of_the_thesis_tool_are_recognized() {
+        let recorded = KvQuant {
+            enabled: true,
+            nbits: Some(2),
+            backend: Some("hqq".into()),
+            axis_key: Some(0),
+            axis_value: Some(1),
+            residual_length: Some(64),
+            ..Default::default()
+        };
+        assert_eq!(quant_of(&recorded).unwrap(), "int2-hqq-kivi,residual=64".parse().unwrap());
+    }
+}

@@ -1,0 +1,111 @@
+//! Measuring blocks of existing result files again; everything else in them stays as it is.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::describe::run_of;
+use super::environment;
+use super::interrupt;
+use super::plan::RunSpec;
+use super::runner::{Bench, Outcome};
+use super::store::Stored;
+use crate::base::progress::Progress;
+use crate::{Error, Result};
+
+/// What to measure again, and how.
+pub struct Request {
+    /// `profile` or benchmark names.
+    pub blocks: Vec<String>,
+    /// Whether the old file is kept beside the new one as `.bak`.
+    pub backup: bool,
+}
+
+/// One file and the run it records.
+struct Target {
+    stored: Stored,
+    spec: RunSpec,
+}
+
+/// Measures the blocks again in every file, loading each model once. `adjust` changes each recorded run as the command line asks.
+/// A damaged file is refused and left untouched; the others go on.
+pub fn run(
+    files: &[PathBuf],
+    request: &Request,
+    adjust: &dyn Fn(&mut RunSpec),
+    progress: &dyn Progress,
+    show_loading: bool,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    let mut targets = Vec::new();
+    for path in files {
+        match Target::open(path, request, adjust) {
+            Ok(target) => targets.push(target),
+            Err(error) => outcomes.push(Outcome { name: path.display().to_string(), stored: None, error: Some(error) }),
+        }
+    }
+    // The stable sort keeps files of one model in the order given, the unquantized ones first.
+    targets.sort_by_key(|t| (format!("{:?}", t.spec.model), t.spec.kv_quant.is_quantized()));
+    let mut loaded: Option<(super::plan::ModelRequest, Bench)> = None;
+    for mut target in targets {
+        if interrupt::requested() {
+            break;
+        }
+        let name = target.stored.path.display().to_string();
+        let error = target.measure(&mut loaded, request, progress, show_loading).err();
+        outcomes.push(Outcome { name, stored: Some(target.stored), error });
+    }
+    outcomes
+}
+
+impl Target {
+    fn open(path: &Path, request: &Request, adjust: &dyn Fn(&mut RunSpec)) -> Result<Self> {
+        let stored = Stored::open(path)?;
+        let mut spec = run_of(&stored.result).map_err(|e| Error::file(path, e.to_string()))?;
+        spec.profile = request.blocks.iter().any(|b| b == "profile");
+        spec.benchmarks = request.blocks.iter().filter(|b| *b != "profile").cloned().collect();
+        adjust(&mut spec);
+        Ok(Target { stored, spec })
+    }
+
+    fn measure(
+        &mut self,
+        loaded: &mut Option<(super::plan::ModelRequest, Bench)>,
+        request: &Request,
+        progress: &dyn Progress,
+        show_loading: bool,
+    ) -> Result<()> {
+        if loaded.as_ref().is_none_or(|(model, _)| *model != self.spec.model) {
+            // The earlier model must be gone before the next one asks for its memory.
+            *loaded = None;
+            *loaded = Some((self.spec.model.clone(), Bench::load(&self.spec, show_loading)?));
+        }
+        let Some((_, bench)) = loaded else { return Ok(()) };
+        if request.backup {
+            let backup = backup_path(&self.stored.path);
+            std::fs::copy(&self.stored.path, &backup).map_err(|e| Error::io(&backup, e))?;
+        }
+        let named = |block: &String| {
+            request.blocks.iter().any(|b| b == block || (b == "profile" && block.starts_with("profile@")))
+        };
+        self.stored.result.completed.retain(|block| !named(block));
+        let note = json!({
+            "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
+            "blocks": request.blocks,
+            "kvprof_version": env!("CARGO_PKG_VERSION"),
+            "git_revision": environment::git_revision(),
+        });
+        let history = self.stored.result.extra.entry("patched").or_insert_with(|| json!([]));
+        if let Value::Array(entries) = history {
+            entries.push(note);
+        }
+        bench.measure(&self.spec, &mut self.stored, progress)
+    }
+}
+
+/// `results.json` → `results.json.bak`.
+fn backup_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".bak");
+    name.into()
+}

@@ -1,0 +1,286 @@
+//! Sweep files: a matrix of runs in TOML.
+//!
+//! ```toml
+//! [settings]                       # what holds for all runs: the keys of `Settings`
+//! context-lengths = [4096, 32768]
+//!
+//! [[matrix]]                       # every combination of these lists; several matrices are joined
+//! models = ["mistralai/Mistral-7B-v0.1"]
+//! kv-quants = ["none", "int4-hqq"]
+//! benchmarks = ["ppl", "needle"]
+//! exclude = [{ kv-quants = ["int4-hqq"], output-tokens = [2048] }]
+//!
+//! [model."mistralai/Mistral-7B-v0.1"]   # what differs for one model
+//! sliding-window = "off"
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::plan::{ModelRequest, RunSpec, arrange, quantizations};
+use crate::bench::Settings;
+use crate::{Error, Result};
+
+/// A sweep file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Sweep {
+    /// What holds for all runs.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Joined; a run that several of them name is made once.
+    pub matrix: Vec<Matrix>,
+    /// What differs for one model, by its name.
+    #[serde(default)]
+    pub model: BTreeMap<String, ModelOverrides>,
+}
+
+/// Every combination of the lists; an empty list stands for the default.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Matrix {
+    /// `--model`.
+    pub models: Vec<String>,
+    /// `--kv-quant`.
+    pub kv_quants: Vec<String>,
+    /// `--attn-backend`.
+    #[serde(default)]
+    pub attn_backends: Vec<String>,
+    /// `--decode-tokens`: a run each.
+    #[serde(default)]
+    pub output_tokens: Vec<usize>,
+    /// `--residual-length`: a run each, for quantized caches.
+    #[serde(default)]
+    pub residual_lengths: Vec<usize>,
+    /// `--batch-sizes`: all in one run.
+    #[serde(default)]
+    pub batch_sizes: Vec<usize>,
+    /// `--context-lengths`: all in one run.
+    #[serde(default)]
+    pub context_lengths: Vec<usize>,
+    /// `--benchmarks`.
+    #[serde(default)]
+    pub benchmarks: Vec<String>,
+    /// Whether to measure cost.
+    #[serde(default = "yes")]
+    pub profile: bool,
+    /// Combinations to leave out.
+    #[serde(default)]
+    pub exclude: Vec<Exclude>,
+}
+
+/// Leaves out the combinations that agree with every list given.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Exclude {
+    /// `--model`.
+    pub models: Vec<String>,
+    /// `--kv-quant`, as written in the matrix.
+    pub kv_quants: Vec<String>,
+    /// `--attn-backend`.
+    pub attn_backends: Vec<String>,
+    /// `--decode-tokens`.
+    pub output_tokens: Vec<usize>,
+    /// `--residual-length`.
+    pub residual_lengths: Vec<usize>,
+}
+
+/// What differs for one model.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ModelOverrides {
+    /// `--revision`.
+    pub revision: Option<String>,
+    /// `--weights`: `auto` or `dummy`.
+    pub weights: Option<String>,
+    /// `--dtype`.
+    pub dtype: Option<String>,
+    /// `--device`.
+    pub device: Option<String>,
+    /// `--sliding-window`: `on` or `off`.
+    pub sliding_window: Option<String>,
+    /// `--context-lengths`.
+    pub context_lengths: Option<Vec<usize>>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A plan, and how many runs its matrices named before duplicates were dropped.
+#[derive(Debug)]
+pub struct Plan {
+    /// In the order of running.
+    pub runs: Vec<RunSpec>,
+    /// Combinations named, duplicates counted.
+    pub named: usize,
+}
+
+impl Sweep {
+    /// Reads a sweep file.
+    ///
+    /// # Errors
+    /// Names the file, and the key or value that cannot be.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        toml::from_str(&text).map_err(|e| Error::file(path, e.to_string().trim_end().to_string()))
+    }
+
+    /// All its runs.
+    ///
+    /// # Errors
+    /// When a name in it is unknown.
+    pub fn plan(&self) -> Result<Plan> {
+        let mut runs = Vec::new();
+        for name in self.model.keys() {
+            if !self.matrix.iter().any(|m| m.models.contains(name)) {
+                return Err(Error::usage(format!("[model.{name:?}] is in no matrix")));
+            }
+        }
+        for matrix in &self.matrix {
+            self.expand(matrix, &mut runs)?;
+        }
+        let named = runs.len();
+        Ok(Plan { runs: arrange(runs), named })
+    }
+
+    fn expand(&self, matrix: &Matrix, runs: &mut Vec<RunSpec>) -> Result<()> {
+        let backends = or_default(&matrix.attn_backends, "fused".to_string());
+        let outputs = or_default(&matrix.output_tokens, self.settings.decode_tokens);
+        for model in &matrix.models {
+            let overrides = self.model.get(model).cloned().unwrap_or_default();
+            let request = overrides.request(model)?;
+            for backend in &backends {
+                for name in &matrix.kv_quants {
+                    for kv_quant in quantizations(std::slice::from_ref(name), &matrix.residual_lengths)? {
+                        for &output in &outputs {
+                            if matrix.exclude.iter().any(|e| e.covers(model, name, backend, output, kv_quant.residual)) {
+                                continue;
+                            }
+                            let mut settings = self.settings.clone();
+                            settings.decode_tokens = output;
+                            replace(&mut settings.batch_sizes, &matrix.batch_sizes);
+                            replace(&mut settings.context_lengths, &matrix.context_lengths);
+                            if let Some(lengths) = &overrides.context_lengths {
+                                settings.context_lengths = lengths.clone();
+                            }
+                            runs.push(RunSpec {
+                                model: request.clone(),
+                                attn_backend: backend.clone(),
+                                kv_quant: kv_quant.clone(),
+                                benchmarks: matrix.benchmarks.clone(),
+                                profile: matrix.profile,
+                                settings,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Exclude {
+    fn covers(&self, model: &str, quant: &str, backend: &str, output: usize, residual: usize) -> bool {
+        fn agrees<T: PartialEq>(list: &[T], value: &T) -> bool {
+            list.is_empty() || list.contains(value)
+        }
+        agrees(&self.models, &model.to_string())
+            && agrees(&self.kv_quants, &quant.to_string())
+            && agrees(&self.attn_backends, &backend.to_string())
+            && agrees(&self.output_tokens, &output)
+            && agrees(&self.residual_lengths, &residual)
+    }
+}
+
+impl ModelOverrides {
+    fn request(&self, model: &str) -> Result<ModelRequest> {
+        let one_of = |key: &str, value: &Option<String>, known: [&str; 2]| match value.as_deref() {
+            None => Ok(known[0].to_string()),
+            Some(value) if known.contains(&value) => Ok(value.to_string()),
+            Some(value) => Err(Error::usage(format!("[model.{model:?}] {key} = {value:?}: {} or {}", known[0], known[1]))),
+        };
+        let request = ModelRequest {
+            model: model.to_string(),
+            revision: self.revision.clone(),
+            dummy: one_of("weights", &self.weights, ["auto", "dummy"])? == "dummy",
+            dtype: self.dtype.clone().unwrap_or_else(|| "auto".into()),
+            device: self.device.clone().unwrap_or_else(|| "auto".into()),
+            sliding_window: one_of("sliding-window", &self.sliding_window, ["on", "off"])? == "on",
+        };
+        request.options(false)?;
+        Ok(request)
+    }
+}
+
+fn or_default<T: Clone>(list: &[T], default: T) -> Vec<T> {
+    if list.is_empty() { vec![default] } else { list.to_vec() }
+}
+
+fn replace<T: Clone>(target: &mut Vec<T>, list: &[T]) {
+    if !list.is_empty() {
+        *target = list.to_vec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(text: &str) -> Result<Plan> {
+        toml::from_str::<Sweep>(text).unwrap().plan()
+    }
+
+    #[test]
+    fn matrices_are_joined_and_equal_runs_are_made_once() {
+        let plan = plan(
+            r#"
+            [[matrix]]
+            models = ["a", "b"]
+            kv-quants = ["none", "int8-hqq"]
+            output-tokens = [64, 128]
+            [[matrix]]
+            models = ["a"]
+            kv-quants = ["int8-hqq"]
+            residual-lengths = [64, 128]
+            "#,
+        )
+        .unwrap();
+        // 8 + 2, of which int8-hqq with its usual residual of 128 and 128 output tokens is named twice.
+        assert_eq!((plan.named, plan.runs.len()), (10, 9));
+        let models: Vec<_> = plan.runs.iter().map(|r| r.model.model.as_str()).collect();
+        assert_eq!(models.iter().filter(|m| **m == "a").count(), 5);
+        assert!(models.is_sorted(), "each model is loaded once: {models:?}");
+        assert!(!plan.runs[0].kv_quant.is_quantized(), "the reference runs first");
+    }
+
+    #[test]
+    fn exclusions_must_agree_with_every_list() {
+        let plan = plan(
+            r#"
+            [[matrix]]
+            models = ["a"]
+            kv-quants = ["none", "int8-hqq", "int4-hqq"]
+            output-tokens = [64, 128]
+            exclude = [{ kv-quants = ["int4-hqq"], output-tokens = [128] }]
+            "#,
+        )
+        .unwrap();
+        assert_eq!(plan.runs.len(), 5);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = toml::from_str::<Sweep>("[[matrix]]\nmodels = []\nkv-quants = []\ncontexts = [1]").unwrap_err();
+        assert!(error.to_string().contains("contexts"), "{error}");
+    }
+
+    #[test]
+    fn overrides_for_a_model_of_no_matrix_are_refused() {
+        let error = plan("[[matrix]]\nmodels = ['a']\nkv-quants = ['none']\n[model.b]\ndtype = 'f16'").unwrap_err();
+        assert!(error.to_string().contains("\"b\""), "{error}");
+    }
+}
