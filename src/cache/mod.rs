@@ -28,6 +28,11 @@ pub fn new(spec: QuantSpec, shape: CacheShape) -> Result<Box<dyn KvCache>> {
     Ok(Box::new(RingCache::new(spec, shape)?))
 }
 
+/// Bytes that a cache of `spec` and `shape` takes, without making one.
+pub fn predict(spec: &QuantSpec, shape: &CacheShape) -> CacheBytes {
+    (0..shape.layers).map(|layer| layer::LayerPlan::new(spec, shape, layer).bytes(shape)).sum()
+}
+
 /// What a cache must hold; the same for every quantization of one run.
 #[derive(Debug, Clone)]
 pub struct CacheShape {

@@ -194,7 +194,7 @@ impl KvCache for RingCache {
     }
 
     fn predicted(&self) -> CacheBytes {
-        (0..self.shape.layers).map(|l| LayerPlan::new(&self.spec, &self.shape, l).bytes(&self.shape)).sum()
+        predict(&self.spec, &self.shape)
     }
 
     fn check_finite(&self) -> Result<()> {

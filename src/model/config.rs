@@ -184,6 +184,29 @@ impl DecoderConfig {
         }
     }
 
+    /// Parameters of a model of this shape, a tied output layer counted once.
+    pub fn parameters(&self) -> u64 {
+        let [hidden, inner, vocab] = [self.hidden, self.intermediate, self.vocab].map(|n| n as u64);
+        let [queries, keys] = [self.heads, self.kv_heads].map(|heads| (heads * self.head_dim) as u64);
+        let bias = |present: bool, count: u64| if present { count } else { 0 };
+        let norm = match self.norm {
+            Norm::LayerNorm { .. } => 2 * hidden,
+            Norm::RmsNorm { .. } => hidden,
+        };
+        let matrices = if self.mlp == Mlp::SwiGlu { 3 } else { 2 };
+        let inner_biases = (matrices - 1) * inner + hidden;
+        let layer = 2 * norm
+            + hidden * (2 * queries + 2 * keys)
+            + bias(self.biases.qkv, queries + 2 * keys)
+            + bias(self.biases.output, hidden)
+            + matrices * hidden * inner
+            + bias(self.biases.mlp, inner_biases)
+            + bias(self.qk_norm, 2 * self.head_dim as u64);
+        let embeddings = vocab * hidden * if self.tied_embeddings { 1 } else { 2 };
+        let positions = bias(self.position == Position::Learned, self.max_positions as u64 * hidden);
+        embeddings + positions + self.layers as u64 * layer + norm
+    }
+
     /// Checks the sizes against each other.
     ///
     /// # Errors

@@ -118,6 +118,24 @@ impl Subject {
         }
     }
 
+    /// The configuration of a model, without its weights.
+    ///
+    /// # Errors
+    /// As [`load`](Subject::load), as far as the configuration goes.
+    pub fn shape(options: &LoadOptions) -> Result<DecoderConfig> {
+        let config = match ModelSource::parse(&options.model)? {
+            ModelSource::Builtin => super::builtin::config()?,
+            ModelSource::Gguf(path) => GgufFile::open(&path)?.config()?.0,
+            ModelSource::Config(path) => config_at(&path)?,
+            ModelSource::Folder(folder) => config_at(&ModelFiles::in_folder(&folder, false)?.config)?,
+            ModelSource::Hub(id) => {
+                let repo = HubRepo::model(id, options.revision.as_deref());
+                config_at(&ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?.config)?
+            }
+        };
+        Ok(if options.sliding_window { config } else { config.without_sliding_window() })
+    }
+
     fn from_files(options: &LoadOptions, files: &ModelFiles, device: Device) -> Result<Self> {
         let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Error::io(path, e));
         let text = read(&files.config)?;
@@ -222,6 +240,11 @@ impl Subject {
     pub fn weight_bytes(&self) -> u64 {
         self.decoder.parameters() * self.dtype.size_in_bytes() as u64
     }
+}
+
+fn config_at(path: &Path) -> Result<DecoderConfig> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    Ok(read_config(path, &text)?.0)
 }
 
 /// What a source gives besides weights.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::plan::{ModelRequest, RunSpec};
+use super::plan::RunSpec;
 use crate::cache;
 use crate::device;
 use crate::measure::process;
@@ -39,13 +39,7 @@ pub fn available_bytes() -> Option<u64> {
 /// Reads the shapes of models, each once, without their weights.
 #[derive(Default)]
 pub struct Estimator {
-    shapes: HashMap<String, Option<Shape>>,
-}
-
-#[derive(Clone)]
-struct Shape {
-    config: DecoderConfig,
-    parameters: u64,
+    shapes: HashMap<String, Option<DecoderConfig>>,
 }
 
 impl Estimator {
@@ -55,8 +49,8 @@ impl Estimator {
     /// When the quantization does not fit the model.
     pub fn estimate(&mut self, spec: &RunSpec) -> Result<Option<Estimate>> {
         let key = spec.model.model.clone();
-        let shape = self.shapes.entry(key).or_insert_with(|| Shape::of(&spec.model)).clone();
-        let Some(Shape { config, parameters }) = shape else { return Ok(None) };
+        let shape = self.shapes.entry(key).or_insert_with(|| Subject::shape(&spec.model.options(false).ok()?).ok());
+        let Some(config) = shape.clone() else { return Ok(None) };
         spec.kv_quant.validate(config.head_dim, config.layers)?;
         let device = candle_core::Device::Cpu;
         let options = spec.model.options(false)?;
@@ -66,15 +60,8 @@ impl Estimator {
         let batch = settings.batch_sizes.iter().max().copied().unwrap_or(1);
         let shape = config.cache_shape(batch, longest, settings.prefill_chunk.min(longest), dtype, &device);
         Ok(Some(Estimate {
-            weights_bytes: parameters * dtype.size_in_bytes() as u64,
+            weights_bytes: config.parameters() * dtype.size_in_bytes() as u64,
             cache_bytes: cache::predict(&spec.kv_quant, &shape).total(),
         }))
-    }
-}
-
-impl Shape {
-    fn of(model: &ModelRequest) -> Option<Self> {
-        let (config, parameters) = Subject::shape(&model.options(false).ok()?).ok()?;
-        Some(Shape { config, parameters })
     }
 }
