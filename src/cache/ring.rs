@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::layer::{LayerPlan, PackedPlan};
 use super::ops;
-use super::{CacheBytes, CacheShape, KeyReads, KvCache, LayerView, PackedView};
+use super::{CacheBytes, CacheShape, KeyReads, KvCache, LayerView, PackedView, predict};
 use crate::quant::QuantSpec;
 use crate::quant::real::check_real;
 use crate::{Error, Result};

@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::Device;
 use sha2::{Digest, Sha256};
 
+use super::config::DecoderConfig;
 use super::families::read_config;
 use super::subject::{LoadOptions, Parts, Subject, WeightsKind};
 use super::tokenizer::Tokenizer;
@@ -20,6 +21,14 @@ const CONFIG: &str = include_str!("builtin/config.json");
 const TOKENIZER: &[u8] = include_bytes!("builtin/tokenizer.json");
 /// FP16, in Hugging Face's layout of a Llama.
 const WEIGHTS: &[u8] = include_bytes!("builtin/model.safetensors");
+
+/// Its shape.
+///
+/// # Errors
+/// Only if the embedded file is broken, which the tests exclude.
+pub(super) fn config() -> Result<DecoderConfig> {
+    Ok(read_config(Path::new("builtin/config.json"), CONFIG)?.0)
+}
 
 /// Loads it as any other Llama.
 ///
