@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
 
 use super::outcome;
 use crate::report::summary;
@@ -86,7 +86,18 @@ fn plan_table(runs: &[RunSpec]) -> Result<Table> {
     let mut estimator = Estimator::default();
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["#", "model", "backend", "KV cache", "contexts", "output", "benchmarks", "weights GiB", "cache GiB", "fits"]);
+    table.set_header([
+        "#",
+        "model",
+        "backend",
+        "KV cache",
+        "contexts",
+        "output",
+        "benchmarks",
+        "weights GiB",
+        "cache GiB",
+        "fits",
+    ]);
     for (at, run) in runs.iter().enumerate() {
         let estimate = estimator.estimate(run)?;
         let gib = |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{:.2}", b as f64 / GIB));

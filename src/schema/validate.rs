@@ -94,7 +94,8 @@ fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<St
         }
         if let Some(reference) = &b.perplexity {
             if reference.tokens != p.tokens {
-                findings.push(format!("benchmarks: the reference scored {} tokens, not {}", reference.tokens, p.tokens));
+                findings
+                    .push(format!("benchmarks: the reference scored {} tokens, not {}", reference.tokens, p.tokens));
             }
         }
     }

@@ -167,7 +167,8 @@ pub fn run_of(result: &RunResult) -> Result<RunSpec> {
             dtype: result.model_config.dtype.clone().unwrap_or_else(|| "auto".into()),
             device: result.hardware.device.clone().unwrap_or_else(|| "auto".into()),
             // 2.0 ran every model over its whole context.
-            sliding_window: result.schema_version != "2.0" && recorded("sliding_window_switch").as_deref() != Some("off"),
+            sliding_window: result.schema_version != "2.0"
+                && recorded("sliding_window_switch").as_deref() != Some("off"),
         },
         attn_backend: result.attn_backend.clone(),
         kv_quant: quant_of(&result.kv_quant)?,

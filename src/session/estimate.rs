@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use super::plan::RunSpec;
+use crate::Result;
 use crate::cache;
 use crate::device;
 use crate::measure::process;
 use crate::model::{DecoderConfig, Subject};
-use crate::Result;
 
 /// Bytes that a run will hold at its largest context and batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
 use crate::bench::{self, Benchmark, Context, References};
-use crate::model::attention::{self, Attention};
 use crate::model::Subject;
+use crate::model::attention::{self, Attention};
 use crate::schema::{Environment, Hardware};
 use crate::{Error, Result};
 
@@ -135,7 +135,9 @@ fn is_complete(spec: &RunSpec, stored: &Stored) -> bool {
     let settings = &spec.settings;
     let profiled = match settings.context_lengths.as_slice() {
         // The default length depends on the model; there is one.
-        [] => stored.result.completed.iter().filter(|c| c.starts_with("profile@")).count() >= settings.batch_sizes.len(),
+        [] => {
+            stored.result.completed.iter().filter(|c| c.starts_with("profile@")).count() >= settings.batch_sizes.len()
+        }
         lengths => lengths.iter().all(|&l| settings.batch_sizes.iter().all(|&b| has(&profile_block(l, b)))),
     };
     (profiled || !spec.profile) && spec.benchmarks.iter().all(|b| has(b))

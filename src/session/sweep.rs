@@ -156,7 +156,8 @@ impl Sweep {
                 for name in &matrix.kv_quants {
                     for kv_quant in quantizations(std::slice::from_ref(name), &matrix.residual_lengths)? {
                         for &output in &outputs {
-                            if matrix.exclude.iter().any(|e| e.covers(model, name, backend, output, kv_quant.residual)) {
+                            if matrix.exclude.iter().any(|e| e.covers(model, name, backend, output, kv_quant.residual))
+                            {
                                 continue;
                             }
                             let mut settings = self.settings.clone();
@@ -201,7 +202,9 @@ impl ModelOverrides {
         let one_of = |key: &str, value: &Option<String>, known: [&str; 2]| match value.as_deref() {
             None => Ok(known[0].to_string()),
             Some(value) if known.contains(&value) => Ok(value.to_string()),
-            Some(value) => Err(Error::usage(format!("[model.{model:?}] {key} = {value:?}: {} or {}", known[0], known[1]))),
+            Some(value) => {
+                Err(Error::usage(format!("[model.{model:?}] {key} = {value:?}: {} or {}", known[0], known[1])))
+            }
         };
         let request = ModelRequest {
             model: model.to_string(),
