@@ -125,16 +125,17 @@ impl Layer {
         let rotated = heads + kv_heads;
         // [B, T, (Hq+2Hkv)·D] → [B, Hq+2Hkv, T, D]
         let qkv = self.qkv.forward(x)?.reshape((batch, tokens, rotated + kv_heads, head_dim))?.transpose(1, 2)?;
-        let mut qk = qkv.narrow(1, 0, rotated)?.contiguous()?;
+        let mut qk = qkv.narrow(1, 0, rotated)?;
         if let Some(norm) = &self.qk_norm {
-            qk = norm.forward(&qk)?;
+            qk = norm.forward(&qk.contiguous()?)?;
         }
         if let Some(rope) = rope {
             qk = rope.rotate(&qk, cache.len())?;
         }
         let q = qk.narrow(1, 0, heads)?.contiguous()?;
-        let k = qk.narrow(1, heads, kv_heads)?.contiguous()?;
-        let v = qkv.narrow(1, rotated, kv_heads)?.contiguous()?;
+        // The cache copies them, so strides cost nothing.
+        let k = qk.narrow(1, heads, kv_heads)?;
+        let v = qkv.narrow(1, rotated, kv_heads)?;
         cache.append(index, &k, &v)?;
         let mut view = cache.view(index);
         // The cache keeps what the farthest-looking layer needs; this layer may look less far.

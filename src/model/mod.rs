@@ -11,6 +11,8 @@ mod layers;
 mod loader;
 pub mod placement;
 mod rope;
+#[cfg(feature = "cuda")]
+mod rope_cuda;
 pub mod source;
 pub mod subject;
 pub mod tokenizer;

@@ -1,9 +1,14 @@
 //! Rotary position embedding: tables in f32 whatever the model's dtype, since bf16 cannot even count past 256.
 
-use candle_core::{DType, Device, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Shape, Tensor};
+use rayon::prelude::*;
 
 use super::config::{Rope, RopeScaling};
 use crate::Result;
+use crate::quant::Real;
+use crate::quant::real::with_real;
 
 /// cos and sin of every position and channel pair, each `[positions, D/2]` f32.
 #[derive(Debug, Clone)]
@@ -29,16 +34,93 @@ impl RopeTable {
         Ok(RopeTable { cos: Tensor::from_vec(cos, shape, device)?, sin: Tensor::from_vec(sin, shape, device)? })
     }
 
-    /// Rotates `x` `[B, H, T, D]`, whose first token is at `position`; computed in f32, returned in the dtype of `x`.
+    /// Rotates `x` `[B, H, T, D]` (any strides, D innermost), whose first token is at `position`; computed in f32. The result is
+    /// contiguous, in the dtype of `x`.
     ///
     /// # Errors
-    /// When `position + T` passes the end of the tables.
+    /// When `position + T` passes the end of the tables, or the dtype is not a float type.
     pub fn rotate(&self, x: &Tensor, position: usize) -> Result<Tensor> {
-        let (_, _, tokens, _) = x.dims4()?;
-        let cos = self.cos.narrow(0, position, tokens)?;
-        let sin = self.sin.narrow(0, position, tokens)?;
-        let rotated = candle_nn::rotary_emb::rope(&x.to_dtype(DType::F32)?.contiguous()?, &cos, &sin)?;
-        Ok(rotated.to_dtype(x.dtype())?)
+        let (_, _, tokens, head_dim) = x.dims4()?;
+        let innermost = if x.stride()[3] == 1 { x.clone() } else { x.contiguous()? };
+        if x.device().is_cuda() && !kernel_serves(x.dtype(), head_dim) {
+            // Only tests use such models on a GPU: f32, or heads of another size.
+            let cos = self.cos.narrow(0, position, tokens)?;
+            let sin = self.sin.narrow(0, position, tokens)?;
+            let single = innermost.to_dtype(DType::F32)?.contiguous()?;
+            return Ok(candle_nn::rotary_emb::rope(&single, &cos, &sin)?.to_dtype(x.dtype())?);
+        }
+        if position + tokens > self.cos.dim(0)? {
+            return Err(crate::Error::usage(format!("position {} is past the RoPE tables", position + tokens - 1)));
+        }
+        Ok(innermost.apply_op3_no_bwd(&self.cos, &self.sin, &Rotation { position })?)
+    }
+}
+
+/// Whether kernels/rope.cu has an entry for it.
+fn kernel_serves(dtype: DType, head_dim: usize) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16) && matches!(head_dim, 64 | 128)
+}
+
+/// The rotation as one operation on `x`, cos and sin. On the GPU: kernels/rope.cu.
+struct Rotation {
+    /// Of the first token.
+    position: usize,
+}
+
+impl Rotation {
+    fn host<P: Real>(&self, x: &[P], layout: &Layout, cos: &[f32], sin: &[f32]) -> candle_core::Result<Vec<P>> {
+        let (_, heads, tokens, head_dim) = layout.shape().dims4()?;
+        let strides = layout.stride();
+        let half = head_dim / 2;
+        let mut out = vec![P::narrow(0.0); layout.shape().elem_count()];
+        out.par_chunks_mut(head_dim).enumerate().for_each(|(row, out)| {
+            let (batch, head, token) = (row / tokens / heads, row / tokens % heads, row % tokens);
+            let start = layout.start_offset() + batch * strides[0] + head * strides[1] + token * strides[2];
+            let x = &x[start..start + head_dim];
+            let at = (self.position + token) * half;
+            for i in 0..half {
+                let (cos, sin) = (cos[at + i], sin[at + i]);
+                let (first, second) = (x[i].widen(), x[i + half].widen());
+                out[i] = P::narrow(first * cos - second * sin);
+                out[i + half] = P::narrow(second * cos + first * sin);
+            }
+        });
+        Ok(out)
+    }
+}
+
+impl CustomOp3 for Rotation {
+    fn name(&self) -> &'static str {
+        "rotary-embedding"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        cos: &CpuStorage,
+        _: &Layout,
+        sin: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (cos, sin) = (cos.as_slice::<f32>()?, sin.as_slice::<f32>()?);
+        with_real!(candle_core::backend::BackendStorage::dtype(x), P => {
+            let out = self.host(P::slice(x)?, layout, cos, sin)?;
+            Ok((<P as candle_core::WithDType>::to_cpu_storage_owned(out), layout.shape().clone()))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        layout: &Layout,
+        cos: &CudaStorage,
+        cos_layout: &Layout,
+        sin: &CudaStorage,
+        sin_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        super::rope_cuda::rotate((x, layout), (cos, cos_layout), (sin, sin_layout), self.position)
     }
 }
 
@@ -100,6 +182,22 @@ mod tests {
         let y = table.rotate(&x, 100_000).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!((f64::from(y[0]) - 100_000f64.cos()).abs() < 1e-5, "{y:?}");
         assert!((f64::from(y[2]) - 100_000f64.sin()).abs() < 1e-5, "{y:?}");
+    }
+
+    #[test]
+    fn a_strided_view_turns_as_the_tensor_it_shows() {
+        let rope = Rope { base: 10_000.0, scaling: RopeScaling::None };
+        let table = RopeTable::new(&rope, 8, 32, &Device::Cpu).unwrap();
+        // [B, T, H, D] as a fused projection leaves it, seen as [B, H, T, D] without its last two heads.
+        let fused = Tensor::rand(-1f32, 1.0, (2, 5, 6, 8), &Device::Cpu).unwrap();
+        let view = fused.transpose(1, 2).unwrap().narrow(1, 0, 4).unwrap();
+        let turned = table.rotate(&view, 3).unwrap();
+        assert!(turned.is_contiguous());
+        let (cos, sin) = (table.cos.narrow(0, 3, 5).unwrap(), table.sin.narrow(0, 3, 5).unwrap());
+        let wanted = candle_nn::rotary_emb::rope_slow(&view.contiguous().unwrap(), &cos, &sin).unwrap();
+        let difference = (turned - wanted).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-6);
+        assert!(table.rotate(&view, 28).unwrap_err().is_usage());
     }
 
     #[test]
