@@ -103,10 +103,10 @@ impl Hub {
             Ok(path) => Ok(Some(path)),
             Err(error) => {
                 let text = error.to_string();
-                if text.contains("404") {
+                if text.contains("status: 404") {
                     return Ok(None);
                 }
-                let advice = if text.contains("401") || text.contains("403") {
+                let advice = if text.contains("status: 401") || text.contains("status: 403") {
                     "; the repository is private, gated or misspelt: accept its terms and set HF_TOKEN"
                 } else {
                     "; check the network, HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use the cache only"

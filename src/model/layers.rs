@@ -177,6 +177,6 @@ impl QkNorm {
 /// Whether every element of `x` is a finite number.
 pub(super) fn all_finite(x: &Tensor) -> Result<bool> {
     // 0·x is 0 for finite x and NaN otherwise, and a sum passes NaN on.
-    let zero = (x * 0.0)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+    let zero = (x * 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
     Ok(zero == 0.0)
 }

@@ -8,6 +8,8 @@ use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// Files that many repositories do not have.
+const OPTIONAL: [&str; 4] = ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
 /// What `--model` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,13 +99,25 @@ impl ModelFiles {
     /// # Errors
     /// As [`Hub::get`], and when the repository has no safetensors weights.
     pub fn on_hub(hub: &Hub, repo: &HubRepo, with_weights: bool) -> Result<Self> {
+        let known = hub.cached(repo, "config.json").is_some();
         // A branch that moved between two runs leaves some files cached at the old commit: the second look finds all
         // at the new one.
         for _ in 0..2 {
             hub.get(repo, "config.json")?;
             let find = |file: &str| {
                 // The index is looked for first, since only it can tell that a cached model is in parts.
-                if file == SINGLE && hub.cached(repo, INDEX).is_some() { Ok(None) } else { hub.find(repo, file) }
+                if file == SINGLE && hub.cached(repo, INDEX).is_some() {
+                    return Ok(None);
+                }
+                match hub.find(repo, file) {
+                    // A model that is in the cache must load without a network: the hub is only asked whether it has
+                    // one of these, since an absent file leaves no trace in the cache.
+                    Err(error) if known && OPTIONAL.contains(&file) => {
+                        tracing::warn!("{error}; going on without {file}");
+                        Ok(None)
+                    }
+                    found => found,
+                }
             };
             let mut files = Self::gather(&find, &|| repo.id().to_owned(), with_weights)?;
             let commit = commit_of(&files.config);

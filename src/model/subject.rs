@@ -182,12 +182,7 @@ impl Subject {
         if !options.sliding_window {
             config = config.without_sliding_window();
         }
-        if let Some(tokens) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&tokens| tokens > config.vocab) {
-            return Err(Error::usage(format!(
-                "{}: the tokenizer has {tokens} tokens but the model only {}; they do not belong together",
-                options.model, config.vocab
-            )));
-        }
+        let tokenizer = tokenizer.map(|tokenizer| tokenizer.limit_to(config.vocab)).transpose()?;
         let dtype = options.dtype.resolve(config.stored_dtype, &device);
         let bar = loading_bar(options.progress);
         let mut on_layer = |done: usize, of: usize| {

@@ -27,6 +27,8 @@ pub struct ChatTemplate {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     chat_template: Option<ChatTemplate>,
+    /// Ids from here on have no embedding.
+    limit: u32,
 }
 
 impl Tokenizer {
@@ -85,20 +87,25 @@ impl Tokenizer {
         // A published tokenizer.json may cut texts off (gpt2's does, at 50 tokens), which would pass unseen.
         inner.with_truncation(None).map_err(|e| Error::usage(format!("tokenizer: {e}")))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, chat_template: None })
+        Ok(Tokenizer { inner, chat_template: None, limit: u32::MAX })
     }
 
     /// Token ids of `text`. `special` adds what the model wants around a text, a leading BOS for most and nothing for
     /// others; names of special tokens inside `text` become those tokens either way.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the tokenizer refuses the text.
+    /// [`Error::Usage`] when the tokenizer refuses the text, or the model has no embedding for a token of it.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let encoding = self
             .inner
             .encode_fast(text, special)
             .map_err(|e| Error::usage(format!("the text cannot be tokenized: {e}")))?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = encoding.get_ids();
+        if let Some(id) = ids.iter().find(|&&id| id >= self.limit) {
+            let (token, limit) = (self.inner.id_to_token(*id).unwrap_or_default(), self.limit);
+            return Err(Error::usage(format!("the text has the token `{token}` ({id}); the model knows {limit} tokens")));
+        }
+        Ok(ids.to_vec())
     }
 
     /// Text of `ids`, special tokens left out.
@@ -112,6 +119,21 @@ impl Tokenizer {
     /// Id of the token that is written `text` in the vocabulary.
     pub fn token_id(&self, text: &str) -> Option<u32> {
         self.inner.token_to_id(text)
+    }
+
+    /// Lets ids below `vocab` pass only; some tokenizers have added tokens that their model never learned.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when that leaves out more than added tokens: this is the tokenizer of another model.
+    pub fn limit_to(mut self, vocab: usize) -> Result<Self> {
+        let own = self.inner.get_vocab_size(false);
+        if own > vocab {
+            return Err(Error::usage(format!(
+                "the tokenizer has {own} tokens and the model knows {vocab}: they do not belong together"
+            )));
+        }
+        self.limit = vocab as u32;
+        Ok(self)
     }
 
     /// Number of tokens, added ones included.
@@ -162,6 +184,20 @@ mod tests {
         ]});
         assert_eq!(chat_template(&named).unwrap().source, "b");
         assert!(chat_template(&serde_json::json!({})).is_none());
+    }
+
+    #[test]
+    fn tokens_that_the_model_never_learned_are_refused() {
+        let json = br#"{"version": "1.0", "added_tokens": [{"id": 2, "content": "<pad>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}],
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#;
+        let tokenizer = Tokenizer::from_json(Path::new("tokenizer.json"), json).unwrap();
+        assert_eq!(tokenizer.encode("ab<pad>", true).unwrap(), [0, 1, 2]);
+        assert!(tokenizer.clone().limit_to(1).is_err());
+        let limited = tokenizer.limit_to(2).unwrap();
+        assert_eq!(limited.encode("ab", true).unwrap(), [0, 1]);
+        let error = limited.encode("a<pad>", true).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("<pad>"), "{error}");
     }
 
     #[test]
