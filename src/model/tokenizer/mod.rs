@@ -103,7 +103,9 @@ impl Tokenizer {
         let ids = encoding.get_ids();
         if let Some(id) = ids.iter().find(|&&id| id >= self.limit) {
             let (token, limit) = (self.inner.id_to_token(*id).unwrap_or_default(), self.limit);
-            return Err(Error::usage(format!("the text has the token `{token}` ({id}); the model knows {limit} tokens")));
+            return Err(Error::usage(format!(
+                "the text has the token `{token}` ({id}); the model knows {limit} tokens"
+            )));
         }
         Ok(ids.to_vec())
     }
