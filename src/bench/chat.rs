@@ -1,0 +1,88 @@
+//! Prompts as the model was trained to be asked: its chat template, rendered.
+
+use minijinja::{Environment, ErrorKind, context};
+use serde::Serialize;
+
+use crate::model::tokenizer::ChatTemplate;
+use crate::{Error, Result};
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Message<'a> {
+    /// `system` or `user`.
+    pub role: &'a str,
+    /// What is said.
+    pub content: &'a str,
+}
+
+/// The text of `messages` by `template`, up to where the model's answer begins.
+///
+/// Templates are written for Python's Jinja: its string methods, `raise_exception`, `strftime_now` (a fixed date, so that a
+/// prompt is the same every day), `loop` controls and trimmed blocks are there.
+///
+/// # Errors
+/// [`Error::Usage`] when the template is broken, or refuses the conversation by its own words.
+pub fn render(template: &ChatTemplate, messages: &[Message<'_>]) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |message: String| -> std::result::Result<String, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", |format: String| fixed_date().format(&format).to_string());
+    let failed = |e: minijinja::Error| Error::usage(format!("the model's chat template cannot be used: {e:#}"));
+    environment.add_template("chat", &template.source).map_err(failed)?;
+    let chat = environment.get_template("chat").map_err(failed)?;
+    chat.render(context! {
+        messages => messages,
+        add_generation_prompt => true,
+        bos_token => template.bos_token.as_deref().unwrap_or_default(),
+        eos_token => template.eos_token.as_deref().unwrap_or_default(),
+    })
+    .map_err(failed)
+}
+
+fn fixed_date() -> chrono::NaiveDate {
+    chrono::NaiveDate::from_ymd_opt(2024, 7, 26).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(source: &str) -> ChatTemplate {
+        ChatTemplate { source: source.into(), bos_token: Some("<s>".into()), eos_token: Some("</s>".into()) }
+    }
+
+    const TURN: [Message<'_>; 1] = [Message { role: "user", content: "  What is 1+1? " }];
+
+    #[test]
+    fn a_template_of_turns_with_a_default_system_prompt() {
+        let source = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
+            {{ '<|im_start|>system\nBe kind<|im_end|>\n' }}{% endif %}\
+            {{'<|im_start|>' + message['role'] + '\n' + message['content'].strip() + '<|im_end|>' + '\n'}}{% endfor %}\
+            {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+        assert_eq!(
+            render(&template(source), &TURN).unwrap(),
+            "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\nWhat is 1+1?<|im_end|>\n<|im_start|>assistant\n"
+        );
+    }
+
+    #[test]
+    fn namespaces_tokens_dates_and_python_methods_work() {
+        let source = "{%- set ns = namespace(found=false) -%}
+            {%- for m in messages if m.role == 'user' -%}{%- set ns.found = true -%}{%- endfor -%}
+            {%- if tools is defined and tools -%}tools{%- endif -%}
+            {{ bos_token }}{{ 'yes' if ns.found else 'no' }} {{ strftime_now('%d %b %Y') }}
+            {{- ' up'.upper() + 'a-b'.split('-')[-1] }}{{ eos_token }}";
+        assert_eq!(render(&template(source), &TURN).unwrap(), "<s>yes 26 Jul 2024 UPb</s>");
+    }
+
+    #[test]
+    fn a_template_that_refuses_is_quoted() {
+        let error = render(&template("{{ raise_exception('only one system turn') }}"), &TURN).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("only one system turn"), "{error}");
+        assert!(render(&template("{% for %}"), &TURN).is_err());
+    }
+}
