@@ -30,7 +30,7 @@ pub fn render(template: &ChatTemplate, messages: &[Message<'_>]) -> Result<Strin
     environment.add_function("raise_exception", |message: String| -> std::result::Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
-    environment.add_function("strftime_now", |format: String| fixed_date().format(&format).to_string());
+    environment.add_function("strftime_now", date);
     let failed = |e: minijinja::Error| Error::usage(format!("the model's chat template cannot be used: {e:#}"));
     environment.add_template("chat", &template.source).map_err(failed)?;
     let chat = environment.get_template("chat").map_err(failed)?;
@@ -43,8 +43,14 @@ pub fn render(template: &ChatTemplate, messages: &[Message<'_>]) -> Result<Strin
     .map_err(failed)
 }
 
-fn fixed_date() -> chrono::NaiveDate {
-    chrono::NaiveDate::from_ymd_opt(2024, 7, 26).unwrap_or_default()
+fn date(format: String) -> std::result::Result<String, minijinja::Error> {
+    use std::fmt::Write;
+    let day = chrono::NaiveDate::from_ymd_opt(2024, 7, 26).unwrap_or_default();
+    let mut text = String::new();
+    // A format that chrono does not know is an error of Display, which to_string would turn into a panic.
+    write!(text, "{}", day.format(&format))
+        .map_err(|_| minijinja::Error::new(ErrorKind::InvalidOperation, format!("unknown date format {format:?}")))?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -84,5 +90,6 @@ mod tests {
         let error = render(&template("{{ raise_exception('only one system turn') }}"), &TURN).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("only one system turn"), "{error}");
         assert!(render(&template("{% for %}"), &TURN).is_err());
+        assert!(render(&template("{{ strftime_now('%Q %') }}"), &TURN).is_err());
     }
 }

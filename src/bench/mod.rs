@@ -1,8 +1,12 @@
 //! Layer 5: what is measured. Each benchmark is one file; adding one is described in CONTRIBUTING.md.
 
+pub mod chat;
 pub mod corpus;
+pub mod data;
 pub mod feed;
+pub mod math;
 pub mod needle;
+pub mod paired;
 pub mod perplexity;
 pub mod profile;
 pub mod settings;

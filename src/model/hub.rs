@@ -73,6 +73,46 @@ impl Hub {
         cached.get(file).or_else(|| by_commit.exists().then_some(by_commit))
     }
 
+    /// Whether files may be downloaded.
+    pub fn is_online(&self) -> bool {
+        self.api.is_some()
+    }
+
+    /// Where the cache is.
+    pub fn cache_folder(&self) -> &Path {
+        self.cache.path()
+    }
+
+    /// Names of the repository's files, as the hub lists them at this revision.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when offline, and as [`find`](Self::find).
+    pub fn files(&self, repo: &HubRepo) -> Result<Vec<String>> {
+        let Some(api) = &self.api else {
+            return Err(Error::usage(format!("the files of {} cannot be listed: HF_HUB_OFFLINE is set", repo.id)));
+        };
+        let info = api.repo(repo.repo()).info().map_err(|e| {
+            Error::usage(format!(
+                "{} cannot be found on the hub ({e}); check the network and HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use the \
+                 cache only",
+                repo.id
+            ))
+        })?;
+        Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
+    }
+
+    /// Names of the repository's files that the cache has at this revision; empty when it has none.
+    ///
+    /// # Errors
+    /// When the cache's folder cannot be read.
+    pub fn cached_files(&self, repo: &HubRepo) -> Result<Vec<String>> {
+        let folder = self.cache.path().join(repo.repo().folder_name());
+        let named = folder.join("refs").join(&repo.revision);
+        let commit = std::fs::read_to_string(named).map_or_else(|_| repo.revision.clone(), |c| c.trim().to_owned());
+        let snapshot = folder.join("snapshots").join(commit);
+        if snapshot.is_dir() { names_below(&snapshot) } else { Ok(Vec::new()) }
+    }
+
     /// The file, downloaded unless cached.
     ///
     /// # Errors
@@ -122,6 +162,30 @@ pub fn commit_of(cached: &Path) -> Option<String> {
     let mut parts = cached.iter().map(|p| p.to_string_lossy()).skip_while(|p| p != "snapshots");
     parts.next()?;
     parts.next().map(|commit| commit.into_owned())
+}
+
+/// Paths of the files below `folder`, relative to it, with `/` between names; hidden folders are left out.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn names_below(folder: &Path) -> Result<Vec<String>> {
+    /// Deep enough for any repository; ends at a loop of links.
+    const DEEPEST: usize = 6;
+    fn walk(folder: &Path, depth: usize, names: &mut Vec<String>, prefix: &str) -> Result<()> {
+        for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+            let entry = entry.map_err(|e| Error::io(folder, e))?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            if !entry.path().is_dir() {
+                names.push(name);
+            } else if depth < DEEPEST && !entry.file_name().to_string_lossy().starts_with('.') {
+                walk(&entry.path(), depth + 1, names, &format!("{name}/"))?;
+            }
+        }
+        Ok(())
+    }
+    let mut names = Vec::new();
+    walk(folder, 0, &mut names, "")?;
+    Ok(names)
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -1,5 +1,7 @@
 //! Quality beyond perplexity and needle: distribution divergence and question sets.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -38,15 +40,54 @@ pub struct Kld {
     /// Share of positions at which both caches rank the same token first, 0…1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top1_agreement: Option<f64>,
+    /// 95 % intervals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<KldIntervals>,
     /// The same by position in the window, in order of position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_position: Vec<KldBin>,
+    /// `streaming` or `two-phase`, as for the perplexity of the same pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Window, tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    /// Tokens of each window that are not scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burn_in: Option<usize>,
+    /// Share of the quantized cache's key reads that came from codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized_read_fraction: Option<f64>,
     /// Version of the benchmark's meaning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
+    /// The text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSource>,
+    /// Wall time, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_s: Option<f64>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// 95 % intervals of a [`Kld`], tokens taken as independent: normal for means, by order statistics for percentiles, Wilson's
+/// for the share.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KldIntervals {
+    /// Of `mean`.
+    pub mean: (f64, f64),
+    /// Of `median`.
+    pub median: (f64, f64),
+    /// Of `p90`.
+    pub p90: (f64, f64),
+    /// Of `p99`.
+    pub p99: (f64, f64),
+    /// Of `rms_delta_p`.
+    pub rms_delta_p: (f64, f64),
+    /// Of `top1_agreement`.
+    pub top1_agreement: (f64, f64),
 }
 
 /// Divergence over the positions `from..to` of the window.
@@ -98,6 +139,12 @@ pub struct Accuracy {
     /// `accuracy` less the reference's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delta: Option<f64>,
+    /// Questions that both answered correctly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub both: Option<usize>,
+    /// Questions that neither answered correctly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neither: Option<usize>,
     /// Questions that only the reference answered correctly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<usize>,
@@ -107,6 +154,42 @@ pub struct Accuracy {
     /// McNemar's exact p of `lost` against `gained`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcnemar_p: Option<f64>,
+    /// The reference's answers that could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_unparsed: Option<usize>,
+    /// Generated texts that repeat themselves or are no words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrupted: Option<usize>,
+    /// The reference's corrupted texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_corrupted: Option<usize>,
+    /// Texts that ended at `max_new_tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<usize>,
+    /// Texts that differ from the reference's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverged: Option<usize>,
+    /// Median over the diverged texts of the first token that differs, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub median_divergence: Option<f64>,
+    /// By subject.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_subject: BTreeMap<String, SubjectScore>,
+    /// Examples shown before each question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shots: Option<usize>,
+    /// Longest generated answer, tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_new_tokens: Option<usize>,
+    /// How questions were put: `chat` (the model's template), `plain`, `few-shot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Hash of the questions asked and how; items are resumed only where it is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// Each question's outcome, in the order asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<QuestionItem>,
     /// Share of key reads that came from codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantized_read_fraction: Option<f64>,
@@ -119,7 +202,79 @@ pub struct Accuracy {
     /// Wall time, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_s: Option<f64>,
-    /// Fields not known here (each question's outcome, first divergences …).
+    /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Score of one subject of a question set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SubjectScore {
+    /// Questions asked.
+    pub questions: usize,
+    /// Answered correctly.
+    pub correct: usize,
+    /// Answered correctly by the unquantized cache.
+    pub reference_correct: usize,
+}
+
+/// One question, answered through the cache under test and through the unquantized one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct QuestionItem {
+    /// Name in its data set: `subject/row`, or what the data set calls it.
+    pub id: String,
+    /// Subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The right answer.
+    pub expected: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Through the cache under test.
+    pub outcome: Outcome,
+    /// Through the unquantized cache; absent when that is the cache under test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Outcome>,
+    /// First generated token that differs from the reference's, counted from 0; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverges_at: Option<usize>,
+}
+
+/// What one cache made of a question.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Outcome {
+    /// The answer read from it; `null` when there is none.
+    pub answer: Option<String>,
+    /// Whether it is right.
+    pub correct: bool,
+    /// Log-probability of each choice, nats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_probabilities: Vec<f64>,
+    /// What was generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Tokens of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u32>,
+    /// Whether it ended at the token limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<bool>,
+    /// Whether it is text at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<TextHealth>,
+    /// (query token, key token) pairs whose key came from a code.
+    pub key_reads_from_codes: u64,
+    /// All such pairs.
+    pub key_reads: u64,
+}
+
+/// Signs that a text is broken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TextHealth {
+    /// Share of phrases that occurred before in the text, 0…1.
+    pub repetition: f64,
+    /// Share of words that no language has, 0…1.
+    pub non_words: f64,
+    /// Whether either is beyond what working text reaches.
+    pub corrupted: bool,
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 pub use read::rows;
 
-use crate::model::hub::{Hub, HubRepo, commit_of};
+use crate::model::hub::{Hub, HubRepo, commit_of, names_below};
 use crate::schema::DataSource;
 use crate::{Error, Result};
 
@@ -109,7 +109,7 @@ impl DataSet {
         if !folder.exists() {
             return Err(Error::usage(format!("--data {}: no such file or folder", folder.display())));
         }
-        let names = names_below(folder, 4)?;
+        let names = names_below(folder)?;
         for pattern in self.local {
             let paths: Vec<PathBuf> = matching(pattern, &names).into_iter().map(|name| folder.join(name)).collect();
             if !paths.is_empty() {
@@ -192,23 +192,6 @@ fn matching(pattern: &str, names: &[String]) -> Vec<String> {
     let mut found: Vec<String> = names.iter().filter(|name| pattern.matches_with(name, options)).cloned().collect();
     found.sort_unstable();
     found
-}
-
-/// Paths of the files below `folder`, relative to it, with `/` between names, at most `depth` folders deep.
-pub(crate) fn names_below(folder: &Path, depth: usize) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let entry = entry.map_err(|e| Error::io(folder, e))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_dir() {
-            if depth > 1 && !name.starts_with('.') {
-                names.extend(names_below(&entry.path(), depth - 1)?.into_iter().map(|below| format!("{name}/{below}")));
-            }
-        } else {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }
 
 #[cfg(test)]
