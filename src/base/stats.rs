@@ -56,6 +56,14 @@ pub fn sd(values: &[f64]) -> f64 {
     (squares / (values.len() - 1) as f64).sqrt()
 }
 
+/// Standard error of the mean of independent `values`; 0 for fewer than two.
+pub fn standard_error(values: &[f64]) -> f64 {
+    sd(values) / (values.len().max(1) as f64).sqrt()
+}
+
+/// Standard normal deviate of a two-sided 95 % interval.
+pub const Z95: f64 = 1.959_963_984_540_054;
+
 /// The `p`-th percentile (0…100), linearly interpolated between ranks; `None` when empty.
 pub fn percentile(values: &[f64], p: f64) -> Option<f64> {
     if values.is_empty() {
@@ -73,7 +81,7 @@ pub fn wilson(successes: usize, trials: usize) -> (f64, f64) {
     if trials == 0 {
         return (0.0, 1.0);
     }
-    let (n, z) = (trials as f64, 1.959_963_984_540_054);
+    let (n, z) = (trials as f64, Z95);
     let p = successes as f64 / n;
     let centre = p + z * z / (2.0 * n);
     let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();

@@ -1,10 +1,8 @@
 //! Feeding tokens to a model as decoding would, so that what is scored has read the quantized cache.
 
-use candle_core::Tensor;
-
 use super::Context;
-use crate::cache::KvCache;
-use crate::model::{LogitsOf, Subject};
+use crate::cache::{KeyReads, KvCache};
+use crate::model::Subject;
 use crate::{Error, Result};
 
 /// Tokens that quality benchmarks feed together (docs/EVALUATION.md).
@@ -21,35 +19,8 @@ pub fn next_chunk(cache: &dyn KvCache, left: usize) -> usize {
     left.min(CHUNK).min(cache.tokens_until_flush().unwrap_or(CHUNK))
 }
 
-/// Feeds `tokens` to a cache and hands each chunk's logits `[T, V]`, with the offset of its first token, to `each`.
-/// Logits are computed only when `wanted(offset, length)` says so; the last token's alone otherwise.
-pub fn feed(
-    context: &Context<'_>,
-    cache: &mut dyn KvCache,
-    tokens: &[u32],
-    mut wanted: impl FnMut(usize, usize) -> bool,
-    mut each: impl FnMut(usize, Tensor) -> Result<()>,
-) -> Result<()> {
-    let subject = context.subject;
-    let mut at = 0;
-    while at < tokens.len() {
-        let length = next_chunk(cache, tokens.len() - at);
-        let input = Tensor::new(&tokens[at..at + length], &subject.device)?.unsqueeze(0)?;
-        if wanted(at, length) {
-            let logits = subject.decoder.forward(&input, cache, context.attention, LogitsOf::All)?;
-            each(at, logits.squeeze(0)?)?;
-        } else {
-            subject.decoder.forward(&input, cache, context.attention, LogitsOf::Last)?;
-        }
-        context.progress.advance(length as u64)?;
-        at += length;
-    }
-    Ok(())
-}
-
-/// The share of key reads that came from codes since the cache's last reset.
-pub fn quantized_read_fraction(cache: &dyn KvCache) -> f64 {
-    let reads = cache.key_reads();
+/// The share of `reads` that came from codes.
+pub fn fraction_of(reads: KeyReads) -> f64 {
     if reads.total == 0 { 0.0 } else { reads.from_codes as f64 / reads.total as f64 }
 }
 

@@ -3,14 +3,20 @@
 pub mod chat;
 pub mod corpus;
 pub mod data;
+pub mod divergence;
 pub mod feed;
 pub mod math;
 pub mod needle;
+pub mod mmlu;
 pub mod paired;
+pub mod pass;
 pub mod perplexity;
+pub mod prediction;
 pub mod profile;
+pub mod questions;
 pub mod settings;
 pub mod text;
+pub mod windows;
 
 use std::collections::HashMap;
 
@@ -38,6 +44,8 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// Copy bandwidth of the device measured in this run, GB/s.
     pub copy_gb_s: Option<f64>,
+    /// Blocks that an earlier, stopped run of the same spec left: question sets go on from their items.
+    pub saved: &'a schema::Benchmarks,
     /// What the unquantized cache scored, kept between the quantizations of one model so that it is measured once.
     pub references: &'a mut References,
 }
@@ -63,8 +71,10 @@ impl Context<'_> {
 /// Scores of the unquantized cache by a key that names everything they depend on.
 #[derive(Default)]
 pub struct References {
-    /// Negative log-likelihood of each scored token.
-    pub token_nll: HashMap<String, Vec<f32>>,
+    /// Likelihoods of each scored token.
+    pub scores: HashMap<String, pass::Scores>,
+    /// Answers to questions.
+    pub outcomes: HashMap<String, schema::Outcome>,
     /// Needle trials.
     pub needle: HashMap<String, Vec<schema::NeedleTrial>>,
 }
@@ -80,6 +90,17 @@ pub enum Block {
         reference: schema::Perplexity,
         /// Quantized.
         quantized: Option<schema::Perplexity>,
+    },
+    /// `kld`.
+    Divergence(Box<schema::Kld>),
+    /// `mmlu` or `math`, by name: all of it, or after each item what there is so far.
+    Questions {
+        /// `mmlu` or `math`.
+        name: &'static str,
+        /// The score and its items.
+        score: Box<schema::Accuracy>,
+        /// Whether every question has been asked.
+        complete: bool,
     },
     /// `needle`.
     Needle(schema::Needle, Vec<schema::NeedleTrial>),
@@ -102,7 +123,14 @@ pub trait Benchmark {
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()>;
 }
 
-/// All benchmarks that `--benchmarks` can name; `profile` runs by itself.
+/// All benchmarks that `--benchmarks` can name, in the order in which they run; `profile` runs by itself. `kld` comes
+/// before `ppl`, which then has its scores already.
 pub fn all() -> Vec<Box<dyn Benchmark>> {
-    vec![Box::new(perplexity::PerplexityBenchmark), Box::new(needle::NeedleBenchmark)]
+    vec![
+        Box::new(divergence::DivergenceBenchmark),
+        Box::new(perplexity::PerplexityBenchmark),
+        Box::new(needle::NeedleBenchmark),
+        Box::new(mmlu::MmluBenchmark),
+        Box::new(math::MathBenchmark),
+    ]
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::needle::NeedleKind;
+use super::windows::Protocol;
 use crate::model::DecoderConfig;
 
 /// Settings of all benchmarks; each is a flag of `kvprof run` and a key of a configuration file.
@@ -28,12 +30,28 @@ pub struct Settings {
     pub ppl_window: Option<usize>,
     /// Tokens of each window that are read but not scored. Default: 256, at least one residual window and block.
     pub ppl_burn_in: Option<usize>,
-    /// Tokens scored.
+    /// Tokens scored; 0: the whole text.
     pub ppl_tokens: usize,
+    /// How windows are fed.
+    pub ppl_protocol: Protocol,
+    /// Windows read side by side. Default: 1 on a CPU, up to 16 on a GPU.
+    pub ppl_batch: Option<usize>,
     /// Depths at which a needle is hidden, 0…1.
     pub needle_depths: Vec<f64>,
     /// Needles at each context and depth; the first is 7492, the others are drawn.
     pub needle_trials: usize,
+    /// What is hidden.
+    pub needle_kind: NeedleKind,
+    /// Where it is hidden: `filler`, or a text as `ppl_data` names it.
+    pub needle_haystack: String,
+    /// Questions of `mmlu`, spread over its subjects; 0: all.
+    pub mmlu_questions: usize,
+    /// Examples shown before each question of `mmlu`.
+    pub mmlu_shots: usize,
+    /// Problems of `math`; 0: all.
+    pub math_problems: usize,
+    /// Longest answer that `math` generates, tokens.
+    pub max_new_tokens: usize,
     /// Local folder or file with the data, instead of the hub.
     pub data: Option<PathBuf>,
     /// Seed of everything random.
@@ -53,8 +71,16 @@ impl Default for Settings {
             ppl_window: None,
             ppl_burn_in: None,
             ppl_tokens: 4096,
+            ppl_protocol: Protocol::Streaming,
+            ppl_batch: None,
             needle_depths: vec![0.1, 0.25, 0.5, 0.75, 0.9],
             needle_trials: 1,
+            needle_kind: NeedleKind::Number,
+            needle_haystack: "filler".into(),
+            mmlu_questions: 200,
+            mmlu_shots: 5,
+            math_problems: 100,
+            max_new_tokens: 512,
             data: None,
             seed: 42,
         }

@@ -1,10 +1,12 @@
-//! The text that `ppl` reads.
+//! The text that `ppl` and `kld` read, and the book that hides a needle.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::Settings;
+use super::corpus;
+use super::data::{self, DataSet, Files, PG19, WIKITEXT2, hex};
+use super::settings::Settings;
 use crate::model::Subject;
 use crate::schema::DataSource;
 use crate::{Error, Result};
@@ -13,40 +15,153 @@ use crate::{Error, Result};
 pub struct Text {
     /// Name, revision and hash.
     pub source: DataSource,
-    content: String,
+    /// Read one after the other; no window crosses from one into the next.
+    documents: Vec<String>,
 }
 
 impl Text {
-    /// Loads the text that `--ppl-data` and `--data` ask for.
+    /// Loads the text that `--ppl-data` and `--data` ask for; `tokens` of it will be read at most.
     ///
     /// # Errors
-    /// When the file cannot be read or is not UTF-8, naming it and the flag that supplies it.
-    pub fn load(settings: &Settings, _subject: &Subject) -> Result<Self> {
-        if let Some(path) = settings.data.as_deref().filter(|p| p.is_file()) {
-            return Text::from_file(path);
+    /// When it cannot be found or read, naming the file and the flag that supplies it.
+    pub fn load(settings: &Settings, subject: &Subject, tokens: usize) -> Result<Self> {
+        let default = if subject.model == "builtin" && settings.data.is_none() { "builtin" } else { "wikitext2" };
+        Text::named(settings.ppl_data.as_deref().unwrap_or(default), settings, tokens)
+    }
+
+    /// The text called `name`: `builtin`, `wikitext2`, `pg19`, or a file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn named(name: &str, settings: &Settings, tokens: usize) -> Result<Self> {
+        match name {
+            "builtin" => Text::builtin(settings.seed, tokens),
+            "wikitext2" => Text::of(&WIKITEXT2, settings),
+            "pg19" => Text::of(&PG19, settings),
+            _ => {
+                let path = Path::new(name);
+                if !path.is_file() {
+                    return Err(Error::usage(format!(
+                        "no text {name:?}: there are builtin, wikitext2 and pg19, or give the path of a file"
+                    )));
+                }
+                let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                Text::read(&Files { paths: vec![path.into()], name, revision: None })
+            }
         }
-        let name = settings.ppl_data.as_deref().unwrap_or("wikitext2");
-        let path = PathBuf::from(name);
-        if path.is_file() {
-            return Text::from_file(&path);
+    }
+
+    fn of(set: &DataSet, settings: &Settings) -> Result<Self> {
+        Text::read(&set.find(settings.data.as_deref())?)
+    }
+
+    /// Unseen text of the built-in language.
+    fn builtin(seed: u64, tokens: usize) -> Result<Self> {
+        // Its tokens are two to six bytes long; what is too much is not tokenized.
+        let content = corpus::text(corpus::FIRST_HELD_OUT_SEED + seed, tokens.saturating_mul(8).min(16 << 20))?;
+        let source = DataSource { name: "builtin".into(), revision: None, sha256: hex(&Sha256::digest(&content)) };
+        Ok(Text { source, documents: vec![content] })
+    }
+
+    fn read(files: &Files) -> Result<Self> {
+        let mut documents = Vec::new();
+        for path in &files.paths {
+            documents.extend(documents_of(path, files.name == WIKITEXT2.name)?);
         }
-        Err(Error::usage(format!("ppl: no text {name:?} here; give a file with --data FILE or --ppl-data FILE")))
+        Ok(Text { source: files.source()?, documents })
     }
 
-    fn from_file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let content = String::from_utf8(bytes).map_err(|_| Error::file(path, "is not UTF-8 text"))?;
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Text::new(name, None, content))
+    /// The texts themselves.
+    pub fn documents(&self) -> &[String] {
+        &self.documents
     }
 
-    fn new(name: String, revision: Option<String>, content: String) -> Self {
-        let sha256 = Sha256::digest(content.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
-        Text { source: DataSource { name, revision, sha256 }, content }
+    /// Token ids of its documents, without any special token, until there are `wanted` in all.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses a document.
+    pub fn tokens(&self, subject: &Subject, wanted: usize) -> Result<Vec<Vec<u32>>> {
+        let mut documents = Vec::new();
+        let mut left = wanted;
+        for document in &self.documents {
+            let ids = first_tokens(subject, document, left)?;
+            left -= ids.len();
+            documents.push(ids);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(documents)
+    }
+}
+
+/// The first `wanted` token ids of `document`, without tokenizing all of it.
+fn first_tokens(subject: &Subject, document: &str, wanted: usize) -> Result<Vec<u32>> {
+    // Tokens near the cut may differ from those of the whole text; this many after the last wanted one are more than a
+    // tokenizer looks ahead from one word to the next.
+    const MARGIN: usize = 16;
+    let tokenizer = subject.tokenizer()?;
+    let mut bytes = wanted.saturating_add(MARGIN).saturating_mul(6);
+    loop {
+        let cut = (bytes < document.len()).then(|| document[..document.floor_char_boundary(bytes)].rfind(' ')).flatten();
+        let Some(cut) = cut else {
+            let mut ids = tokenizer.encode(document, false)?;
+            ids.truncate(wanted);
+            return Ok(ids);
+        };
+        let mut ids = tokenizer.encode(&document[..cut], false)?;
+        if ids.len() >= wanted + MARGIN {
+            ids.truncate(wanted);
+            return Ok(ids);
+        }
+        bytes = bytes.saturating_mul(2);
+    }
+}
+
+/// The documents of one file. WikiText's rows are lines of one document, joined by blank lines as everyone joins them.
+fn documents_of(path: &Path, wikitext: bool) -> Result<Vec<String>> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    if matches!(extension.as_str(), "parquet" | "jsonl" | "json") {
+        let text = |row: data::Row| match row.get("text").and_then(|t| t.as_str()) {
+            Some(text) => Ok(text.to_string()),
+            None => Err(Error::file(path, "has a row without `text`; give a file of texts")),
+        };
+        let rows = data::rows(path)?.into_iter().map(text).collect::<Result<Vec<String>>>()?;
+        return Ok(if wikitext { vec![rows.join("\n\n")] } else { rows });
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let content = String::from_utf8(bytes).map_err(|_| Error::file(path, "is not UTF-8 text"))?;
+    let raw_wikitext = extension == "raw" && path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("wiki."));
+    Ok(vec![if raw_wikitext { join_lines(&content) } else { content }])
+}
+
+/// What joining the rows of the hub's WikiText gives: a row is a line with its end, or nothing for a blank line.
+fn join_lines(raw: &str) -> String {
+    let rows = raw.split_inclusive('\n').map(|line| if line.trim().is_empty() { "" } else { line });
+    rows.collect::<Vec<_>>().join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_wikitext_is_joined_as_its_rows_are() {
+        assert_eq!(join_lines(" \n = Title = \n \n Text . \n"), "\n\n = Title = \n\n\n\n\n Text . \n");
     }
 
-    /// Its token ids, without any special token.
-    pub fn tokens(&self, subject: &Subject) -> Result<Vec<u32>> {
-        subject.tokenizer()?.encode(&self.content, false)
+    #[test]
+    fn an_unknown_text_is_refused_with_the_known_ones() {
+        let error = Text::named("wikitext3", &Settings::default(), 10).err().unwrap();
+        assert!(error.is_usage() && error.to_string().contains("wikitext2"), "{error}");
+    }
+
+    #[test]
+    fn rows_without_text_are_refused_by_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, "{\"content\": \"x\"}\n").unwrap();
+        let error = Text::named(path.to_str().unwrap(), &Settings::default(), 10).err().unwrap();
+        assert!(error.to_string().contains("rows.jsonl"), "{error}");
     }
 }

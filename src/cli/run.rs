@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use super::outcome;
 use crate::bench::Settings;
+use crate::bench::needle::NeedleKind;
+use crate::bench::windows::Protocol;
 use crate::report::summary;
 use crate::session::plan::RunSpec;
 use crate::session::progress::Terminal;
@@ -30,7 +32,7 @@ pub struct Args {
     /// How attention reads the cache: eager, sdpa or fused.
     #[arg(long, num_args = 1.., value_name = "BACKEND", default_values_t = ["fused".to_string()])]
     attn_backend: Vec<String>,
-    /// Benchmarks beside the profile: ppl, needle, or none.
+    /// Benchmarks beside the profile: ppl, kld, needle, mmlu, math, all, or none.
     #[arg(long, num_args = 1.., value_name = "NAME", default_values_t = ["ppl".to_string(), "needle".to_string()])]
     benchmarks: Vec<String>,
     /// Measure quality only.
@@ -105,15 +107,40 @@ pub struct SettingsArgs {
     /// Tokens of each window that are read but not scored [default: 256, at least one residual window and block].
     #[arg(long, value_name = "TOKENS")]
     ppl_burn_in: Option<usize>,
-    /// Tokens scored by ppl [default: 4096].
+    /// Tokens scored by ppl and kld, 0: the whole text [default: 4096].
     #[arg(long, value_name = "TOKENS")]
     ppl_tokens: Option<usize>,
+    /// How ppl and kld feed a window: streaming (chunks of 64) or two-phase (half fills the cache, half is scored in one
+    /// pass) [default: streaming].
+    #[arg(long, value_name = "NAME")]
+    ppl_protocol: Option<Protocol>,
+    /// Windows of ppl and kld read side by side [default: 1 on a CPU, up to 16 on a GPU].
+    #[arg(long, value_name = "N")]
+    ppl_batch: Option<usize>,
     /// Depths at which the needle is hidden, 0 to 1 [default: 0.1 0.25 0.5 0.75 0.9].
     #[arg(long, num_args = 1.., value_name = "DEPTH")]
     needle_depths: Option<Vec<f64>>,
     /// Needles at each context and depth [default: 1].
     #[arg(long, value_name = "N")]
     needle_trials: Option<usize>,
+    /// What the needle is: number, words or multi-key [default: number].
+    #[arg(long, value_name = "KIND")]
+    needle_kind: Option<NeedleKind>,
+    /// Where it is hidden: filler, or a text as --ppl-data names it [default: filler].
+    #[arg(long, value_name = "NAME|FILE")]
+    needle_haystack: Option<String>,
+    /// Questions of mmlu, spread over its subjects, 0: all [default: 200].
+    #[arg(long, value_name = "N")]
+    mmlu_questions: Option<usize>,
+    /// Examples before each question of mmlu [default: 5].
+    #[arg(long, value_name = "N")]
+    mmlu_shots: Option<usize>,
+    /// Problems of math, 0: all [default: 100].
+    #[arg(long, value_name = "N")]
+    math_problems: Option<usize>,
+    /// Longest answer that math generates, in tokens [default: 512].
+    #[arg(long, value_name = "TOKENS")]
+    max_new_tokens: Option<usize>,
     /// Seed of everything random [default: 42].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -126,7 +153,9 @@ impl SettingsArgs {
             ($($field:ident),*) => { $( if let Some(value) = &self.$field { settings.$field = value.clone(); } )* };
         }
         take!(context_lengths, batch_sizes, decode_tokens, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
-        take!(needle_depths, needle_trials, seed);
+        take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
+        take!(mmlu_questions, mmlu_shots, math_problems, max_new_tokens);
+        settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
         settings.ppl_data = self.ppl_data.clone().or(settings.ppl_data);
         settings.ppl_window = self.ppl_window.or(settings.ppl_window);
         settings.ppl_burn_in = self.ppl_burn_in.or(settings.ppl_burn_in);
@@ -197,7 +226,7 @@ fn check(settings: &Settings) -> Result<()> {
         ("--measure-runs", settings.measure_runs),
         ("--decode-tokens", settings.decode_tokens),
         ("--prefill-chunk", settings.prefill_chunk),
-        ("--ppl-tokens", settings.ppl_tokens),
+        ("--max-new-tokens", settings.max_new_tokens),
         ("--batch-sizes", settings.batch_sizes.iter().copied().min().unwrap_or(0)),
         ("--context-lengths", settings.context_lengths.iter().copied().min().unwrap_or(1)),
     ];

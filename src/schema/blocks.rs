@@ -375,6 +375,12 @@ pub struct Needle {
     /// Version of the benchmark's meaning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
+    /// What was hidden: `number`, `words` or `multi-key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Where it was hidden: `filler` or a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub haystack: Option<String>,
     /// Wilson interval of the success rate at 95 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<(f64, f64)>,

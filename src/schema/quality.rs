@@ -253,8 +253,11 @@ pub struct Outcome {
     /// What was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Tokens of it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// How many tokens that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated_tokens: Option<usize>,
+    /// Those tokens, while the run lasts; a file has the text.
+    #[serde(skip)]
     pub tokens: Vec<u32>,
     /// Whether it ended at the token limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -215,7 +215,9 @@ impl Bench {
         self.check(spec)?;
         let prepared = Prepared::new(spec)?;
         let settings = spec.settings.for_model(self.subject.config());
+        let saved = stored.result.benchmarks.clone();
         let mut context = Context {
+            saved: &saved,
             subject: &self.subject,
             spec: &spec.kv_quant,
             attention: prepared.attention.as_ref(),

@@ -123,6 +123,20 @@ impl Stored {
                 result.benchmarks.perplexity_quantized = quantized;
                 "ppl".into()
             }
+            Block::Divergence(divergence) => {
+                result.benchmarks.kld = Some(*divergence);
+                "kld".into()
+            }
+            Block::Questions { name, score, complete } => {
+                match name {
+                    "mmlu" => result.benchmarks.mmlu = Some(*score),
+                    _ => result.benchmarks.math = Some(*score),
+                }
+                if !complete {
+                    return self.save();
+                }
+                name.into()
+            }
             Block::Needle(needle, trials) => {
                 result.benchmarks.needle_in_haystack = Some(needle);
                 result.benchmarks.needle_in_haystack_trials = Some(trials);

@@ -1,0 +1,215 @@
+//! How far a quantized cache's predictions lie from the unquantized cache's (docs/EVALUATION.md, `kld`).
+//!
+//! Both caches are alive over one set of weights and read the text in step. The scores of both are kept, so that `ppl` after
+//! `kld` costs nothing.
+
+use super::feed::{fraction_of, require_quantized_reads};
+use super::pass::{self, PairScores, Scores};
+use super::prediction::Pair;
+use super::windows::Plan;
+use super::{Benchmark, Block, Context, perplexity};
+use crate::base::stats::{self, Z95, wilson};
+use crate::cache::KeyReads;
+use crate::quant::QuantSpec;
+use crate::schema::{Kld, KldBin, KldIntervals};
+use crate::Result;
+
+/// Bins by position in the window.
+const BINS: usize = 8;
+
+/// `--benchmarks kld`.
+pub struct DivergenceBenchmark;
+
+impl Benchmark for DivergenceBenchmark {
+    fn name(&self) -> &'static str {
+        "kld"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
+        let plan = Plan::new(context)?;
+        let scores = pass::pair(context, &plan, context.spec)?;
+        let fraction = fraction_of(scores.reads);
+        require_quantized_reads(context, "kld", fraction)?;
+        remember(context, &plan, &scores);
+        let mut block = summarize(&scores, &plan);
+        block.quantized_read_fraction = Some(fraction);
+        block.version = Some(self.version());
+        keep(Block::Divergence(Box::new(block)))
+    }
+}
+
+/// Leaves both caches' scores for `ppl`. The first reference stays, so that all quantizations are compared with the same.
+fn remember(context: &mut Context<'_>, plan: &Plan, scores: &PairScores) {
+    let half = scores.elapsed_s / 2.0;
+    let known = &mut context.references.scores;
+    let reference = scores.pairs.iter().map(|p| p.reference_nll).collect();
+    known.entry(perplexity::key(plan, &QuantSpec::none())).or_insert(Scores {
+        nll: reference,
+        reads: KeyReads::default(),
+        elapsed_s: half,
+    });
+    let nll = scores.pairs.iter().map(|p| p.nll).collect();
+    known.entry(perplexity::key(plan, context.spec)).or_insert(Scores { nll, reads: scores.reads, elapsed_s: half });
+}
+
+fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
+    let pairs = &scores.pairs;
+    let kl = sorted(pairs);
+    let squares: Vec<f64> = pairs.iter().map(squared_delta).collect();
+    let same = pairs.iter().filter(|p| p.same_top).count();
+    let mean = stats::mean(&kl).unwrap_or(f64::NAN);
+    let error = stats::standard_error(&kl);
+    let at = |p: f64| stats::percentile(&kl, p);
+    Kld {
+        tokens: pairs.len(),
+        mean,
+        standard_error: Some(error),
+        median: at(50.0),
+        p90: at(90.0),
+        p99: at(99.0),
+        p999: at(99.9),
+        max: kl.last().copied(),
+        rms_delta_p: root_mean(&squares),
+        top1_agreement: Some(same as f64 / pairs.len().max(1) as f64),
+        intervals: Some(KldIntervals {
+            mean: (mean - Z95 * error, mean + Z95 * error),
+            median: percentile_interval(&kl, 50.0),
+            p90: percentile_interval(&kl, 90.0),
+            p99: percentile_interval(&kl, 99.0),
+            rms_delta_p: root_mean_interval(&squares),
+            top1_agreement: wilson(same, pairs.len()),
+        }),
+        by_position: bins(scores, plan),
+        protocol: Some(plan.protocol.name().into()),
+        window: Some(plan.window),
+        burn_in: Some(plan.burn_in),
+        data: Some(plan.source.clone()),
+        elapsed_s: Some(scores.elapsed_s),
+        ..Default::default()
+    }
+}
+
+/// Bins of equal width over the scored part of a window; empty ones are left out.
+fn bins(scores: &PairScores, plan: &Plan) -> Vec<KldBin> {
+    let scored = plan.window - plan.burn_in;
+    let edge = |i: usize| plan.burn_in + scored * i / BINS;
+    let mut bins: Vec<Vec<Pair>> = vec![Vec::new(); BINS];
+    for (pair, position) in scores.pairs.iter().zip(&scores.positions) {
+        let bin = (0..BINS).rfind(|&i| edge(i) <= *position).unwrap_or(0);
+        bins[bin].push(*pair);
+    }
+    let bins = bins.into_iter().enumerate().filter(|(_, pairs)| !pairs.is_empty());
+    bins.map(|(i, pairs)| {
+        let kl = sorted(&pairs);
+        let squares: Vec<f64> = pairs.iter().map(squared_delta).collect();
+        KldBin {
+            from: edge(i),
+            to: edge(i + 1),
+            tokens: pairs.len(),
+            mean: stats::mean(&kl).unwrap_or(f64::NAN),
+            standard_error: Some(stats::standard_error(&kl)),
+            median: stats::percentile(&kl, 50.0),
+            p99: stats::percentile(&kl, 99.0),
+            rms_delta_p: root_mean(&squares),
+            top1_agreement: Some(pairs.iter().filter(|p| p.same_top).count() as f64 / pairs.len() as f64),
+        }
+    })
+    .collect()
+}
+
+fn sorted(pairs: &[Pair]) -> Vec<f64> {
+    let mut kl: Vec<f64> = pairs.iter().map(|p| f64::from(p.kl)).collect();
+    kl.sort_by(f64::total_cmp);
+    kl
+}
+
+/// Square of the change of the true token's probability.
+fn squared_delta(pair: &Pair) -> f64 {
+    (f64::from(-pair.nll).exp() - f64::from(-pair.reference_nll).exp()).powi(2)
+}
+
+fn root_mean(squares: &[f64]) -> Option<f64> {
+    stats::mean(squares).map(f64::sqrt)
+}
+
+fn root_mean_interval(squares: &[f64]) -> (f64, f64) {
+    let (mean, error) = (stats::mean(squares).unwrap_or(0.0), stats::standard_error(squares));
+    ((mean - Z95 * error).max(0.0).sqrt(), (mean + Z95 * error).sqrt())
+}
+
+/// Interval of a percentile by order statistics: the ranks that a binomial count of values below it reaches at 95 %, by its
+/// normal approximation.
+fn percentile_interval(sorted: &[f64], p: f64) -> (f64, f64) {
+    let (n, q) = (sorted.len() as f64, p / 100.0);
+    let half = Z95 * (n * q * (1.0 - q)).sqrt();
+    let at = |rank: f64| sorted.get((rank.max(0.0) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0);
+    (at((n * q - half).floor()), at((n * q + half).ceil()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::windows::Protocol;
+
+    fn plan(window: usize, burn_in: usize) -> Plan {
+        Plan {
+            protocol: Protocol::Streaming,
+            window,
+            burn_in,
+            windows: Vec::new(),
+            scored: 0,
+            key: String::new(),
+            source: Default::default(),
+        }
+    }
+
+    fn pair(kl: f32, same_top: bool) -> Pair {
+        Pair { kl, same_top, reference_nll: 2f32.ln(), nll: 4f32.ln() }
+    }
+
+    #[test]
+    fn every_scored_token_falls_into_the_bin_of_its_position() {
+        let scores = PairScores {
+            pairs: (0..90).map(|i| pair(i as f32, true)).collect(),
+            positions: (10..100).collect(),
+            ..Default::default()
+        };
+        let bins = bins(&scores, &plan(100, 10));
+        assert_eq!(bins.len(), BINS);
+        assert_eq!((bins[0].from, bins[BINS - 1].to), (10, 100));
+        assert_eq!(bins.iter().map(|b| b.tokens).sum::<usize>(), 90);
+        assert!(bins.iter().all(|b| b.tokens == b.to - b.from));
+        assert!(bins.windows(2).all(|b| b[0].to == b[1].from && b[0].mean < b[1].mean));
+    }
+
+    #[test]
+    fn summary_of_known_divergences() {
+        let scores = PairScores {
+            pairs: vec![pair(0.1, true), pair(0.2, true), pair(0.3, true), pair(0.4, false)],
+            positions: vec![10, 11, 12, 13],
+            ..Default::default()
+        };
+        let block = summarize(&scores, &plan(100, 10));
+        assert!((block.mean - 0.25).abs() < 1e-6 && (block.max.unwrap() - 0.4).abs() < 1e-6);
+        assert_eq!(block.top1_agreement, Some(0.75));
+        // ½ became ¼ everywhere.
+        assert!((block.rms_delta_p.unwrap() - 0.25).abs() < 1e-6);
+        let intervals = block.intervals.unwrap();
+        assert!(intervals.mean.0 < 0.25 && intervals.mean.1 > 0.25);
+        assert_eq!(block.by_position.len(), 1);
+    }
+
+    #[test]
+    fn percentile_intervals_hold_the_percentile_and_shrink() {
+        let values = |n: usize| -> Vec<f64> { (0..n).map(|i| i as f64 / n as f64).collect() };
+        let (low, high) = percentile_interval(&values(100), 90.0);
+        assert!(low < 0.9 && high > 0.9 && low > 0.8, "{low} {high}");
+        let (closer_low, closer_high) = percentile_interval(&values(10_000), 90.0);
+        assert!(closer_high - closer_low < (high - low) / 5.0);
+        assert_eq!(percentile_interval(&[0.5], 99.0), (0.5, 0.5));
+    }
+}

@@ -1,0 +1,126 @@
+//! MMLU: multiple choice over 57 subjects, answered by the likelihood of the letters (docs/EVALUATION.md).
+
+mod letters;
+mod sample;
+
+use candle_core::D;
+
+use super::data::{self, MMLU_DEV, MMLU_TEST};
+use super::feed::CHUNK;
+use super::questions::{Asked, QuestionSet};
+use super::{Benchmark, Block, Context};
+use crate::model::generate::{Chunking, feed};
+use crate::model::Tokenizer;
+use crate::quant::QuantSpec;
+use crate::schema::{Accuracy, Outcome};
+use crate::{Error, Result};
+use letters::Letters;
+use sample::{Question, questions, spread};
+
+
+/// `--benchmarks mmlu`.
+pub struct MmluBenchmark;
+
+impl Benchmark for MmluBenchmark {
+    fn name(&self) -> &'static str {
+        "mmlu"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
+        let settings = context.settings;
+        let folder = settings.data.as_deref();
+        if let Some(file) = folder.filter(|path| path.is_file()) {
+            return Err(Error::usage(format!("--data {}: mmlu needs the folder with its dev and test splits", file.display())));
+        }
+        let (test, dev) = (MMLU_TEST.find(folder)?, MMLU_DEV.find(folder)?);
+        let source = data::source(&test.name, test.revision.clone(), &[&dev, &test])?;
+        let (questions, examples) = (questions(&test)?, questions(&dev)?);
+        let chosen = spread(&questions, settings.mmlu_questions, settings.seed);
+
+        let tokenizer = context.subject.tokenizer()?;
+        let letters = Letters::of(tokenizer)?;
+        let limit = context.subject.config().max_positions;
+        let mut asked = Vec::with_capacity(chosen.len());
+        for question in chosen {
+            let shots = examples.iter().filter(|e| e.subject == question.subject).take(settings.mmlu_shots);
+            asked.push(Asked {
+                id: question.id.clone(),
+                subject: Some(question.subject.clone()),
+                expected: LETTERS[question.answer].into(),
+                prompt: prompt(tokenizer, question, &shots.collect::<Vec<_>>(), limit)?,
+            });
+        }
+        let ask = |context: &Context<'_>, spec: &QuantSpec, asked: &Asked| choose(context, spec, asked, &letters);
+        let set = QuestionSet {
+            name: self.name(),
+            version: self.version(),
+            questions: asked,
+            about: Accuracy {
+                data: Some(source),
+                shots: Some(settings.mmlu_shots),
+                prompt: Some("few-shot".into()),
+                ..Default::default()
+            },
+            ask: &ask,
+        };
+        set.run(context, context.saved.mmlu.as_ref(), keep)
+    }
+}
+
+/// Names of the choices.
+const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
+
+/// Token ids of the examples and the question. Examples that do not fit the model's context are left out from the first on,
+/// as the authors of MMLU do.
+fn prompt(tokenizer: &Tokenizer, question: &Question, shots: &[&Question], limit: usize) -> Result<Vec<u32>> {
+    for first in 0..=shots.len() {
+        let topic = question.subject.replace('_', " ");
+        let mut text = format!("The following are multiple choice questions (with answers) about {topic}.\n\n");
+        for shot in &shots[first..] {
+            text += &format!("{} {}\n\n", put(shot), LETTERS[shot.answer]);
+        }
+        text += &put(question);
+        let ids = tokenizer.encode(&text, true)?;
+        if ids.len() <= limit {
+            return Ok(ids);
+        }
+    }
+    Err(Error::usage(format!("mmlu: question {} is longer than the model's {limit} tokens", question.id)))
+}
+
+/// The question with its choices, up to where the letter follows.
+fn put(question: &Question) -> String {
+    let choices = LETTERS.iter().zip(&question.choices).map(|(letter, choice)| format!("\n{letter}. {choice}"));
+    format!("{}{}\nAnswer:", question.text, choices.collect::<String>())
+}
+
+/// Reads the prompt through a cache of `spec` and takes the likeliest letter.
+fn choose(context: &Context<'_>, spec: &QuantSpec, asked: &Asked, letters: &Letters) -> Result<Outcome> {
+    let decoder = &context.subject.decoder;
+    let mut cache = context.new_cache(spec, 1, asked.prompt.len(), CHUNK.min(asked.prompt.len()))?;
+    let logits = feed(decoder, &asked.prompt, cache.as_mut(), context.attention, Chunking::Exact(CHUNK))?;
+    let logits = logits.squeeze(0)?;
+    let normalizer = logits.log_sum_exp(D::Minus1)?.to_scalar::<f32>()?;
+    let logits = logits.to_vec1::<f32>()?;
+    let log_probabilities = letters.log_probabilities(&logits, normalizer);
+    if log_probabilities.iter().any(|p| !p.is_finite()) {
+        return Err(Error::NotFinite(format!("mmlu: the likelihoods of {} are not finite; try --dtype bf16 or f32", asked.id)));
+    }
+    let mut best = 0;
+    for (at, p) in log_probabilities.iter().enumerate() {
+        best = if *p > log_probabilities[best] { at } else { best };
+    }
+    let reads = cache.key_reads();
+    Ok(Outcome {
+        answer: Some(LETTERS[best].into()),
+        correct: LETTERS[best] == asked.expected,
+        log_probabilities: log_probabilities.to_vec(),
+        key_reads_from_codes: reads.from_codes,
+        key_reads: reads.total,
+        ..Default::default()
+    })
+}

@@ -1,0 +1,148 @@
+//! Needle in a haystack: can what was said once be repeated from far back? (docs/EVALUATION.md)
+
+mod haystack;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::feed::{CHUNK, fraction_of, require_quantized_reads};
+use super::{Benchmark, Block, Context};
+use crate::base::stats::wilson;
+use crate::cache::{KeyReads, KvCache};
+use crate::model::generate::{Chunking, Stop, greedy};
+use crate::quant::QuantSpec;
+use crate::schema::{Needle, NeedleScore, NeedleTrial};
+use crate::Result;
+use haystack::Haystack;
+
+pub use haystack::NeedleKind;
+
+/// Tokens generated greedily after the prompt.
+pub const ANSWER_TOKENS: usize = 32;
+
+/// `--benchmarks needle`.
+pub struct NeedleBenchmark;
+
+impl Benchmark for NeedleBenchmark {
+    fn name(&self) -> &'static str {
+        "needle"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
+        let started = Instant::now();
+        let haystacks = Haystack::plan(context)?;
+        let prompts: Vec<_> = haystacks.iter().map(|h| (&h.hidden.answer, h.context, &h.prompt)).collect();
+        let key = format!("{} {prompts:?}", context.attention.name());
+        let reference = match context.references.needle.get(&key) {
+            Some(trials) => trials.clone(),
+            None => {
+                let (trials, _) = run_trials(context, &QuantSpec::none(), &haystacks)?;
+                context.references.needle.insert(key, trials.clone());
+                trials
+            }
+        };
+        let (mut trials, reads) = if context.spec.is_quantized() {
+            run_trials(context, context.spec, &haystacks)?
+        } else {
+            (reference.clone(), KeyReads::default())
+        };
+        require_quantized_reads(context, "needle", fraction_of(reads))?;
+        for (trial, reference) in trials.iter_mut().zip(&reference) {
+            trial.reference_success = Some(reference.success);
+        }
+        let mut block = summarize(&trials);
+        block.version = Some(self.version());
+        block.kind = Some(context.settings.needle_kind.name().into());
+        block.haystack = Some(context.settings.needle_haystack.clone());
+        block.quantized_read_fraction = Some(fraction_of(reads));
+        block.elapsed_s = Some(started.elapsed().as_secs_f64());
+        keep(Block::Needle(block, trials))
+    }
+}
+
+/// Runs every haystack through a cache of `spec`.
+fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -> Result<(Vec<NeedleTrial>, KeyReads)> {
+    let longest = haystacks.iter().map(|h| h.prompt.len()).max().unwrap_or(0) + ANSWER_TOKENS;
+    let mut cache = context.new_cache(spec, 1, longest, CHUNK)?;
+    let total: usize = haystacks.iter().map(|h| h.prompt.len() + ANSWER_TOKENS).sum();
+    context.progress.start(&format!("needle {}", spec.name), total as u64);
+    let mut trials = Vec::with_capacity(haystacks.len());
+    let mut reads = KeyReads::default();
+    for haystack in haystacks {
+        cache.reset();
+        let text = answer(context, cache.as_mut(), &haystack.prompt)?;
+        context.progress.advance((haystack.prompt.len() + ANSWER_TOKENS) as u64)?;
+        reads.from_codes += cache.key_reads().from_codes;
+        reads.total += cache.key_reads().total;
+        trials.push(NeedleTrial {
+            context_length: haystack.context,
+            depth_percent: haystack.depth,
+            input_tokens: haystack.prompt.len(),
+            success: text.to_lowercase().contains(&haystack.hidden.answer.to_lowercase()),
+            generated_text: text,
+            needle: Some(haystack.hidden.answer.clone()),
+            trial: Some(haystack.trial),
+            ..Default::default()
+        });
+    }
+    context.progress.finish();
+    Ok((trials, reads))
+}
+
+/// Feeds `prompt` and continues it greedily.
+fn answer(context: &Context<'_>, cache: &mut dyn KvCache, prompt: &[u32]) -> Result<String> {
+    let subject = context.subject;
+    let mut on_token = |_: u32, _: &candle_core::Tensor| ControlFlow::Continue(());
+    let (chunking, stop) = (Chunking::Exact(CHUNK), Stop::EndOfText);
+    let tokens =
+        greedy(&subject.decoder, prompt, ANSWER_TOKENS, cache, context.attention, chunking, stop, &mut on_token)?;
+    subject.tokenizer()?.decode(&tokens)
+}
+
+fn summarize(trials: &[NeedleTrial]) -> Needle {
+    let mut per_context: BTreeMap<String, NeedleScore> = BTreeMap::new();
+    for trial in trials {
+        let score = per_context.entry(trial.context_length.to_string()).or_default();
+        score.trials += 1;
+        score.successes += usize::from(trial.success);
+        score.success_rate = score.successes as f64 / score.trials as f64;
+    }
+    let successes = trials.iter().filter(|t| t.success).count();
+    let found = |t: &&NeedleTrial| t.reference_success == Some(true);
+    let reference = trials.iter().filter(found).count();
+    let rate = |n: usize| if trials.is_empty() { 0.0 } else { n as f64 / trials.len() as f64 };
+    Needle {
+        total_trials: trials.len(),
+        successes,
+        success_rate: rate(successes),
+        per_context,
+        interval: Some(wilson(successes, trials.len())),
+        reference_successes: Some(reference),
+        delta: Some(rate(successes) - rate(reference)),
+        lost: Some(trials.iter().filter(found).filter(|t| !t.success).count()),
+        gained: Some(trials.iter().filter(|t| t.success && t.reference_success == Some(false)).count()),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(context_length: usize, success: bool, reference: bool) -> NeedleTrial {
+        NeedleTrial { context_length, success, reference_success: Some(reference), ..Default::default() }
+    }
+
+    #[test]
+    fn scores_are_paired_with_the_reference() {
+        let needle = summarize(&[trial(256, true, true), trial(256, false, true), trial(512, true, false)]);
+        assert_eq!((needle.total_trials, needle.successes), (3, 2));
+        assert_eq!((needle.lost, needle.gained, needle.delta), (Some(1), Some(1), Some(0.0)));
+        assert_eq!(needle.per_context["256"].success_rate, 0.5);
+    }
+}

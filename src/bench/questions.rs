@@ -1,0 +1,212 @@
+//! Question sets: each question asked of the unquantized and of the tested cache, saved, and never asked twice.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+
+use super::data::hex;
+use super::feed::{fraction_of, require_quantized_reads};
+use super::paired::PairTable;
+use super::{Block, Context};
+use crate::Result;
+use crate::base::stats;
+use crate::cache::KeyReads;
+use crate::quant::QuantSpec;
+use crate::schema::{Accuracy, Outcome, QuestionItem, SubjectScore};
+
+/// One question, ready to be put.
+pub struct Asked {
+    /// Name in its data set.
+    pub id: String,
+    /// Subject.
+    pub subject: Option<String>,
+    /// The right answer.
+    pub expected: String,
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+}
+
+/// A question set and how it is answered.
+pub struct QuestionSet<'a> {
+    /// `mmlu` or `math`.
+    pub name: &'static str,
+    /// Version of the benchmark.
+    pub version: u32,
+    /// The questions, in the order in which they are asked.
+    pub questions: Vec<Asked>,
+    /// What the score says beside its numbers: data, shots, lengths.
+    pub about: Accuracy,
+    /// Puts a question to a cache of the given spec.
+    #[allow(clippy::type_complexity)]
+    pub ask: &'a dyn Fn(&Context<'_>, &QuantSpec, &Asked) -> Result<Outcome>,
+}
+
+impl QuestionSet<'_> {
+    /// Asks what has not been asked yet, keeping the items after each, and keeps the whole score at the end.
+    ///
+    /// # Errors
+    /// When a question cannot be asked, or no answer of a quantized cache read a code: then no score is kept.
+    pub fn run(&self, context: &mut Context<'_>, saved: Option<&Accuracy>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
+        let started = Instant::now();
+        let plan = self.plan(context);
+        let mut items = self.resumed(&plan, saved);
+        let before = if items.is_empty() { 0.0 } else { saved.and_then(|s| s.elapsed_s).unwrap_or(0.0) };
+        let elapsed = || before + started.elapsed().as_secs_f64();
+
+        context.progress.start(&format!("{} {}", self.name, context.spec.name), self.questions.len() as u64);
+        context.progress.advance(items.len() as u64)?;
+        for question in &self.questions[items.len()..] {
+            items.push(self.answer(context, &plan, question)?);
+            context.progress.advance(1)?;
+            // A score that has not read a code yet is none: it must not be found in a file.
+            let complete = items.len() == self.questions.len();
+            if !complete && (!context.spec.is_quantized() || reads(&items).from_codes > 0) {
+                keep(self.block(&plan, &items, elapsed(), false))?;
+            }
+        }
+        context.progress.finish();
+        require_quantized_reads(context, self.name, fraction_of(reads(&items)))?;
+        keep(self.block(&plan, &items, elapsed(), true))
+    }
+
+    /// Hash of the questions and of all that the answers depend on beside the cache.
+    fn plan(&self, context: &Context<'_>) -> String {
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{} {} {:?} {}", self.name, self.version, self.about.max_new_tokens, context.attention.name()));
+        for question in &self.questions {
+            hasher.update(format!("\n{} {} {:?}", question.id, question.expected, question.prompt));
+        }
+        hex(&hasher.finalize()[..8])
+    }
+
+    /// The items of an earlier run, as far as they are the first of these questions.
+    fn resumed(&self, plan: &str, saved: Option<&Accuracy>) -> Vec<QuestionItem> {
+        let Some(saved) = saved.filter(|s| s.plan.as_deref() == Some(plan)) else { return Vec::new() };
+        let same = saved.items.iter().zip(&self.questions).take_while(|(item, question)| item.id == question.id);
+        same.map(|(item, _)| item.clone()).collect()
+    }
+
+    fn answer(&self, context: &mut Context<'_>, plan: &str, question: &Asked) -> Result<QuestionItem> {
+        let key = format!("{plan}/{}", question.id);
+        let reference = match context.references.outcomes.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let outcome = (self.ask)(context, &QuantSpec::none(), question)?;
+                context.references.outcomes.insert(key, outcome.clone());
+                outcome
+            }
+        };
+        let mut item = QuestionItem {
+            id: question.id.clone(),
+            subject: question.subject.clone(),
+            expected: question.expected.clone(),
+            prompt_tokens: question.prompt.len(),
+            ..Default::default()
+        };
+        if !context.spec.is_quantized() {
+            item.outcome = reference;
+            return Ok(item);
+        }
+        item.outcome = (self.ask)(context, context.spec, question)?;
+        item.diverges_at = divergence(&item.outcome.tokens, &reference.tokens);
+        item.reference = Some(reference);
+        Ok(item)
+    }
+
+    fn block(&self, plan: &str, items: &[QuestionItem], elapsed_s: f64, complete: bool) -> Block {
+        let mut score = summarize(items, &self.about);
+        score.version = Some(self.version);
+        score.plan = Some(plan.into());
+        score.elapsed_s = Some(elapsed_s);
+        score.quantized_read_fraction = Some(fraction_of(reads(items)));
+        score.items = items.to_vec();
+        Block::Questions { name: self.name, score: Box::new(score), complete }
+    }
+}
+
+/// First token at which two texts differ; one that ends where the other goes on differs there.
+fn divergence(tokens: &[u32], reference: &[u32]) -> Option<usize> {
+    let common = tokens.iter().zip(reference).take_while(|(a, b)| a == b).count();
+    (common < tokens.len().max(reference.len())).then_some(common)
+}
+
+fn reads(items: &[QuestionItem]) -> KeyReads {
+    KeyReads {
+        from_codes: items.iter().map(|i| i.outcome.key_reads_from_codes).sum(),
+        total: items.iter().map(|i| i.outcome.key_reads).sum(),
+    }
+}
+
+fn summarize(items: &[QuestionItem], about: &Accuracy) -> Accuracy {
+    let reference = |item: &QuestionItem| item.reference.clone().unwrap_or_else(|| item.outcome.clone());
+    let pairs: Vec<(Outcome, Outcome)> = items.iter().map(|item| (item.outcome.clone(), reference(item))).collect();
+    let count = |test: &dyn Fn(&(Outcome, Outcome)) -> bool| Some(pairs.iter().filter(|pair| test(pair)).count());
+    let score = PairTable::of(pairs.iter().map(|(tested, reference)| (tested.correct, reference.correct))).accuracy();
+    let mut score = Accuracy {
+        unparsed: count(&|(tested, _)| tested.answer.is_none()),
+        reference_unparsed: count(&|(_, reference)| reference.answer.is_none()),
+        by_subject: by_subject(items),
+        data: about.data.clone(),
+        shots: about.shots,
+        max_new_tokens: about.max_new_tokens,
+        prompt: about.prompt.clone(),
+        ..score
+    };
+    if about.max_new_tokens.is_some() {
+        let corrupted = |outcome: &Outcome| outcome.health.is_some_and(|h| h.corrupted);
+        let divergences: Vec<f64> = items.iter().filter_map(|item| item.diverges_at.map(|at| at as f64)).collect();
+        score.corrupted = count(&|(tested, _)| corrupted(tested));
+        score.reference_corrupted = count(&|(_, reference)| corrupted(reference));
+        score.truncated = count(&|(tested, _)| tested.truncated == Some(true));
+        score.diverged = Some(divergences.len());
+        score.median_divergence = stats::percentile(&divergences, 50.0);
+    }
+    score
+}
+
+fn by_subject(items: &[QuestionItem]) -> BTreeMap<String, SubjectScore> {
+    let mut subjects: BTreeMap<String, SubjectScore> = BTreeMap::new();
+    for item in items {
+        let Some(subject) = &item.subject else { continue };
+        let score = subjects.entry(subject.clone()).or_default();
+        score.questions += 1;
+        score.correct += usize::from(item.outcome.correct);
+        score.reference_correct += usize::from(item.reference.as_ref().unwrap_or(&item.outcome).correct);
+    }
+    subjects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_is_the_first_token_that_differs() {
+        assert_eq!(divergence(&[1, 2, 3], &[1, 2, 3]), None);
+        assert_eq!(divergence(&[1, 2, 4], &[1, 2, 3]), Some(2));
+        assert_eq!(divergence(&[1, 2], &[1, 2, 3]), Some(2));
+        assert_eq!(divergence(&[], &[1]), Some(0));
+    }
+
+    fn item(answer: Option<&str>, correct: bool, reference_correct: bool, diverges_at: Option<usize>) -> QuestionItem {
+        let outcome = |answer: Option<&str>, correct| Outcome { answer: answer.map(Into::into), correct, ..Default::default() };
+        QuestionItem {
+            subject: Some("algebra".into()),
+            outcome: outcome(answer, correct),
+            reference: Some(outcome(Some("1"), reference_correct)),
+            diverges_at,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn unparsed_answers_are_wrong_and_counted_apart() {
+        let items = [item(Some("1"), true, true, None), item(None, false, true, Some(4)), item(Some("2"), false, true, Some(8))];
+        let about = Accuracy { max_new_tokens: Some(32), ..Default::default() };
+        let score = summarize(&items, &about);
+        assert_eq!((score.questions, score.correct, score.unparsed, score.lost), (3, 1, Some(1), Some(2)));
+        assert_eq!((score.diverged, score.median_divergence), (Some(2), Some(6.0)));
+        assert_eq!(score.by_subject["algebra"].reference_correct, 3);
+    }
+}
