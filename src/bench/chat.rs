@@ -1,13 +1,13 @@
 //! Prompts as the model was trained to be asked: its chat template, rendered.
 
-use minijinja::{Environment, ErrorKind, context};
-use serde::Serialize;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, Value, context};
 
 use crate::model::tokenizer::ChatTemplate;
 use crate::{Error, Result};
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Message<'a> {
     /// `system` or `user`.
     pub role: &'a str,
@@ -23,19 +23,19 @@ pub struct Message<'a> {
 /// # Errors
 /// [`Error::Usage`] when the template is broken, or refuses the conversation by its own words.
 pub fn render(template: &ChatTemplate, messages: &[Message<'_>]) -> Result<String> {
+    let failed = |e: minijinja::Error| Error::usage(format!("the model's chat template cannot be used: {e:#}"));
     let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |message: String| -> std::result::Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", date);
-    let failed = |e: minijinja::Error| Error::usage(format!("the model's chat template cannot be used: {e:#}"));
     environment.add_template("chat", &template.source).map_err(failed)?;
     let chat = environment.get_template("chat").map_err(failed)?;
+    let turns: Vec<Value> = messages.iter().map(|m| context! { role => m.role, content => m.content }).collect();
     chat.render(context! {
-        messages => messages,
+        messages => turns,
         add_generation_prompt => true,
         bos_token => template.bos_token.as_deref().unwrap_or_default(),
         eos_token => template.eos_token.as_deref().unwrap_or_default(),

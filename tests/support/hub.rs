@@ -104,11 +104,8 @@ fn file_of(repositories: &HashMap<String, PathBuf>, path: &str) -> Option<PathBu
 fn revision_of(repositories: &HashMap<String, PathBuf>, path: &str) -> Option<String> {
     let path = path.strip_prefix("api/")?;
     let (repository, _revision) = path.strip_prefix("models/").unwrap_or(path).split_once("/revision/")?;
-    let files = std::fs::read_dir(repositories.get(repository)?).ok()?;
-    let siblings: Vec<_> = files
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .map(|name| serde_json::json!({ "rfilename": name }))
-        .collect();
+    let files = kvprof::model::hub::names_below(repositories.get(repository)?).ok()?;
+    let siblings: Vec<_> = files.iter().map(|name| serde_json::json!({ "rfilename": name })).collect();
     Some(serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string())
 }
 

@@ -1,0 +1,107 @@
+//! Question sets on the built-in model, which knows none of the answers: what counts is that every item is asked once.
+
+use std::path::Path;
+
+use kvprof::schema::Benchmarks;
+
+use super::{Bench, untimed};
+
+fn write_math(folder: &Path, problems: usize) {
+    let line = |i: usize| {
+        let problem = format!("A farmer has {i} sheep and buys {} more, then sells half of all of them. How many are left?", i + 4);
+        serde_json::json!({"problem": problem, "answer": (i + 2).to_string(), "subject": "Algebra", "unique_id": format!("p/{i}")})
+    };
+    let text: Vec<String> = (0..problems).map(|i| line(i).to_string()).collect();
+    std::fs::write(folder.join("test.jsonl"), text.join("\n")).unwrap();
+}
+
+fn write_mmlu(folder: &Path) {
+    for (split, rows) in [("dev", 5), ("test", 4)] {
+        std::fs::create_dir_all(folder.join(split)).unwrap();
+        for subject in ["village_history", "letter_boxes"] {
+            let row = |i: usize| format!("\"Which house, of all, is number {i}?\",the first,the second,the third,the last,{}\n", ["A", "B", "C", "D"][i % 4]);
+            std::fs::write(folder.join(format!("{split}/{subject}_{split}.csv")), (0..rows).map(row).collect::<String>()).unwrap();
+        }
+    }
+}
+
+/// Runs a benchmark of `items` questions at once, then again stopped before every possible item and taken up again.
+fn stopped_anywhere_gives_the_same(bench: &mut dyn FnMut() -> Bench, benchmark: &str, quant: &str, items: usize) {
+    let whole = untimed(bench().run(benchmark, quant).unwrap());
+    for stop_at in 0..items {
+        let (partial, stopped) = bench().run_on(benchmark, quant, Benchmarks::default(), stop_at);
+        assert!(stopped.is_err());
+        // As a file would have it, in a new process.
+        let partial: Benchmarks = serde_json::from_value(serde_json::to_value(partial).unwrap()).unwrap();
+        let mut resumed = bench();
+        let (_, finished) = resumed.run_on(benchmark, quant, partial, usize::MAX);
+        assert_eq!(untimed(finished.unwrap()), whole, "{benchmark} stopped at {stop_at}");
+        assert!(resumed.references.outcomes.len() <= items - stop_at + 1, "an item was asked twice");
+    }
+}
+
+#[test]
+fn math_stopped_at_any_item_resumes_to_the_identical_result() {
+    let folder = tempfile::tempdir().unwrap();
+    write_math(folder.path(), 6);
+    let mut bench = || {
+        let mut bench = Bench::builtin();
+        bench.settings.data = Some(folder.path().into());
+        bench.settings.math_problems = 4;
+        bench.settings.max_new_tokens = 150;
+        bench
+    };
+    stopped_anywhere_gives_the_same(&mut bench, "math", "int2-hqq,residual=64", 4);
+    let score = bench().run("math", "int2-hqq,residual=64").unwrap().math.unwrap();
+    assert_eq!((score.questions, score.items.len(), score.prompt.as_deref()), (4, 4, Some("plain")));
+    assert!(score.quantized_read_fraction.unwrap() > 0.0);
+    assert!(score.items.iter().all(|item| item.outcome.text.is_some() && item.reference.is_some()));
+    assert_eq!(score.data.unwrap().name, "math500");
+}
+
+#[test]
+fn mmlu_stopped_at_any_item_resumes_to_the_identical_result() {
+    let folder = tempfile::tempdir().unwrap();
+    write_mmlu(folder.path());
+    let mut bench = || {
+        let mut bench = Bench::builtin();
+        bench.settings.data = Some(folder.path().into());
+        bench.settings.mmlu_questions = 5;
+        bench
+    };
+    stopped_anywhere_gives_the_same(&mut bench, "mmlu", "int4-hqq", 5);
+    let score = bench().run("mmlu", "int4-hqq").unwrap().mmlu.unwrap();
+    assert_eq!((score.questions, score.by_subject.len(), score.shots), (5, 2, Some(5)));
+    for item in &score.items {
+        let p: f64 = item.outcome.log_probabilities.iter().map(|p| p.exp()).sum();
+        assert!(item.outcome.log_probabilities.len() == 4 && p > 0.0 && p <= 1.0 + 1e-6, "{item:?}");
+    }
+}
+
+#[test]
+fn other_questions_than_those_saved_are_asked_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    write_math(folder.path(), 6);
+    let mut bench = Bench::builtin();
+    bench.settings.data = Some(folder.path().into());
+    bench.settings.math_problems = 2;
+    bench.settings.max_new_tokens = 8;
+    let first = bench.run("math", "none").unwrap();
+    bench.settings.max_new_tokens = 9;
+    let (_, other) = bench.run_on("math", "none", first.clone(), usize::MAX);
+    let (first, other) = (first.math.unwrap(), other.unwrap().math.unwrap());
+    assert_ne!(first.plan, other.plan);
+    assert!(other.items.iter().any(|item| item.outcome.generated_tokens == Some(9)), "{:?}", other.items);
+}
+
+#[test]
+fn a_question_set_that_never_read_a_code_leaves_no_score() {
+    let folder = tempfile::tempdir().unwrap();
+    write_math(folder.path(), 2);
+    let mut bench = Bench::builtin();
+    bench.settings.data = Some(folder.path().into());
+    bench.settings.max_new_tokens = 4;
+    let (kept, result) = bench.run_on("math", "int4-hqq,residual=1024", Benchmarks::default(), usize::MAX);
+    assert!(result.unwrap_err().to_string().contains("no key was read from codes"));
+    assert_eq!(kept.math, None);
+}
