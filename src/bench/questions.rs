@@ -80,9 +80,11 @@ impl QuestionSet<'_> {
         hex(&hasher.finalize()[..8])
     }
 
-    /// The items of an earlier run, as far as they are the first of these questions.
+    /// The items of an earlier run that was stopped, as far as they are the first of these questions. Whoever asks for a
+    /// complete score again wants it measured again.
     fn resumed(&self, plan: &str, saved: Option<&Accuracy>) -> Vec<QuestionItem> {
-        let Some(saved) = saved.filter(|s| s.plan.as_deref() == Some(plan)) else { return Vec::new() };
+        let unfinished = |s: &&Accuracy| s.plan.as_deref() == Some(plan) && s.items.len() < self.questions.len();
+        let Some(saved) = saved.filter(unfinished) else { return Vec::new() };
         let same = saved.items.iter().zip(&self.questions).take_while(|(item, question)| item.id == question.id);
         same.map(|(item, _)| item.clone()).collect()
     }
