@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use candle_core::{IndexOp, Tensor};
+use candle_core::Tensor;
 
 use super::Context;
 use super::prediction::{Pair, compare, nll};
@@ -42,11 +42,8 @@ pub struct PairScores {
 /// When a likelihood is not finite, or the model or cache fails.
 pub fn single(context: &Context<'_>, plan: &Plan, spec: &QuantSpec) -> Result<Scores> {
     let started = Instant::now();
-    let mut per_window = vec![Vec::new(); plan.windows.len()];
-    let reads = read(context, plan, &[spec], &spec.name, &mut |window, logits, targets| {
-        per_window[window].extend(nll(&logits[0], targets)?);
-        Ok(())
-    })?;
+    let mut score = |logits: &[Tensor], targets: &[u32]| nll(&logits[0], targets);
+    let (per_window, reads) = read(context, plan, &[spec], &spec.name, &mut score)?;
     let nll = per_window.concat();
     check(plan, nll.len(), nll.iter().position(|v| !v.is_finite()))?;
     Ok(Scores { nll, reads: reads[0], elapsed_s: started.elapsed().as_secs_f64() })
@@ -58,13 +55,10 @@ pub fn single(context: &Context<'_>, plan: &Plan, spec: &QuantSpec) -> Result<Sc
 /// As [`single`].
 pub fn pair(context: &Context<'_>, plan: &Plan, spec: &QuantSpec) -> Result<PairScores> {
     let started = Instant::now();
-    let mut per_window = vec![Vec::new(); plan.windows.len()];
     let specs = [&QuantSpec::none(), spec];
-    let reads = read(context, plan, &specs, &format!("{} beside none", spec.name), &mut |window, logits, targets| {
-        per_window[window].extend(compare(&logits[0], &logits[1], targets)?);
-        Ok(())
-    })?;
-    let positions = per_window.iter().flat_map(|pairs| (0..pairs.len()).map(|i| plan.burn_in + i)).collect();
+    let mut score = |logits: &[Tensor], targets: &[u32]| compare(&logits[0], &logits[1], targets);
+    let (per_window, reads) = read(context, plan, &specs, &format!("{} beside none", spec.name), &mut score)?;
+    let positions = per_window.iter().flat_map(|pairs: &Vec<Pair>| (0..pairs.len()).map(|i| plan.burn_in + i)).collect();
     let pairs = per_window.concat();
     let bad = |p: &Pair| !(p.kl.is_finite() && p.nll.is_finite() && p.reference_nll.is_finite());
     check(plan, pairs.len(), pairs.iter().position(bad))?;
@@ -82,13 +76,20 @@ fn check(plan: &Plan, scored: usize, not_finite: Option<usize>) -> Result<()> {
     }
 }
 
-/// Sees, for a window by index, the logits `[R, V]` of each cache and the tokens that the R rows predict.
-type Each<'a> = dyn FnMut(usize, &[Tensor], &[u32]) -> Result<()> + 'a;
+/// Scores rows of logits `[R, V]`, one tensor for each cache, given the tokens that the rows predict.
+type Score<'a, T> = dyn FnMut(&[Tensor], &[u32]) -> Result<Vec<T>> + 'a;
 
-/// Feeds all windows to a cache of each spec, in step.
-fn read(context: &Context<'_>, plan: &Plan, specs: &[&QuantSpec], label: &str, each: &mut Each<'_>) -> Result<Vec<KeyReads>> {
+/// Feeds all windows to a cache of each spec, in step: what was scored, window by window, and each cache's key reads.
+fn read<T: Clone>(
+    context: &Context<'_>,
+    plan: &Plan,
+    specs: &[&QuantSpec],
+    label: &str,
+    score: &mut Score<'_, T>,
+) -> Result<(Vec<Vec<T>>, Vec<KeyReads>)> {
     let total: usize = plan.windows.iter().map(Vec::len).sum();
     context.progress.start(&format!("ppl {label}"), total as u64);
+    let mut per_window = vec![Vec::new(); plan.windows.len()];
     let mut reads = vec![KeyReads::default(); specs.len()];
     let mut caches: Vec<Box<dyn KvCache>> = Vec::new();
     for batch in plan.batches(side_by_side(context, plan, specs.len())) {
@@ -100,14 +101,14 @@ fn read(context: &Context<'_>, plan: &Plan, specs: &[&QuantSpec], label: &str, e
             }
         }
         caches.iter_mut().for_each(|cache| cache.reset());
-        read_batch(context, plan, &batch, &mut caches, each)?;
+        read_batch(context, plan, &batch, &mut caches, score, &mut per_window)?;
         for (sum, cache) in reads.iter_mut().zip(&caches) {
             sum.from_codes += cache.key_reads().from_codes;
             sum.total += cache.key_reads().total;
         }
     }
     context.progress.finish();
-    Ok(reads)
+    Ok((per_window, reads))
 }
 
 /// Windows that are read side by side: what the settings say, or on a GPU as many as keep one portion's logits under a
@@ -124,12 +125,13 @@ fn side_by_side(context: &Context<'_>, plan: &Plan, caches: usize) -> usize {
     (LOGIT_BYTES / portion.max(1)).clamp(1, 16)
 }
 
-fn read_batch(
+fn read_batch<T: Clone>(
     context: &Context<'_>,
     plan: &Plan,
     batch: &[usize],
     caches: &mut [Box<dyn KvCache>],
-    each: &mut Each<'_>,
+    score: &mut Score<'_, T>,
+    per_window: &mut [Vec<T>],
 ) -> Result<()> {
     let (decoder, device) = (&context.subject.decoder, &context.subject.device);
     let windows: Vec<&[u32]> = batch.iter().map(|&index| plan.windows[index].as_slice()).collect();
@@ -147,8 +149,13 @@ fn read_batch(
             logits.push(decoder.forward(&input, cache.as_mut(), context.attention, wanted)?);
         }
         if from < to {
-            for (row, (&index, window)) in batch.iter().zip(&windows).enumerate() {
-                score_rows(&logits, row, from - at..to - at, &window[from + 1..to + 1], &mut |l, t| each(index, l, t))?;
+            // [B, T, V] → [B·scored, V]
+            let rows = |all: &Tensor| all.narrow(1, from - at, to - from)?.contiguous()?.flatten(0, 1);
+            let logits = logits.iter().map(rows).collect::<candle_core::Result<Vec<_>>>()?;
+            let targets: Vec<u32> = windows.iter().flat_map(|window| &window[from + 1..to + 1]).copied().collect();
+            let scored = score_rows(&logits, &targets, score)?;
+            for (&index, scored) in batch.iter().zip(scored.chunks(to - from)) {
+                per_window[index].extend_from_slice(scored);
             }
         }
         context.progress.advance((count * windows.len()) as u64)?;
@@ -157,19 +164,14 @@ fn read_batch(
     Ok(())
 }
 
-/// Hands on the rows of one sequence, a few at a time: a long pass has more logits than their intermediate results may take.
-fn score_rows(
-    logits: &[Tensor],
-    sequence: usize,
-    rows: std::ops::Range<usize>,
-    targets: &[u32],
-    each: &mut dyn FnMut(&[Tensor], &[u32]) -> Result<()>,
-) -> Result<()> {
-    const ROWS: usize = 256;
-    for (targets, start) in targets.chunks(ROWS).zip(rows.step_by(ROWS)) {
-        let part = |all: &Tensor| all.i(sequence)?.narrow(0, start, targets.len())?.contiguous();
-        let part = logits.iter().map(part).collect::<candle_core::Result<Vec<_>>>()?;
-        each(&part, targets)?;
+/// Scores a part of the rows at a time: a long pass has more logits than their intermediate results may take.
+fn score_rows<T>(logits: &[Tensor], targets: &[u32], score: &mut Score<'_, T>) -> Result<Vec<T>> {
+    const ROWS: usize = 1024;
+    let mut scored = Vec::with_capacity(targets.len());
+    for (part, targets) in targets.chunks(ROWS).enumerate() {
+        let rows = |all: &Tensor| all.narrow(0, part * ROWS, targets.len());
+        let rows = logits.iter().map(rows).collect::<candle_core::Result<Vec<_>>>()?;
+        scored.extend(score(&rows, targets)?);
     }
-    Ok(())
+    Ok(scored)
 }
