@@ -1,6 +1,8 @@
 //! Benchmarks of quality, run through real caches: on the built-in model everywhere, on SmolLM2 and published data where
 //! these are present.
 
+#![allow(missing_docs, reason = "a test program has no readers of its documentation")]
+
 mod support;
 
 #[path = "quality/hub_data.rs"]

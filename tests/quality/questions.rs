@@ -47,13 +47,13 @@ fn math_stopped_at_any_item_resumes_to_the_identical_result() {
     let mut bench = || {
         let mut bench = Bench::builtin();
         bench.settings.data = Some(folder.path().into());
-        bench.settings.math_problems = 4;
-        bench.settings.max_new_tokens = 150;
+        bench.settings.math_problems = 3;
+        bench.settings.max_new_tokens = 100;
         bench
     };
-    stopped_anywhere_gives_the_same(&mut bench, "math", "int2-hqq,residual=64", 4);
+    stopped_anywhere_gives_the_same(&mut bench, "math", "int2-hqq,residual=64", 3);
     let score = bench().run("math", "int2-hqq,residual=64").unwrap().math.unwrap();
-    assert_eq!((score.questions, score.items.len(), score.prompt.as_deref()), (4, 4, Some("plain")));
+    assert_eq!((score.questions, score.items.len(), score.prompt.as_deref()), (3, 3, Some("plain")));
     assert!(score.quantized_read_fraction.unwrap() > 0.0);
     assert!(score.items.iter().all(|item| item.outcome.text.is_some() && item.reference.is_some()));
     assert_eq!(score.data.unwrap().name, "math500");
@@ -66,12 +66,12 @@ fn mmlu_stopped_at_any_item_resumes_to_the_identical_result() {
     let mut bench = || {
         let mut bench = Bench::builtin();
         bench.settings.data = Some(folder.path().into());
-        bench.settings.mmlu_questions = 5;
+        bench.settings.mmlu_questions = 3;
         bench
     };
-    stopped_anywhere_gives_the_same(&mut bench, "mmlu", "int4-hqq", 5);
+    stopped_anywhere_gives_the_same(&mut bench, "mmlu", "int4-hqq", 3);
     let score = bench().run("mmlu", "int4-hqq").unwrap().mmlu.unwrap();
-    assert_eq!((score.questions, score.by_subject.len(), score.shots), (5, 2, Some(5)));
+    assert_eq!((score.questions, score.by_subject.len(), score.shots), (3, 2, Some(5)));
     for item in &score.items {
         let p: f64 = item.outcome.log_probabilities.iter().map(|p| p.exp()).sum();
         assert!(item.outcome.log_probabilities.len() == 4 && p > 0.0 && p <= 1.0 + 1e-6, "{item:?}");
