@@ -161,6 +161,7 @@ mod tests {
             window,
             burn_in,
             windows: Vec::new(),
+            portions: Vec::new(),
             scored: 0,
             key: String::new(),
             source: Default::default(),

@@ -1,7 +1,7 @@
 //! Feeding tokens to a model as decoding would, so that what is scored has read the quantized cache.
 
 use super::Context;
-use crate::cache::{KeyReads, KvCache};
+use crate::cache::KeyReads;
 use crate::model::Subject;
 use crate::{Error, Result};
 
@@ -11,12 +11,6 @@ pub const CHUNK: usize = 64;
 /// The token that this model wants before a text, if it wants one.
 pub fn begin_of_text(subject: &Subject) -> Result<Option<u32>> {
     Ok(subject.tokenizer()?.encode("", true)?.first().copied())
-}
-
-/// The next chunk's length: at most [`CHUNK`], at most `left`, and never across the point where a block leaves the
-/// window, so that codes and logits are those of feeding one token at a time.
-pub fn next_chunk(cache: &dyn KvCache, left: usize) -> usize {
-    left.min(CHUNK).min(cache.tokens_until_flush().unwrap_or(CHUNK))
 }
 
 /// The share of `reads` that came from codes.

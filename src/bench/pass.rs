@@ -138,8 +138,11 @@ fn read_batch<T: Clone>(
     let length = windows[0].len();
     let tokens = Tensor::from_vec(windows.concat(), (windows.len(), length), device)?;
     let mut at = 0;
-    while at < length {
-        let count = plan.next_chunk(caches, at, length);
+    for &portion in &plan.portions {
+        let count = portion.min(length - at);
+        if count == 0 {
+            break;
+        }
         let input = tokens.narrow(1, at, count)?.contiguous()?;
         // The logits of token i predict token i + 1.
         let (from, to) = (at.max(plan.burn_in - 1), (at + count).min(length - 1));

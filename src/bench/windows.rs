@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Context;
-use super::feed::{CHUNK, begin_of_text, next_chunk};
+use super::feed::{CHUNK, begin_of_text};
 use super::text::Text;
-use crate::cache::KvCache;
 use crate::{Error, Result};
 
 /// `--ppl-protocol`.
@@ -51,6 +50,9 @@ pub struct Plan {
     pub burn_in: usize,
     /// Token ids, one window each; the last of a document may be shorter.
     pub windows: Vec<Vec<u32>>,
+    /// Tokens fed together, one after the other, over a full window: the same for the reference and the tested cache, and
+    /// never past the point where a block leaves the tested one's window.
+    pub portions: Vec<usize>,
     /// Tokens that all windows together score.
     pub scored: usize,
     /// Names all that the scores depend on, the cache aside.
@@ -104,32 +106,18 @@ impl Plan {
                 text.source.name
             )));
         }
+        let portions = portions(protocol, window, context.spec.residual, context.spec.block_tokens());
         let key = format!(
-            "{}|{}|{window}|{burn_in}|{scored}|{}",
+            "{}|{portions:?}|{window}|{burn_in}|{scored}|{}",
             text.source.sha256,
-            protocol.name(),
             context.attention.name()
         );
-        Ok(Plan { protocol, window, burn_in, windows, scored, key, source: text.source })
+        Ok(Plan { protocol, window, burn_in, windows, portions, scored, key, source: text.source })
     }
 
     /// Most tokens fed in one pass.
     pub fn max_chunk(&self) -> usize {
-        match self.protocol {
-            Protocol::Streaming => CHUNK.min(self.window),
-            Protocol::TwoPhase => CHUNK.max(self.window - self.window / 2),
-        }
-    }
-
-    /// Tokens of the next pass over a window of `length` of which `at` were fed, the same for all `caches`.
-    pub fn next_chunk(&self, caches: &[Box<dyn KvCache>], at: usize, length: usize) -> usize {
-        let exact = |left: usize| caches.iter().map(|cache| next_chunk(cache.as_ref(), left)).min().unwrap_or(left);
-        let half = self.window / 2;
-        match self.protocol {
-            Protocol::TwoPhase if at >= half => length - at,
-            Protocol::TwoPhase => exact((half - at).min(length - at)),
-            Protocol::Streaming => exact(length - at),
-        }
+        self.portions.iter().copied().max().unwrap_or(1)
     }
 
     /// Windows in groups of equal length, of at most `most` each, by index.
@@ -143,6 +131,30 @@ impl Plan {
         }
         batches
     }
+}
+
+/// Portions of at most 64 tokens such that a portion ends wherever a cache that keeps `residual` recent tokens lets a block
+/// go; under the two-phase protocol the second half of the window is one portion.
+fn portions(protocol: Protocol, window: usize, residual: usize, block: usize) -> Vec<usize> {
+    let small = match protocol {
+        Protocol::Streaming => window,
+        Protocol::TwoPhase => window / 2,
+    };
+    let mut portions = Vec::new();
+    let (mut at, mut recent) = (0, 0);
+    while at < small {
+        let count = CHUNK.min(small - at).min(residual + block - recent);
+        portions.push(count);
+        at += count;
+        recent += count;
+        if recent == residual + block {
+            recent = residual;
+        }
+    }
+    if at < window {
+        portions.push(window - at);
+    }
+    portions
 }
 
 /// Tokens of a window that are not scored.
@@ -175,6 +187,7 @@ mod tests {
             window: 8,
             burn_in: 2,
             windows: lengths.iter().map(|n| vec![0; *n]).collect(),
+            portions: vec![8],
             scored: 0,
             key: String::new(),
             source: Default::default(),
@@ -185,6 +198,14 @@ mod tests {
     fn only_windows_of_one_length_are_fed_side_by_side() {
         assert_eq!(plan(&[8, 8, 8, 5]).batches(2), [vec![0, 1], vec![2], vec![3]]);
         assert_eq!(plan(&[8, 5, 8]).batches(4), [vec![0], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn portions_end_where_a_block_leaves_the_window() {
+        assert_eq!(portions(Protocol::Streaming, 200, 128, 64), [64, 64, 64, 8]);
+        assert_eq!(portions(Protocol::Streaming, 300, 100, 64), [64, 64, 36, 64, 64, 8]);
+        assert_eq!(portions(Protocol::Streaming, 300, 0, 128), [64, 64, 64, 64, 44]);
+        assert_eq!(portions(Protocol::TwoPhase, 300, 100, 64), [64, 64, 22, 150]);
     }
 
     #[test]
