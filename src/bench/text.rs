@@ -25,7 +25,8 @@ impl Text {
     /// # Errors
     /// When it cannot be found or read, naming the file and the flag that supplies it.
     pub fn load(settings: &Settings, subject: &Subject, tokens: usize) -> Result<Self> {
-        let default = if subject.model == "builtin" && settings.data.is_none() { "builtin" } else { "wikitext2" };
+        let given = settings.data.as_deref().is_some_and(Path::is_file);
+        let default = if subject.model == "builtin" && !given { "builtin" } else { "wikitext2" };
         Text::named(settings.ppl_data.as_deref().unwrap_or(default), settings, tokens)
     }
 

@@ -1,0 +1,66 @@
+//! The needle grid: context × depth, one block of columns for each cache.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, Table};
+
+use crate::schema::{NeedleTrial, RunResult};
+
+/// Successes at every context length and depth, one row for each cache and context; `None` when no result has needles.
+pub fn table(results: &[&RunResult]) -> Option<String> {
+    let trials = |result: &RunResult| result.benchmarks.needle_in_haystack_trials.clone().unwrap_or_default();
+    let mut depths: Vec<f64> = results.iter().flat_map(|r| trials(r)).map(|t| t.depth_percent).collect();
+    depths.sort_by(f64::total_cmp);
+    depths.dedup();
+    if depths.is_empty() {
+        return None;
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    let columns = depths.iter().map(|depth| format!("at {:.0} %", depth * 100.0));
+    table.set_header(["needle".to_string(), "context".to_string()].into_iter().chain(columns));
+    for result in results {
+        let trials = trials(result);
+        let mut contexts: Vec<usize> = trials.iter().map(|t| t.context_length).collect();
+        contexts.sort_unstable();
+        contexts.dedup();
+        for (row, context) in contexts.iter().enumerate() {
+            let name = result.kv_quant.name.as_deref().unwrap_or("none");
+            let mut cells = vec![Cell::new(if row == 0 { name } else { "" }), right(context.to_string())];
+            cells.extend(depths.iter().map(|depth| right(score(&trials, *context, *depth))));
+            table.add_row(cells);
+        }
+    }
+    Some(table.to_string())
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// `3/4`, or a dash where nothing was tried.
+fn score(trials: &[NeedleTrial], context: usize, depth: f64) -> String {
+    let here = || trials.iter().filter(|t| t.context_length == context && t.depth_percent == depth);
+    match here().count() {
+        0 => "–".into(),
+        tried => format!("{}/{tried}", here().filter(|t| t.success).count()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_counts_the_trials_of_its_context_and_depth() {
+        let trial = |context_length, depth_percent, success| NeedleTrial {
+            context_length,
+            depth_percent,
+            success,
+            ..Default::default()
+        };
+        let trials = [trial(256, 0.5, true), trial(256, 0.5, false), trial(512, 0.5, true)];
+        assert_eq!(score(&trials, 256, 0.5), "1/2");
+        assert_eq!(score(&trials, 512, 0.5), "1/1");
+        assert_eq!(score(&trials, 512, 0.9), "–");
+    }
+}
