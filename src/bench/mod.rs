@@ -134,3 +134,13 @@ pub fn all() -> Vec<Box<dyn Benchmark>> {
         Box::new(math::MathBenchmark),
     ]
 }
+
+/// What `--benchmarks` means: `all` is every benchmark and `none` is none; other names stay as they are.
+pub fn expand(names: &[String]) -> Vec<String> {
+    let one = |name: &String| match name.as_str() {
+        "all" => all().iter().map(|b| b.name().to_string()).collect(),
+        "none" => Vec::new(),
+        _ => vec![name.clone()],
+    };
+    names.iter().flat_map(one).collect()
+}

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::outcome;
-use crate::bench::Settings;
+use crate::bench::{self, Settings};
 use crate::bench::needle::NeedleKind;
 use crate::bench::windows::Protocol;
-use crate::report::summary;
+use crate::report::{needle_grid, summary};
 use crate::session::plan::RunSpec;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
@@ -181,7 +181,7 @@ impl ModelArgs {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
     let quantizations = plan::quantizations(&args.kv_quant, &args.residual_length)?;
-    let benchmarks: Vec<String> = args.benchmarks.iter().filter(|b| *b != "none").cloned().collect();
+    let benchmarks = bench::expand(&args.benchmarks);
     let settings = args.settings.apply(Settings::default());
     check(&settings)?;
     store::prepare_folder(&args.output_dir)?;
@@ -213,6 +213,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&results)?);
     } else if !args.quiet {
         println!("{}", summary::table(&results));
+        if let Some(grid) = needle_grid::table(&results) {
+            println!("{grid}");
+        }
         for stored in outcomes.iter().filter_map(|o| o.stored.as_ref()) {
             println!("{}", stored.path.display());
         }

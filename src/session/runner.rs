@@ -255,12 +255,12 @@ impl Prepared {
     }
 }
 
-/// The benchmarks of the given names (`all`: every one), each once, in their fixed order.
+/// The benchmarks of the given names, each once, in their fixed order.
 fn benchmarks(names: &[String]) -> Result<Vec<Box<dyn Benchmark>>> {
     let all = bench::all();
-    if let Some(unknown) = names.iter().find(|n| *n != "all" && !all.iter().any(|b| b.name() == n.as_str())) {
+    if let Some(unknown) = names.iter().find(|n| !all.iter().any(|b| b.name() == n.as_str())) {
         let known: Vec<_> = all.iter().map(|b| b.name()).collect();
         return Err(Error::usage(format!("unknown benchmark {unknown:?}; there are: {}", known.join(" "))));
     }
-    Ok(all.into_iter().filter(|b| names.iter().any(|n| n == "all" || n == b.name())).collect())
+    Ok(all.into_iter().filter(|b| names.iter().any(|n| n == b.name())).collect())
 }

@@ -20,7 +20,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::plan::{ModelRequest, RunSpec, arrange, quantizations};
-use crate::bench::Settings;
+use crate::bench::{self, Settings};
 use crate::{Error, Result};
 
 /// A sweep file.
@@ -171,7 +171,7 @@ impl Sweep {
                                 model: request.clone(),
                                 attn_backend: backend.clone(),
                                 kv_quant: kv_quant.clone(),
-                                benchmarks: matrix.benchmarks.clone(),
+                                benchmarks: bench::expand(&matrix.benchmarks),
                                 profile: matrix.profile,
                                 settings,
                             });
