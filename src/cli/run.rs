@@ -7,7 +7,7 @@ use super::outcome;
 use crate::bench::{self, Settings};
 use crate::bench::needle::NeedleKind;
 use crate::bench::windows::Protocol;
-use crate::report::{needle_grid, summary};
+use crate::report::{needle_grid, quality_summary, summary};
 use crate::session::plan::RunSpec;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
@@ -213,8 +213,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&results)?);
     } else if !args.quiet {
         println!("{}", summary::table(&results));
-        if let Some(grid) = needle_grid::table(&results) {
-            println!("{grid}");
+        for more in [quality_summary::table(&results), needle_grid::table(&results)].into_iter().flatten() {
+            println!("{more}");
         }
         for stored in outcomes.iter().filter_map(|o| o.stored.as_ref()) {
             println!("{}", stored.path.display());

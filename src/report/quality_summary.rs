@@ -1,0 +1,97 @@
+//! The table of divergence and question sets at the end of a run.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, Table};
+
+use crate::schema::{Accuracy, Benchmarks, Kld, RunResult};
+
+/// One row for each result that has a divergence, MMLU or MATH; `None` when no result has. Columns that would be empty
+/// throughout are left out.
+pub fn table(results: &[&RunResult]) -> Option<String> {
+    let any = |has: fn(&Benchmarks) -> bool| results.iter().any(|r| has(&r.benchmarks));
+    let (kld, mmlu, math) = (any(|b| b.kld.is_some()), any(|b| b.mmlu.is_some()), any(|b| b.math.is_some()));
+    if !(kld || mmlu || math) {
+        return None;
+    }
+    let mut header = vec!["KV cache"];
+    if kld {
+        header.extend(["KL mean ± 95 %", "KL p99", "same top"]);
+    }
+    if mmlu {
+        header.extend(["MMLU", "Δ (p)"]);
+    }
+    if math {
+        header.extend(["MATH", "Δ (p)", "unparsed", "corrupted"]);
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
+    for result in results {
+        let b = &result.benchmarks;
+        let mut row = vec![result.kv_quant.name.clone().unwrap_or_else(|| "none".into())];
+        if kld {
+            row.extend(divergence(b.kld.as_ref()));
+        }
+        if mmlu {
+            row.extend(score(b.mmlu.as_ref()));
+        }
+        if math {
+            row.extend(score(b.math.as_ref()));
+            let count = |n: Option<usize>| n.map_or_else(dash, |n| n.to_string());
+            row.push(count(b.math.as_ref().and_then(|m| m.unparsed)));
+            row.push(count(b.math.as_ref().and_then(|m| m.corrupted)));
+        }
+        table.add_row(row.into_iter().enumerate().map(|(at, text)| match at {
+            0 => Cell::new(text),
+            _ => Cell::new(text).set_alignment(CellAlignment::Right),
+        }));
+    }
+    Some(table.to_string())
+}
+
+fn dash() -> String {
+    "–".into()
+}
+
+/// Mean with half its interval, 99th percentile, share of equal top tokens.
+fn divergence(kld: Option<&Kld>) -> [String; 3] {
+    let Some(kld) = kld else { return [dash(), dash(), dash()] };
+    let half = kld.intervals.as_ref().map(|i| format!(" ± {:.1e}", (i.mean.1 - i.mean.0) / 2.0)).unwrap_or_default();
+    [
+        format!("{:.2e}{half}", kld.mean),
+        kld.p99.map_or_else(dash, |v| format!("{v:.2e}")),
+        kld.top1_agreement.map_or_else(dash, |v| format!("{:.2} %", 100.0 * v)),
+    ]
+}
+
+/// Share of right answers with its interval; its change against the unquantized cache with McNemar's p.
+fn score(score: Option<&Accuracy>) -> [String; 2] {
+    let Some(score) = score else { return [dash(), dash()] };
+    let interval = score.interval.map(|(low, high)| format!(" [{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
+    let change = score.delta.zip(score.mcnemar_p).map(|(delta, p)| format!("{:+.1} ({p:.2})", 100.0 * delta));
+    [format!("{:.1} %{}", 100.0 * score.accuracy, interval.unwrap_or_default()), change.unwrap_or_else(dash)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::KldIntervals;
+
+    #[test]
+    fn divergence_is_told_with_half_its_interval() {
+        let intervals = KldIntervals { mean: (0.001, 0.003), ..Default::default() };
+        let kld = Kld { mean: 0.002, p99: Some(0.03), intervals: Some(intervals), ..Default::default() };
+        assert_eq!(divergence(Some(&kld)), ["2.00e-3 ± 1.0e-3".to_string(), "3.00e-2".into(), "–".into()]);
+    }
+
+    #[test]
+    fn a_score_is_told_with_its_interval_and_change() {
+        let accuracy = Accuracy {
+            accuracy: 0.25,
+            interval: Some((0.2, 0.31)),
+            delta: Some(-0.03),
+            mcnemar_p: Some(0.125),
+            ..Default::default()
+        };
+        assert_eq!(score(Some(&accuracy)), ["25.0 % [20.0, 31.0]".to_string(), "-3.0 (0.12)".into()]);
+    }
+}
