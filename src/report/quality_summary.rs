@@ -89,9 +89,9 @@ mod tests {
             accuracy: 0.25,
             interval: Some((0.2, 0.31)),
             delta: Some(-0.03),
-            mcnemar_p: Some(0.125),
+            mcnemar_p: Some(0.5),
             ..Default::default()
         };
-        assert_eq!(score(Some(&accuracy)), ["25.0 % [20.0, 31.0]".to_string(), "-3.0 (0.12)".into()]);
+        assert_eq!(score(Some(&accuracy)), ["25.0 % [20.0, 31.0]".to_string(), "-3.0 (0.50)".into()]);
     }
 }
