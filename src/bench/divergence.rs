@@ -8,11 +8,11 @@ use super::pass::{self, PairScores, Scores};
 use super::prediction::Pair;
 use super::windows::Plan;
 use super::{Benchmark, Block, Context, perplexity};
+use crate::Result;
 use crate::base::stats::{self, Z95, wilson};
 use crate::cache::KeyReads;
 use crate::quant::QuantSpec;
 use crate::schema::{Kld, KldBin, KldIntervals};
-use crate::Result;
 
 /// Bins by position in the window.
 const BINS: usize = 8;
@@ -146,7 +146,8 @@ fn root_mean_interval(squares: &[f64]) -> (f64, f64) {
 fn percentile_interval(sorted: &[f64], p: f64) -> (f64, f64) {
     let (n, q) = (sorted.len() as f64, p / 100.0);
     let half = Z95 * (n * q * (1.0 - q)).sqrt();
-    let at = |rank: f64| sorted.get((rank.max(0.0) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0);
+    let at =
+        |rank: f64| sorted.get((rank.max(0.0) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0);
     (at((n * q - half).floor()), at((n * q + half).ceil()))
 }
 

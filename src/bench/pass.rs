@@ -58,7 +58,8 @@ pub fn pair(context: &Context<'_>, plan: &Plan, spec: &QuantSpec) -> Result<Pair
     let specs = [&QuantSpec::none(), spec];
     let mut score = |logits: &[Tensor], targets: &[u32]| compare(&logits[0], &logits[1], targets);
     let (per_window, reads) = read(context, plan, &specs, &format!("{} beside none", spec.name), &mut score)?;
-    let positions = per_window.iter().flat_map(|pairs: &Vec<Pair>| (0..pairs.len()).map(|i| plan.burn_in + i)).collect();
+    let positions =
+        per_window.iter().flat_map(|pairs: &Vec<Pair>| (0..pairs.len()).map(|i| plan.burn_in + i)).collect();
     let pairs = per_window.concat();
     let bad = |p: &Pair| !(p.kl.is_finite() && p.nll.is_finite() && p.reference_nll.is_finite());
     check(plan, pairs.len(), pairs.iter().position(bad))?;
@@ -71,7 +72,9 @@ fn check(plan: &Plan, scored: usize, not_finite: Option<usize>) -> Result<()> {
         return Err(Error::Invalid(message));
     }
     match not_finite {
-        Some(at) => Err(Error::NotFinite(format!("the likelihood of scored token {at} is not finite; try --dtype bf16 or f32"))),
+        Some(at) => {
+            Err(Error::NotFinite(format!("the likelihood of scored token {at} is not finite; try --dtype bf16 or f32")))
+        }
         None => Ok(()),
     }
 }

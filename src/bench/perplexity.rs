@@ -6,10 +6,10 @@ use super::feed::{CHUNK, fraction_of, require_quantized_reads};
 use super::pass::{self, Scores};
 use super::windows::{Plan, Protocol};
 use super::{Benchmark, Block, Context};
+use crate::Result;
 use crate::base::stats;
 use crate::quant::QuantSpec;
 use crate::schema::Perplexity;
-use crate::Result;
 
 /// `--benchmarks ppl`.
 pub struct PerplexityBenchmark;

@@ -46,7 +46,9 @@ pub fn compare(reference: &Tensor, tested: &Tensor, targets: &[u32]) -> Result<V
         let width = reference.dim(D::Minus1)?;
         let (reference, tested) = (reference.flatten_all()?.to_vec1::<f32>()?, tested.flatten_all()?.to_vec1::<f32>()?);
         let rows = reference.par_chunks(width).zip(tested.par_chunks(width)).zip(targets);
-        return Ok(rows.map(|((reference, tested), target)| compare_rows(reference, tested, *target as usize)).collect());
+        return Ok(rows
+            .map(|((reference, tested), target)| compare_rows(reference, tested, *target as usize))
+            .collect());
     }
     compare_tensors(reference, tested, targets)
 }
@@ -131,7 +133,8 @@ mod tests {
     #[test]
     fn a_distribution_does_not_diverge_from_itself_at_all() {
         let logits = random(8, 1000, 1);
-        for pairs in [compare(&logits, &logits, &[3; 8]).unwrap(), compare_tensors(&logits, &logits, &[3; 8]).unwrap()] {
+        for pairs in [compare(&logits, &logits, &[3; 8]).unwrap(), compare_tensors(&logits, &logits, &[3; 8]).unwrap()]
+        {
             assert!(pairs.iter().all(|p| p.kl == 0.0 && p.same_top && p.nll == p.reference_nll), "{pairs:?}");
         }
     }

@@ -47,7 +47,12 @@ impl QuestionSet<'_> {
     ///
     /// # Errors
     /// When a question cannot be asked, or no answer of a quantized cache read a code: then no score is kept.
-    pub fn run(&self, context: &mut Context<'_>, saved: Option<&Accuracy>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
+    pub fn run(
+        &self,
+        context: &mut Context<'_>,
+        saved: Option<&Accuracy>,
+        keep: &mut dyn FnMut(Block) -> Result<()>,
+    ) -> Result<()> {
         let started = Instant::now();
         let plan = self.plan(context);
         let mut items = self.resumed(&plan, saved);
@@ -73,7 +78,13 @@ impl QuestionSet<'_> {
     /// Hash of the questions and of all that the answers depend on beside the cache.
     fn plan(&self, context: &Context<'_>) -> String {
         let mut hasher = Sha256::new();
-        hasher.update(format!("{} {} {:?} {}", self.name, self.version, self.about.max_new_tokens, context.attention.name()));
+        hasher.update(format!(
+            "{} {} {:?} {}",
+            self.name,
+            self.version,
+            self.about.max_new_tokens,
+            context.attention.name()
+        ));
         for question in &self.questions {
             hasher.update(format!("\n{} {} {:?}", question.id, question.expected, question.prompt));
         }
@@ -192,7 +203,8 @@ mod tests {
     }
 
     fn item(answer: Option<&str>, correct: bool, reference_correct: bool, diverges_at: Option<usize>) -> QuestionItem {
-        let outcome = |answer: Option<&str>, correct| Outcome { answer: answer.map(Into::into), correct, ..Default::default() };
+        let outcome =
+            |answer: Option<&str>, correct| Outcome { answer: answer.map(Into::into), correct, ..Default::default() };
         QuestionItem {
             subject: Some("algebra".into()),
             outcome: outcome(answer, correct),
@@ -204,7 +216,11 @@ mod tests {
 
     #[test]
     fn unparsed_answers_are_wrong_and_counted_apart() {
-        let items = [item(Some("1"), true, true, None), item(None, false, true, Some(4)), item(Some("2"), false, true, Some(8))];
+        let items = [
+            item(Some("1"), true, true, None),
+            item(None, false, true, Some(4)),
+            item(Some("2"), false, true, Some(8)),
+        ];
         let about = Accuracy { max_new_tokens: Some(32), ..Default::default() };
         let score = summarize(&items, &about);
         assert_eq!((score.questions, score.correct, score.unparsed, score.lost), (3, 1, Some(1), Some(2)));

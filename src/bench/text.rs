@@ -104,7 +104,8 @@ fn first_tokens(subject: &Subject, document: &str, wanted: usize) -> Result<Vec<
     let tokenizer = subject.tokenizer()?;
     let mut bytes = wanted.saturating_add(MARGIN).saturating_mul(6);
     loop {
-        let cut = (bytes < document.len()).then(|| document[..document.floor_char_boundary(bytes)].rfind(' ')).flatten();
+        let cut =
+            (bytes < document.len()).then(|| document[..document.floor_char_boundary(bytes)].rfind(' ')).flatten();
         let Some(cut) = cut else {
             let mut ids = tokenizer.encode(document, false)?;
             ids.truncate(wanted);

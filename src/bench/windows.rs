@@ -71,7 +71,9 @@ impl Plan {
         let limit = context.subject.config().max_positions;
         let window = settings.ppl_window.unwrap_or(limit.min(4096));
         if window > limit {
-            return Err(Error::usage(format!("--ppl-window {window} is longer than the model allows ({limit} tokens)")));
+            return Err(Error::usage(format!(
+                "--ppl-window {window} is longer than the model allows ({limit} tokens)"
+            )));
         }
         let protocol = settings.ppl_protocol;
         let burn_in = burn_in(context, window)?;
@@ -107,11 +109,8 @@ impl Plan {
             )));
         }
         let portions = portions(protocol, window, context.spec.residual, context.spec.block_tokens());
-        let key = format!(
-            "{}|{portions:?}|{window}|{burn_in}|{scored}|{}",
-            text.source.sha256,
-            context.attention.name()
-        );
+        let key =
+            format!("{}|{portions:?}|{window}|{burn_in}|{scored}|{}", text.source.sha256, context.attention.name());
         Ok(Plan { protocol, window, burn_in, windows, portions, scored, key, source: text.source })
     }
 
@@ -125,7 +124,9 @@ impl Plan {
         let mut batches: Vec<Vec<usize>> = Vec::new();
         for (index, window) in self.windows.iter().enumerate() {
             match batches.last_mut() {
-                Some(batch) if batch.len() < most.max(1) && self.windows[batch[0]].len() == window.len() => batch.push(index),
+                Some(batch) if batch.len() < most.max(1) && self.windows[batch[0]].len() == window.len() => {
+                    batch.push(index)
+                }
                 _ => batches.push(vec![index]),
             }
         }
@@ -162,10 +163,16 @@ fn burn_in(context: &Context<'_>, window: usize) -> Result<usize> {
     let settings = context.settings;
     if settings.ppl_protocol == Protocol::TwoPhase {
         if settings.ppl_burn_in.is_some() {
-            return Err(Error::usage("--ppl-burn-in is for --ppl-protocol streaming; two-phase leaves half a window unscored"));
+            return Err(Error::usage(
+                "--ppl-burn-in is for --ppl-protocol streaming; two-phase leaves half a window unscored",
+            ));
         }
         // The first token of the scored half is predicted by the last of the other, in another pass.
-        return if window >= 4 { Ok(window / 2 + 1) } else { Err(Error::usage("--ppl-window must be at least 4 tokens")) };
+        return if window >= 4 {
+            Ok(window / 2 + 1)
+        } else {
+            Err(Error::usage("--ppl-window must be at least 4 tokens"))
+        };
     }
     // All quantizations of a run must score the same tokens, so that this one's window counts only where it is longer than
     // the default.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::outcome;
-use crate::bench::{self, Settings};
 use crate::bench::needle::NeedleKind;
 use crate::bench::windows::Protocol;
+use crate::bench::{self, Settings};
 use crate::report::{needle_grid, quality_summary, summary};
 use crate::session::plan::RunSpec;
 use crate::session::progress::Terminal;

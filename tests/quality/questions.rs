@@ -8,7 +8,10 @@ use super::{Bench, untimed};
 
 fn write_math(folder: &Path, problems: usize) {
     let line = |i: usize| {
-        let problem = format!("A farmer has {i} sheep and buys {} more, then sells half of all of them. How many are left?", i + 4);
+        let problem = format!(
+            "A farmer has {i} sheep and buys {} more, then sells half of all of them. How many are left?",
+            i + 4
+        );
         serde_json::json!({"problem": problem, "answer": (i + 2).to_string(), "subject": "Algebra", "unique_id": format!("p/{i}")})
     };
     let text: Vec<String> = (0..problems).map(|i| line(i).to_string()).collect();
@@ -19,8 +22,17 @@ fn write_mmlu(folder: &Path) {
     for (split, rows) in [("dev", 5), ("test", 4)] {
         std::fs::create_dir_all(folder.join(split)).unwrap();
         for subject in ["village_history", "letter_boxes"] {
-            let row = |i: usize| format!("\"Which house, of all, is number {i}?\",the first,the second,the third,the last,{}\n", ["A", "B", "C", "D"][i % 4]);
-            std::fs::write(folder.join(format!("{split}/{subject}_{split}.csv")), (0..rows).map(row).collect::<String>()).unwrap();
+            let row = |i: usize| {
+                format!(
+                    "\"Which house, of all, is number {i}?\",the first,the second,the third,the last,{}\n",
+                    ["A", "B", "C", "D"][i % 4]
+                )
+            };
+            std::fs::write(
+                folder.join(format!("{split}/{subject}_{split}.csv")),
+                (0..rows).map(row).collect::<String>(),
+            )
+            .unwrap();
         }
     }
 }

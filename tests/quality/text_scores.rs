@@ -57,7 +57,8 @@ fn windows_side_by_side_score_as_one_after_the_other() {
     bench.settings.ppl_tokens = 3 * 160 + 40;
     let single = bench.run("ppl", "int4-kivi").unwrap().perplexity_quantized.unwrap();
     let mut bench = builtin();
-    bench.settings = kvprof::bench::Settings { ppl_window: Some(320), ppl_tokens: 520, ppl_batch: Some(3), ..bench.settings };
+    bench.settings =
+        kvprof::bench::Settings { ppl_window: Some(320), ppl_tokens: 520, ppl_batch: Some(3), ..bench.settings };
     let batched = bench.run("ppl", "int4-kivi").unwrap().perplexity_quantized.unwrap();
     assert_eq!((single.tokens, batched.tokens), (520, 520));
     assert!((single.value - batched.value).abs() < 1e-4 * single.value, "{} {}", single.value, batched.value);

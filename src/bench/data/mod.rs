@@ -38,7 +38,12 @@ pub const WIKITEXT2: DataSet = DataSet {
     name: "wikitext2",
     repo: "Salesforce/wikitext",
     hub: &["wikitext-2-raw-v1/test-*.parquet"],
-    local: &["wiki.test.raw", "wikitext2/wiki.test.raw", "wikitext-2-raw-v1/test-*.parquet", "wikitext-2-raw/wiki.test.raw"],
+    local: &[
+        "wiki.test.raw",
+        "wikitext2/wiki.test.raw",
+        "wikitext-2-raw-v1/test-*.parquet",
+        "wikitext-2-raw/wiki.test.raw",
+    ],
 };
 
 /// The test books of PG-19.
@@ -97,9 +102,10 @@ impl DataSet {
             }
             Some(folder) => self.in_folder(folder),
             None => self.on_hub().map_err(|e| match e {
-                Error::Usage(message) => {
-                    Error::usage(format!("{message}. Or give a local copy with --data FOLDER ({} in it)", self.local[0]))
-                }
+                Error::Usage(message) => Error::usage(format!(
+                    "{message}. Or give a local copy with --data FOLDER ({} in it)",
+                    self.local[0]
+                )),
                 other => other,
             }),
         }
@@ -151,9 +157,8 @@ impl DataSet {
 
     /// The files of the first pattern that has all its shards among `names`.
     fn complete(&self, names: &[String]) -> Vec<String> {
-        let shards = |found: &[String]| -> Option<usize> {
-            found.first()?.split_once("-of-")?.1.get(..5)?.parse().ok()
-        };
+        let shards =
+            |found: &[String]| -> Option<usize> { found.first()?.split_once("-of-")?.1.get(..5)?.parse().ok() };
         let found = self.hub.iter().map(|pattern| matching(pattern, names));
         found.into_iter().find(|f| !f.is_empty() && shards(f).is_none_or(|n| n == f.len())).unwrap_or_default()
     }
@@ -210,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_local_folder_is_searched_by_the_known_layouts() {
-        let folder = folder_with(&["mmlu/data/test/b_test.csv", "mmlu/data/test/a_test.csv", "mmlu/data/dev/a_dev.csv"]);
+        let folder =
+            folder_with(&["mmlu/data/test/b_test.csv", "mmlu/data/test/a_test.csv", "mmlu/data/dev/a_dev.csv"]);
         let files = MMLU_TEST.find(Some(folder.path())).unwrap();
         let names: Vec<_> = files.paths.iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["a_test.csv", "b_test.csv"]);
@@ -240,7 +246,11 @@ mod tests {
     fn a_data_set_with_a_shard_missing_is_not_complete() {
         let names = |list: &[&str]| -> Vec<String> { list.iter().map(|n| n.to_string()).collect() };
         let half = names(&["all/test-00000-of-00002.parquet"]);
-        let whole = names(&["all/test-00001-of-00002.parquet", "all/test-00000-of-00002.parquet", "all/dev-00000-of-00001.parquet"]);
+        let whole = names(&[
+            "all/test-00001-of-00002.parquet",
+            "all/test-00000-of-00002.parquet",
+            "all/dev-00000-of-00001.parquet",
+        ]);
         assert!(MMLU_TEST.complete(&half).is_empty());
         assert_eq!(MMLU_TEST.complete(&whole).len(), 2);
         // A hash in the name, as older uploads have it.

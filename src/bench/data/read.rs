@@ -19,7 +19,9 @@ pub fn rows(path: &Path) -> Result<Vec<Row>> {
         "parquet" => parquet(path),
         "jsonl" => json_lines(path),
         "json" => json_array(path),
-        other => Err(Error::file(path, format!("holds no rows that can be read (.{other}); give .parquet, .jsonl or .json"))),
+        other => {
+            Err(Error::file(path, format!("holds no rows that can be read (.{other}); give .parquet, .jsonl or .json")))
+        }
     }
 }
 
@@ -34,8 +36,9 @@ fn json_lines(path: &Path) -> Result<Vec<Row>> {
     let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(at, line)| {
-            serde_json::from_str(line)
-                .map_err(|e| Error::file(path, format!("line {} is not a JSON object ({e}); mend or remove it", at + 1)))
+            serde_json::from_str(line).map_err(|e| {
+                Error::file(path, format!("line {} is not a JSON object ({e}); mend or remove it", at + 1))
+            })
         })
         .collect()
 }
@@ -46,7 +49,8 @@ fn json_array(path: &Path) -> Result<Vec<Row>> {
 }
 
 fn parquet(path: &Path) -> Result<Vec<Row>> {
-    let broken = |e: parquet::errors::ParquetError| Error::file(path, format!("is not a parquet file that can be read ({e})"));
+    let broken =
+        |e: parquet::errors::ParquetError| Error::file(path, format!("is not a parquet file that can be read ({e})"));
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let reader = SerializedFileReader::new(file).map_err(broken)?;
     let rows = reader.get_row_iter(None).map_err(broken)?;

@@ -2,15 +2,30 @@
 
 /// Commands that only space or size things. Longer names stand before those they begin with.
 const SPACING: [&str; 16] = [
-    "\\displaystyle", "\\textstyle", "\\limits", "\\qquad", "\\quad", "\\Bigl", "\\Bigr", "\\bigl", "\\bigr", "\\Big", "\\big",
-    "\\;", "\\:", "\\ ", "~", "\\,",
+    "\\displaystyle",
+    "\\textstyle",
+    "\\limits",
+    "\\qquad",
+    "\\quad",
+    "\\Bigl",
+    "\\Bigr",
+    "\\bigl",
+    "\\bigr",
+    "\\Big",
+    "\\big",
+    "\\;",
+    "\\:",
+    "\\ ",
+    "~",
+    "\\,",
 ];
 
 /// Units in words and letters that may follow a value; a plural's `s` is taken off first.
 const UNITS: [&str; 46] = [
-    "degree", "radian", "inche", "inch", "in", "feet", "foot", "ft", "yard", "yd", "mile", "mi", "mph", "meter", "metre", "cm",
-    "mm", "km", "kg", "gram", "pound", "lb", "ounce", "oz", "liter", "litre", "ml", "hour", "hr", "minute", "min", "second",
-    "sec", "day", "week", "month", "year", "cent", "dollar", "unit", "square", "cubic", "sq", "point", "percent", "way",
+    "degree", "radian", "inche", "inch", "in", "feet", "foot", "ft", "yard", "yd", "mile", "mi", "mph", "meter",
+    "metre", "cm", "mm", "km", "kg", "gram", "pound", "lb", "ounce", "oz", "liter", "litre", "ml", "hour", "hr",
+    "minute", "min", "second", "sec", "day", "week", "month", "year", "cent", "dollar", "unit", "square", "cubic",
+    "sq", "point", "percent", "way",
 ];
 
 /// `answer` in its canonical spelling: no `$`, spaces, sizes, units or degrees; braces around every argument; plain fractions
@@ -116,7 +131,9 @@ fn text_arguments(text: &str) -> String {
         let joins = matches!(words, "and" | "or");
         if joins {
             out.push(',');
-        } else if out.trim_end().ends_with(|c: char| c.is_ascii_digit() || matches!(c, '}' | ')' | '.')) && !words.starts_with('(') {
+        } else if out.trim_end().ends_with(|c: char| c.is_ascii_digit() || matches!(c, '}' | ')' | '.'))
+            && !words.starts_with('(')
+        {
             rest = drop_power(rest);
         } else {
             out.push_str(words);
@@ -141,12 +158,14 @@ fn drop_power(text: &str) -> &str {
 fn drop_units(text: &str) -> String {
     let mut text = text.trim().to_string();
     loop {
-        let without_power = ["^{2}", "^{3}", "^2", "^3"].iter().find_map(|p| text.strip_suffix(p)).unwrap_or(&text).trim_end();
+        let without_power =
+            ["^{2}", "^{3}", "^2", "^3"].iter().find_map(|p| text.strip_suffix(p)).unwrap_or(&text).trim_end();
         let head = without_power.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '.');
         let word = without_power[head.len()..].trim_matches('.');
         let single = word.to_lowercase();
         let single = single.strip_suffix('s').unwrap_or(&single);
-        let value_before = head.trim_end().ends_with(|c: char| c.is_ascii_digit() || c == '}' || c.is_ascii_alphabetic());
+        let value_before =
+            head.trim_end().ends_with(|c: char| c.is_ascii_digit() || c == '}' || c.is_ascii_alphabetic());
         if word.len() < 2 || head.ends_with('\\') || !value_before || !UNITS.contains(&single) {
             return text;
         }
@@ -321,7 +340,21 @@ mod tests {
 
     #[test]
     fn cleaning_never_panics_on_debris() {
-        for text in [r"\frac", r"\frac{", r"\sqrt[", r"\text", r"\text{a", "}", "{{{", r"\", "^{", "é{ü}", ",,,", "1,,234", r"\frac{1}"] {
+        for text in [
+            r"\frac",
+            r"\frac{",
+            r"\sqrt[",
+            r"\text",
+            r"\text{a",
+            "}",
+            "{{{",
+            r"\",
+            "^{",
+            "é{ü}",
+            ",,,",
+            "1,,234",
+            r"\frac{1}",
+        ] {
             clean(text);
         }
     }

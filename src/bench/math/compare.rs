@@ -28,7 +28,9 @@ fn words_match(a: &str, b: &str) -> bool {
     };
     match (word(a), word(b)) {
         // One letter is a variable unless both were a choice: x is not X.
-        (Some(left), Some(right)) if left.chars().count() == 1 => left == right && a.to_uppercase() == a && b.to_uppercase() == b,
+        (Some(left), Some(right)) if left.chars().count() == 1 => {
+            left == right && a.to_uppercase() == a && b.to_uppercase() == b
+        }
         (Some(left), Some(right)) => left == right,
         _ => false,
     }
@@ -179,7 +181,8 @@ fn matrix(text: &str) -> Option<Vec<Vec<String>>> {
 
 /// What is equal to, or in which lies, a single variable: `x=5` → `5`, `x\in[-2,7]` → `[-2,7]`, `f(x)=2x` → `2x`.
 fn strip_variable(text: &str) -> Option<&str> {
-    let (left, right) = text.split_once("\\in").filter(|(_, r)| !r.starts_with("fty")).or_else(|| text.split_once('='))?;
+    let (left, right) =
+        text.split_once("\\in").filter(|(_, r)| !r.starts_with("fty")).or_else(|| text.split_once('='))?;
     let name: Vec<char> = left.chars().collect();
     let variable = match name.as_slice() {
         [letter] => letter.is_alphabetic(),

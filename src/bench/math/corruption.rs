@@ -80,7 +80,8 @@ fn is_word(run: &str) -> bool {
     }
     let capital_inside = letters.windows(2).any(|pair| pair[0].is_lowercase() && pair[1].is_uppercase());
     // Products of variables are short and have no vowel: they are not held against a text.
-    let unpronounceable = latin >= 5 && !letters.iter().any(|c| has_vowel(*c)) && !letters.iter().all(|c| c.is_uppercase());
+    let unpronounceable =
+        latin >= 5 && !letters.iter().any(|c| has_vowel(*c)) && !letters.iter().all(|c| c.is_uppercase());
     !capital_inside && !unpronounceable
 }
 

@@ -167,8 +167,17 @@ impl Parser<'_> {
     fn mixed_number(&mut self) -> Option<f64> {
         use Token::{Command, Number, Symbol};
         let rest = &self.tokens[self.at..];
-        let [Number(whole), Command(name), Symbol('{'), Number(n), Symbol('}'), Symbol('{'), Number(d), Symbol('}'), after @ ..] =
-            rest
+        let [
+            Number(whole),
+            Command(name),
+            Symbol('{'),
+            Number(n),
+            Symbol('}'),
+            Symbol('{'),
+            Number(d),
+            Symbol('}'),
+            after @ ..,
+        ] = rest
         else {
             return None;
         };
@@ -263,7 +272,8 @@ impl Parser<'_> {
                     None
                 };
             }
-            "alpha" | "beta" | "gamma" | "delta" | "theta" | "phi" | "lambda" | "mu" | "omega" | "rho" | "sigma" | "tau" => {
+            "alpha" | "beta" | "gamma" | "delta" | "theta" | "phi" | "lambda" | "mu" | "omega" | "rho" | "sigma"
+            | "tau" => {
                 return Some(self.variable(name.bytes().map(usize::from).sum()));
             }
             _ => {}
@@ -279,7 +289,10 @@ impl Parser<'_> {
     fn argument(&mut self) -> Option<f64> {
         let bracketed = matches!(self.peek(), Some(Token::Symbol('(' | '{')));
         let mut value = self.power()?;
-        while !bracketed && self.starts_factor() && !matches!(self.peek(), Some(Token::Command(n)) if n != "pi" && n != "theta") {
+        while !bracketed
+            && self.starts_factor()
+            && !matches!(self.peek(), Some(Token::Command(n)) if n != "pi" && n != "theta")
+        {
             value *= self.power()?;
         }
         Some(value)
@@ -322,7 +335,9 @@ mod tests {
 
     #[test]
     fn what_is_no_expression_has_no_value() {
-        for text in ["", "east_5", "1+", r"\frac{1}", "(1", "1)", r"\sqrt{-4}", "1.2.3", r"\unknown{3}", "1/0", "a=b", "180!!!"] {
+        for text in
+            ["", "east_5", "1+", r"\frac{1}", "(1", "1)", r"\sqrt{-4}", "1.2.3", r"\unknown{3}", "1/0", "a=b", "180!!!"]
+        {
             assert_eq!(values(text), None, "{text}");
         }
         assert_eq!(values(&"(".repeat(100_000)), None);

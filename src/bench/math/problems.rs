@@ -64,7 +64,8 @@ fn math(at: usize, row: &Row) -> Option<Problem> {
 
 /// GSM8K: `question`, and an `answer` whose last line is `#### number`.
 fn gsm8k(at: usize, row: &Row) -> Option<Problem> {
-    let (_, answer) = text(row, "answer").as_deref()?.rsplit_once("####").map(|(a, b)| (a.to_string(), b.trim().to_string()))?;
+    let (_, answer) =
+        text(row, "answer").as_deref()?.rsplit_once("####").map(|(a, b)| (a.to_string(), b.trim().to_string()))?;
     Some(Problem { id: at.to_string(), text: text(row, "question")?, answer, subject: None })
 }
 
@@ -112,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_draw_is_seeded_and_without_repetition() {
-        let problem = |i: usize| Problem { id: i.to_string(), text: String::new(), answer: String::new(), subject: None };
+        let problem =
+            |i: usize| Problem { id: i.to_string(), text: String::new(), answer: String::new(), subject: None };
         let all: Vec<Problem> = (0..100).map(problem).collect();
         let mut drawn: Vec<&Problem> = draw(&all, 30, 7);
         assert_eq!(drawn, draw(&all, 30, 7));

@@ -39,7 +39,9 @@ impl Letters {
             }
         }
         if tokens[0].is_empty() {
-            return Err(Error::usage("mmlu: this tokenizer has no single tokens for the letters A to D; leave mmlu out"));
+            return Err(Error::usage(
+                "mmlu: this tokenizer has no single tokens for the letters A to D; leave mmlu out",
+            ));
         }
         Ok(Letters { tokens })
     }

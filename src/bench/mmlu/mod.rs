@@ -9,14 +9,13 @@ use super::data::{self, MMLU_DEV, MMLU_TEST};
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context};
-use crate::model::generate::{Chunking, feed};
 use crate::model::Tokenizer;
+use crate::model::generate::{Chunking, feed};
 use crate::quant::QuantSpec;
 use crate::schema::{Accuracy, Outcome};
 use crate::{Error, Result};
 use letters::Letters;
 use sample::{Question, questions, spread};
-
 
 /// `--benchmarks mmlu`.
 pub struct MmluBenchmark;
@@ -34,7 +33,10 @@ impl Benchmark for MmluBenchmark {
         let settings = context.settings;
         let folder = settings.data.as_deref();
         if let Some(file) = folder.filter(|path| path.is_file()) {
-            return Err(Error::usage(format!("--data {}: mmlu needs the folder with its dev and test splits", file.display())));
+            return Err(Error::usage(format!(
+                "--data {}: mmlu needs the folder with its dev and test splits",
+                file.display()
+            )));
         }
         let (test, dev) = (MMLU_TEST.find(folder)?, MMLU_DEV.find(folder)?);
         let source = data::source(&test.name, test.revision.clone(), &[&dev, &test])?;
@@ -108,7 +110,10 @@ fn choose(context: &Context<'_>, spec: &QuantSpec, asked: &Asked, letters: &Lett
     let logits = logits.to_vec1::<f32>()?;
     let log_probabilities = letters.log_probabilities(&logits, normalizer);
     if log_probabilities.iter().any(|p| !p.is_finite()) {
-        return Err(Error::NotFinite(format!("mmlu: the likelihoods of {} are not finite; try --dtype bf16 or f32", asked.id)));
+        return Err(Error::NotFinite(format!(
+            "mmlu: the likelihoods of {} are not finite; try --dtype bf16 or f32",
+            asked.id
+        )));
     }
     let mut best = 0;
     for (at, p) in log_probabilities.iter().enumerate() {

@@ -73,8 +73,12 @@ fn from_rows(path: &Path) -> Result<Vec<Question>> {
     let parse = |(at, row): (usize, Row)| -> Result<Question> {
         let text = |key: &str| row.get(key).and_then(|v| v.as_str()).map(|s| s.trim().to_string());
         let question = || {
-            let choices: Vec<String> =
-                row.get("choices")?.as_array()?.iter().map(|c| c.as_str().map(|s| s.trim().to_string())).collect::<Option<_>>()?;
+            let choices: Vec<String> = row
+                .get("choices")?
+                .as_array()?
+                .iter()
+                .map(|c| c.as_str().map(|s| s.trim().to_string()))
+                .collect::<Option<_>>()?;
             let answer = row.get("answer")?;
             let answer = answer.as_u64().map(|n| n as usize).or_else(|| letter_index(answer.as_str()?))?;
             Some(Question {
@@ -86,7 +90,8 @@ fn from_rows(path: &Path) -> Result<Vec<Question>> {
             })
             .filter(|q| q.answer < 4)
         };
-        question().ok_or_else(|| wrong(path, at, "is not a question with subject, four choices and an answer from 0 to 3"))
+        question()
+            .ok_or_else(|| wrong(path, at, "is not a question with subject, four choices and an answer from 0 to 3"))
     };
     rows(path)?.into_iter().enumerate().map(parse).collect()
 }

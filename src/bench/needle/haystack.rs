@@ -53,14 +53,15 @@ const WORDS_PROMPT: &str = "The secret password for this experiment is";
 /// The number of every first trial, as the published studies use it.
 const FIRST_NUMBER: usize = 7492;
 const FIRST_WORDS: [&str; 12] = [
-    "amber", "silver", "crimson", "quiet", "hollow", "golden", "frozen", "rapid", "velvet", "copper", "distant", "gentle",
+    "amber", "silver", "crimson", "quiet", "hollow", "golden", "frozen", "rapid", "velvet", "copper", "distant",
+    "gentle",
 ];
 const SECOND_WORDS: [&str; 12] = [
-    "falcon", "harbor", "lantern", "meadow", "compass", "orchard", "thunder", "violin", "anchor", "glacier", "tunnel", "candle",
+    "falcon", "harbor", "lantern", "meadow", "compass", "orchard", "thunder", "violin", "anchor", "glacier", "tunnel",
+    "candle",
 ];
-const CITIES: [&str; 12] = [
-    "Lisbon", "Oslo", "Nairobi", "Quito", "Hanoi", "Dublin", "Lima", "Athens", "Cairo", "Prague", "Tunis", "Seoul",
-];
+const CITIES: [&str; 12] =
+    ["Lisbon", "Oslo", "Nairobi", "Quito", "Hanoi", "Dublin", "Lima", "Athens", "Cairo", "Prague", "Tunis", "Seoul"];
 /// Numbers told in a multi-key haystack.
 const KEYS: usize = 4;
 
@@ -100,7 +101,11 @@ impl Hidden {
                 let question = |city: &str| format!("The special magic number for {city} is");
                 let told: Vec<String> =
                     cities.iter().zip(&numbers).map(|(city, number)| format!("{} {number}.", question(city))).collect();
-                Hidden { answer: numbers[0].to_string(), question: question(cities[0]), distractors: told[1..].to_vec() }
+                Hidden {
+                    answer: numbers[0].to_string(),
+                    question: question(cities[0]),
+                    distractors: told[1..].to_vec(),
+                }
             }
         }
     }
@@ -138,8 +143,9 @@ impl Haystack {
         let limit = context.subject.config().max_positions;
         let longest = settings.context_lengths.iter().copied().max().unwrap_or(0);
         let mut rng = SplitMix64::new(settings.seed);
-        let needles: Vec<Hidden> =
-            (0..settings.needle_trials.max(1)).map(|trial| Hidden::draw(settings.needle_kind, trial, &mut rng)).collect();
+        let needles: Vec<Hidden> = (0..settings.needle_trials.max(1))
+            .map(|trial| Hidden::draw(settings.needle_kind, trial, &mut rng))
+            .collect();
         let hay = Hay::of(context, longest)?;
         let mut haystacks = Vec::new();
         for &length in &settings.context_lengths {
@@ -225,8 +231,12 @@ impl<'a> Hay<'a> {
         let sentence = hidden.sentence();
         let place = |share: f64| (share * hay.len() as f64).round() as usize;
         let others = hidden.distractors.len() as f64;
-        let mut inserts: Vec<(usize, &str)> =
-            hidden.distractors.iter().enumerate().map(|(i, d)| (place((i as f64 + 0.5) / others), d.as_str())).collect();
+        let mut inserts: Vec<(usize, &str)> = hidden
+            .distractors
+            .iter()
+            .enumerate()
+            .map(|(i, d)| (place((i as f64 + 0.5) / others), d.as_str()))
+            .collect();
         inserts.push((place(depth), &sentence));
         // From the back, so that earlier places stay where they are.
         inserts.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
@@ -278,7 +288,8 @@ mod tests {
 
     #[test]
     fn sentences_keep_every_word() {
-        let book = ["Call me Ishmael. Some years\nago, never mind\n\nhow long! \u{201c}Why not?\u{201d} said he".to_string()];
+        let book =
+            ["Call me Ishmael. Some years\nago, never mind\n\nhow long! \u{201c}Why not?\u{201d} said he".to_string()];
         let sentences: Vec<String> = sentences_of(&book).collect();
         assert_eq!(
             sentences,

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
 use super::{Benchmark, Block, Context};
+use crate::Result;
 use crate::base::stats::wilson;
 use crate::cache::{KeyReads, KvCache};
 use crate::model::generate::{Chunking, Stop, greedy};
 use crate::quant::QuantSpec;
 use crate::schema::{Needle, NeedleScore, NeedleTrial};
-use crate::Result;
 use haystack::Haystack;
 
 pub use haystack::NeedleKind;
