@@ -17,6 +17,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::Result;
 use crate::quant::{QuantSpec, TileGeometry};
 
+pub use layer::predict;
 pub use ring::RingCache;
 
 /// Allocates a cache for `spec`.
@@ -26,11 +27,6 @@ pub use ring::RingCache;
 /// a dtype that is not a float type); out of memory.
 pub fn new(spec: QuantSpec, shape: CacheShape) -> Result<Box<dyn KvCache>> {
     Ok(Box::new(RingCache::new(spec, shape)?))
-}
-
-/// Bytes that a cache of `spec` and `shape` takes, without making one.
-pub fn predict(spec: &QuantSpec, shape: &CacheShape) -> CacheBytes {
-    (0..shape.layers).map(|layer| layer::LayerPlan::new(spec, shape, layer).bytes(shape)).sum()
 }
 
 /// What a cache must hold; the same for every quantization of one run.

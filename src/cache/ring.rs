@@ -1,11 +1,14 @@
 //! The one cache behind every spec: in each layer a dense ring of recent tokens and, where the spec quantizes the layer, a
 //! ring of packed tiles of older ones. Without a quantization the window simply holds everything.
+//!
+//! A chunk too long for a layer's window passes through the staging ring, which the layers take turns to use: the window is
+//! copied there, the chunk appended, attended to and quantized from there, and what is left is copied back.
 
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
-use super::layer::{LayerPlan, PackedPlan};
+use super::layer::{self, LayerPlan, PackedPlan};
 use super::ops;
 use super::{CacheBytes, CacheShape, KeyReads, KvCache, LayerView, PackedView, predict};
 use crate::quant::QuantSpec;
@@ -17,10 +20,20 @@ pub struct RingCache {
     spec: QuantSpec,
     shape: CacheShape,
     layers: Vec<Layer>,
+    /// `[2, B, Hkv, W', D]`, W' enough for the longest chunk.
+    staging: Option<Tensor>,
+    staged: Option<Staged>,
     /// One i64 on the device: 0, or position·2³² + layer + 1 of the earliest number appended that is not finite.
     not_finite: Tensor,
     len: usize,
     reads: KeyReads,
+}
+
+/// Whose tokens the staging ring holds.
+struct Staged {
+    layer: usize,
+    /// First position in the staging ring; the last is the layer's own.
+    start: usize,
 }
 
 struct Layer {
@@ -39,7 +52,7 @@ impl Layer {
     fn new(spec: &QuantSpec, shape: &CacheShape, layer: usize) -> Result<Self> {
         let plan = LayerPlan::new(spec, shape, layer);
         let (batch, heads) = (shape.batch, shape.kv_heads);
-        let window = Tensor::zeros((2, batch, heads, plan.slots, shape.head_dim), shape.dtype, &shape.device)?;
+        let window = new_ring(shape, plan.slots)?;
         let tiles = match plan.packed {
             Some(PackedPlan { geometry, tiles }) => {
                 Some(Tensor::zeros((batch, heads, tiles, geometry.bytes()), DType::U8, &shape.device)?)
@@ -61,16 +74,24 @@ impl Layer {
     }
 
     fn allocated(&self) -> CacheBytes {
-        let bytes = |t: &Tensor| (t.elem_count() * t.dtype().size_in_bytes()) as u64;
         let (codes, parameters) = match (&self.tiles, self.plan.packed) {
             (Some(tiles), Some(PackedPlan { geometry, .. })) => {
-                let count = bytes(tiles) / geometry.bytes() as u64;
+                let count = bytes_of(tiles) / geometry.bytes() as u64;
                 (count * geometry.code_bytes() as u64, count * geometry.parameter_bytes() as u64)
             }
             _ => (0, 0),
         };
-        CacheBytes { codes, parameters, window: bytes(&self.window), scratch: 0 }
+        CacheBytes { codes, parameters, window: bytes_of(&self.window), scratch: 0 }
     }
+}
+
+/// A ring `[2, B, Hkv, slots, D]` of zeros.
+fn new_ring(shape: &CacheShape, slots: usize) -> Result<Tensor> {
+    Ok(Tensor::zeros((2, shape.batch, shape.kv_heads, slots, shape.head_dim), shape.dtype, &shape.device)?)
+}
+
+fn bytes_of(tensor: &Tensor) -> u64 {
+    (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64
 }
 
 impl RingCache {
@@ -87,14 +108,55 @@ impl RingCache {
         if shape.sliding_window == Some(0) {
             return Err(Error::usage("a sliding window holds at least one token"));
         }
-        let layers = (0..shape.layers).map(|layer| Layer::new(&spec, &shape, layer)).collect::<Result<_>>()?;
+        let layers = (0..shape.layers).map(|layer| Layer::new(&spec, &shape, layer)).collect::<Result<Vec<_>>>()?;
+        let plans: Vec<LayerPlan> = layers.iter().map(|layer| layer.plan).collect();
+        let staging = match layer::staging_slots(&spec, &shape, &plans) {
+            Some(slots) => Some(new_ring(&shape, slots)?),
+            None => None,
+        };
         let not_finite = Tensor::zeros(1, DType::I64, &shape.device)?;
-        Ok(RingCache { spec, shape, layers, not_finite, len: 0, reads: KeyReads::default() })
+        Ok(RingCache { spec, shape, layers, staging, staged: None, not_finite, len: 0, reads: KeyReads::default() })
     }
 
     /// The first packed layer: all of them move in step.
     fn packed_layer(&self) -> Option<(&Layer, &PackedPlan)> {
         self.layers.iter().find_map(|layer| Some((layer, layer.plan.packed.as_ref()?)))
+    }
+
+    /// The ring that holds the recent tokens of `layer` now, and their positions.
+    fn recent(&self, layer: usize) -> (&Tensor, Range<usize>) {
+        let own = &self.layers[layer];
+        match (&self.staged, &self.staging) {
+            (Some(staged), Some(ring)) if staged.layer == layer => (ring, staged.start..own.end),
+            _ => (&own.window, own.window_positions()),
+        }
+    }
+
+    /// Makes room for `tokens` new tokens of `layer`: in its own window, or else in the staging ring.
+    fn make_room(&mut self, layer: usize, tokens: usize) -> Result<()> {
+        let not_settled = |layer| Error::Invalid(format!("layer {layer}: a forward pass has not been settled"));
+        // A chunk may be appended once more, as after an error, but the staging ring is free only when its layer is settled.
+        match &self.staged {
+            Some(staged) if staged.layer != layer || self.layers[layer].end == self.len => {
+                return Err(not_settled(staged.layer));
+            }
+            _ => self.staged = None,
+        }
+        let own = &self.layers[layer];
+        if own.plan.packed.is_some() && self.len - own.packed_end > own.plan.keep {
+            return Err(not_settled(layer));
+        }
+        let start = own.packed_end.max(self.len.saturating_sub(own.plan.keep));
+        if self.len - start + tokens <= own.plan.slots {
+            return Ok(());
+        }
+        let Some(staging) = &self.staging else {
+            return Err(Error::Invalid(format!("layer {layer}: no ring has room for {tokens} new tokens")));
+        };
+        let append = ops::Append { layer, position: start, not_finite: &self.not_finite };
+        ops::copy_positions(staging, &own.window, start..self.len, &append)?;
+        self.staged = Some(Staged { layer, start });
+        Ok(())
     }
 
     /// Counts the reads of T queries at the end of `layer`, and which of the keys they see are codes.
@@ -138,20 +200,17 @@ impl KvCache for RingCache {
                 self.shape.capacity
             )));
         }
-        if self.layers[layer].plan.packed.is_some()
-            && end - self.layers[layer].packed_end > self.layers[layer].plan.slots
-        {
-            return Err(Error::Invalid(format!("layer {layer}: blocks that were due have not been settled")));
-        }
         ops::check_finite(layer, self.len, k, v)?;
+        self.make_room(layer, tokens)?;
         let append = ops::Append { layer, position: self.len, not_finite: &self.not_finite };
-        ops::append_window(&self.layers[layer].window, k, v, &append)?;
+        ops::append_window(self.recent(layer).0, k, v, &append)?;
         self.layers[layer].end = end;
         self.count_reads(layer, tokens);
         Ok(())
     }
 
     fn view(&self, layer: usize) -> LayerView<'_> {
+        let (window, window_positions) = self.recent(layer);
         let layer = &self.layers[layer];
         let packed = match (&layer.tiles, layer.plan.packed) {
             (Some(tiles), Some(PackedPlan { geometry, .. })) => {
@@ -159,24 +218,27 @@ impl KvCache for RingCache {
             }
             _ => None,
         };
-        LayerView {
-            window: &layer.window,
-            window_positions: layer.window_positions(),
-            packed,
-            sliding_window: self.shape.sliding_window,
-        }
+        LayerView { window, window_positions, packed, sliding_window: self.shape.sliding_window }
     }
 
     fn settle(&mut self, layer: usize) -> Result<()> {
-        let layer = &mut self.layers[layer];
-        if let (Some(tiles), Some(PackedPlan { geometry, .. })) = (&layer.tiles, layer.plan.packed) {
-            let leaving = (layer.end - layer.packed_end).saturating_sub(self.spec.residual) / geometry.tokens;
+        let (window, recent) = self.recent(layer);
+        let own = &self.layers[layer];
+        let mut packed_end = own.packed_end;
+        if let (Some(tiles), Some(PackedPlan { geometry, .. })) = (&own.tiles, own.plan.packed) {
+            let leaving = (own.end - packed_end).saturating_sub(self.spec.residual) / geometry.tokens;
+            packed_end += leaving * geometry.tokens;
             if leaving > 0 {
-                let positions = layer.packed_end..layer.packed_end + leaving * geometry.tokens;
-                layer.packed_end = positions.end;
-                ops::quantize_blocks(tiles, &layer.window, &self.spec, geometry, positions)?;
+                ops::quantize_blocks(tiles, window, &self.spec, geometry, own.packed_end..packed_end)?;
             }
         }
+        if self.staged.as_ref().is_some_and(|staged| staged.layer == layer) {
+            let left = packed_end.max(recent.start).max(own.end.saturating_sub(own.plan.keep))..own.end;
+            let append = ops::Append { layer, position: left.start, not_finite: &self.not_finite };
+            ops::copy_positions(&own.window, window, left, &append)?;
+            self.staged = None;
+        }
+        self.layers[layer].packed_end = packed_end;
         Ok(())
     }
 
@@ -190,7 +252,8 @@ impl KvCache for RingCache {
     }
 
     fn allocated(&self) -> CacheBytes {
-        self.layers.iter().map(Layer::allocated).sum()
+        let layers: CacheBytes = self.layers.iter().map(Layer::allocated).sum();
+        CacheBytes { scratch: self.staging.as_ref().map_or(0, bytes_of), ..layers }
     }
 
     fn predicted(&self) -> CacheBytes {
@@ -210,6 +273,7 @@ impl KvCache for RingCache {
 
     fn reset(&mut self) {
         self.len = 0;
+        self.staged = None;
         self.reads = KeyReads::default();
         for layer in &mut self.layers {
             (layer.packed_end, layer.end) = (0, 0);

@@ -310,9 +310,69 @@ fn blocks_that_were_not_settled_are_noticed_before_they_are_overwritten() {
     let shape = shape(1000, 64);
     let (k, v) = (stream(&shape, 64, 1), stream(&shape, 64, 2));
     let mut cache = new(spec("int4-hqq"), shape).unwrap();
-    for _ in 0..4 {
+    for _ in 0..3 {
         cache.append(0, &k, &v).unwrap();
         cache.advance(64);
     }
-    assert!(cache.append(0, &k, &v).unwrap_err().to_string().contains("settled"));
+    assert!(cache.append(0, &k, &v).unwrap_err().to_string().contains("layer 0: a forward pass has not been settled"));
+}
+
+#[test]
+fn a_long_chunk_passes_through_one_staging_ring_that_all_layers_share() {
+    let (short, long) = (shape(4096, 64), shape(4096, 1000));
+    let (k, v) = (stream(&long, 2400, 1), stream(&long, 2400, 2));
+    for (text, residual, block) in [("int4-hqq", 128, 64), ("int2-kivi,residual=40,k-group=128", 40, 128)] {
+        let mut direct = new(spec(text), short.clone()).unwrap();
+        let mut staged = new(spec(text), long.clone()).unwrap();
+        // 2 sides, 2 sequences, 2 heads of 64 channels in f32.
+        let slots = (residual + block - 1 + 1000usize).next_multiple_of(block);
+        let scratch = (2 * 2 * 2 * slots * 64 * 4) as u64;
+        assert_eq!(staged.allocated(), CacheBytes { scratch, ..direct.allocated() });
+        assert_eq!(direct.allocated().scratch, 0);
+        feed(direct.as_mut(), (&k, &v), [60; 40]);
+        feed(staged.as_mut(), (&k, &v), [1000, 1, 64, 65, 900, 7, 300, 63]);
+        for layer in 0..3 {
+            let [a, b] = [&direct, &staged].map(|cache| {
+                let view = cache.view(layer);
+                (view.window_positions.clone(), numbers(&ops::dense(&view, 0..2400).unwrap()))
+            });
+            assert_eq!(a, b, "{text} layer {layer}");
+        }
+    }
+}
+
+#[test]
+fn the_staging_ring_is_not_given_away_before_its_layer_is_settled() {
+    let shape = shape(1000, 300);
+    let (k, v) = (stream(&shape, 300, 1), stream(&shape, 300, 2));
+    let mut cache = new(spec("int4-hqq"), shape).unwrap();
+    cache.append(0, &k, &v).unwrap();
+    cache.append(0, &k, &v).unwrap();
+    assert!(cache.append(1, &k, &v).unwrap_err().to_string().contains("layer 0: a forward pass has not been settled"));
+    cache.settle(0).unwrap();
+    cache.append(1, &k, &v).unwrap();
+    cache.advance(300);
+    assert!(cache.append(1, &k, &v).unwrap_err().to_string().contains("layer 1: a forward pass has not been settled"));
+    cache.reset();
+    cache.append(1, &k, &v).unwrap();
+}
+
+#[test]
+fn four_bits_save_what_they_promise_at_long_contexts_even_with_long_chunks() {
+    let shape = CacheShape {
+        layers: 32,
+        batch: 1,
+        kv_heads: 2,
+        head_dim: 128,
+        capacity: 32768,
+        max_chunk: 2048,
+        sliding_window: None,
+        dtype: DType::F16,
+        device: Device::Cpu,
+    };
+    let full = new(QuantSpec::none(), shape.clone()).unwrap().allocated().total();
+    let four = new(spec("int4-hqq"), shape).unwrap().allocated().total();
+    // 16 bits against 4.5 are 3.56; the window and the staging ring take the rest.
+    let ratio = full as f64 / four as f64;
+    assert!((3.4..3.56).contains(&ratio), "{ratio}");
 }

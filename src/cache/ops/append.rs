@@ -1,5 +1,7 @@
 //! New keys and values into the ring of recent tokens.
 
+use std::ops::Range;
+
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
@@ -39,6 +41,27 @@ pub fn append_window(window: &Tensor, k: &Tensor, v: &Tensor, append: &Append<'_
     }
     let innermost = |x: &Tensor| if x.stride()[3] == 1 || head_dim == 1 { Ok(x.clone()) } else { x.contiguous() };
     window.inplace_op3(&innermost(k)?, &innermost(v)?, append)
+}
+
+/// Copies `positions` from ring to ring `[2, B, Hkv, W, D]`, each with its own W, through the same operation as new tokens.
+///
+/// # Errors
+/// When shapes or dtypes disagree, or a ring is too small to hold all of `positions`.
+pub fn copy_positions(to: &Tensor, from: &Tensor, positions: Range<usize>, append: &Append<'_>) -> Result<()> {
+    let slots = WindowDims::of(from.shape())?.slots;
+    if positions.len() > slots {
+        bail!("{} positions asked of a ring of {slots} slots", positions.len());
+    }
+    let [k, v] = [from.get(0)?, from.get(1)?];
+    let mut start = positions.start;
+    while start < positions.end {
+        let slot = start % slots;
+        let count = (slots - slot).min(positions.end - start);
+        let append = Append { position: start, ..append.clone() };
+        append_window(to, &k.narrow(2, slot, count)?, &v.narrow(2, slot, count)?, &append)?;
+        start += count;
+    }
+    Ok(())
 }
 
 impl Append<'_> {

@@ -9,7 +9,7 @@ mod dense;
 mod finite;
 mod quantize;
 
-pub use append::{Append, append_window};
+pub use append::{Append, append_window, copy_positions};
 pub use dense::dense;
 pub use finite::{check_finite, not_finite};
 pub use quantize::quantize_blocks;
