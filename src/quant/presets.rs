@@ -30,15 +30,15 @@ const fn grouped(
     Preset { name, scheme: Scheme::Grouped { key, value, fit }, source }
 }
 
-const HQQ_TABLE: &str = "HQQ, thesis table (same axis for K and V)";
-const HQQ_KIVI: &str = "HQQ, thesis table (keys per channel, values per token)";
-const HQQ_TOKEN: &str = "HQQ, what the thesis' files record (axis 1, group 64)";
-const QUANTO: &str = "min-max, optimum-quanto in transformers";
-const KIVI: &str = "min-max, the KIVI paper";
+const HQQ_TABLE: &str = "HQQ; thesis, one axis";
+const HQQ_KIVI: &str = "HQQ; thesis, KIVI's axes";
+const HQQ_TOKEN: &str = "HQQ; the thesis' files";
+const QUANTO: &str = "min-max; optimum-quanto";
+const KIVI: &str = "min-max; the KIVI paper";
 
 /// Every preset, in the order in which help and errors list them.
 pub const PRESETS: [Preset; 15] = [
-    Preset { name: "none", scheme: Scheme::None, source: "the model's own float type: the baseline" },
+    Preset { name: "none", scheme: Scheme::None, source: "the model's float type" },
     grouped("int8-hqq", 8, 64, CHANNEL, CHANNEL, Fit::Hqq, HQQ_TABLE),
     grouped("int4-hqq", 4, 64, CHANNEL, CHANNEL, Fit::Hqq, HQQ_TABLE),
     grouped("int2-hqq", 2, 16, CHANNEL, CHANNEL, Fit::Hqq, HQQ_TABLE),
@@ -52,7 +52,7 @@ pub const PRESETS: [Preset; 15] = [
     grouped("int2-quanto", 2, 64, TOKEN, TOKEN, Fit::MinMax, QUANTO),
     grouped("int4-kivi", 4, 32, CHANNEL, TOKEN, Fit::MinMax, KIVI),
     grouped("int2-kivi", 2, 32, CHANNEL, TOKEN, Fit::MinMax, KIVI),
-    Preset { name: "fp8", scheme: Scheme::Fp8, source: "E4M3, one scale per head and 64 tokens, as in vLLM" },
+    Preset { name: "fp8", scheme: Scheme::Fp8, source: "E4M3; scale per 64 tokens" },
 ];
 
 /// The preset called `name`.
@@ -98,6 +98,7 @@ mod tests {
         let help = help_table();
         for (index, preset) in PRESETS.iter().enumerate() {
             assert!(PRESETS[..index].iter().all(|other| other.name != preset.name), "{} twice", preset.name);
+            assert!(help.lines().all(|line| line.len() <= 80), "a terminal of 80 columns would break a line");
             let lines = help.lines().filter(|line| line.split_whitespace().next() == Some(preset.name));
             assert_eq!(lines.count(), 1, "{}", preset.name);
         }
