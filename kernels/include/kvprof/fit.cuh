@@ -10,6 +10,8 @@
 
 namespace kvprof {
 
+constexpr float kLargestFloat = 3.402823466e38f;
+
 template <int G>
 struct GroupLanes {
   static constexpr int kLanes = G >= 64 ? 4 : G / 16;  // 1, 2, 4, 4
@@ -65,12 +67,15 @@ struct Fitted {
   float minimum;
 };
 
-/// code = round((x - minimum) / scale). Dividend and divisor are both multiplied by `lift`, a power of two, so that a
-/// scale near the least normal bfloat16 has a finite inverse.
+/// The width of a group. Only opposite extremes of bfloat16 overflow here.
+__device__ __forceinline__ float width(float low, float high) { return fminf(__fsub_rn(high, low), kLargestFloat); }
+
+/// code = round((x - minimum) / scale). Dividend and divisor are both multiplied by `lift`, a power of two, so that the
+/// inverse of any bfloat16 scale is a normal number.
 struct MinMaxCoder {
   float minimum, lift, lifted_scale, inverse;
   __device__ __forceinline__ float place(float x) const {
-    return divide(__fmul_rn(__fsub_rn(x, minimum), lift), lifted_scale, inverse);
+    return divide(__fmul_rn(width(minimum, x), lift), lifted_scale, inverse);
   }
 };
 
@@ -80,10 +85,10 @@ struct MinMaxFit {
 
   static __device__ __forceinline__ Fitted<Coder> fit(const float (&)[GroupLanes<G>::kElements], float low, float high,
                                                       float top) {
-    const float scale = round_to<T>(__fdiv_rn(__fsub_rn(high, low), top));
+    const float scale = round_to<T>(__fdiv_rn(width(low, high), top));
     // Equal elements, or a scale that rounds to zero: an inverse of 0 makes every code 0.
     if (scale == 0.0f) return {{low, 1.0f, 1.0f, 0.0f}, 1.0f, low};
-    const float lift = scale < 0x1p-64f ? 0x1p100f : 1.0f;
+    const float lift = scale < 0x1p-64f ? 0x1p100f : scale > 0x1p100f ? 0x1p-64f : 1.0f;
     return {{low, lift, scale * lift, __frcp_rn(scale * lift)}, scale, low};
   }
 };
@@ -142,7 +147,7 @@ struct HqqFit {
   static __device__ __forceinline__ Fitted<Coder> fit(const float (&x)[kElements], float low, float high,
                                                       float top) {
     const bool constant = high == low;
-    const float range = constant ? 1.0f : __fsub_rn(high, low);
+    const float range = constant ? 1.0f : width(low, high);
     const float factor = fminf(__fdiv_rn(top, range), 2e4f);
     const float inverse = __frcp_rn(factor);
     float zero = __fmul_rn(-low, factor);

@@ -85,7 +85,7 @@ struct Quantize {
       }
       const float2 range = Lanes::range(x);
       float low = __fadd_rn(range.x, 0.0f), high = __fadd_rn(range.y, 0.0f);  // -0 becomes +0
-      if (!(high - low < INFINITY)) low = high = 0.0f;
+      if (!(low >= -kLargestFloat && high <= kLargestFloat)) low = high = 0.0f;
       const Fitted<Coder> fitted = Fit::fit(x, low, high, top);
       if (lane == 0) {
         coders[group] = fitted.coder;

@@ -1,0 +1,31 @@
+//! Everything that computes on a GPU, against the CPU reference or float64.
+//!
+//! Without a GPU (or in a build without the feature `cuda`) each test says that it was skipped and passes; with
+//! `KVPROF_REQUIRE_GPU=1` it fails instead.
+
+#[path = "gpu/attention.rs"]
+mod attention;
+#[path = "gpu/cache.rs"]
+mod cache;
+#[path = "gpu/device.rs"]
+mod device;
+#[path = "gpu/inputs.rs"]
+mod inputs;
+#[path = "gpu/tile.rs"]
+mod tile;
+
+use candle_core::Device;
+
+/// The GPU to test on. `None`, with a line that says so, where there is none and none is required.
+fn gpu(test: &str) -> Option<Device> {
+    match kvprof::device::open(Some(0)) {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var_os("KVPROF_REQUIRE_GPU").is_some_and(|v| v == "1") => {
+            panic!("{test} needs a GPU: {error}")
+        }
+        Err(error) => {
+            println!("skipped {test}, which needs an NVIDIA GPU: {error}");
+            None
+        }
+    }
+}

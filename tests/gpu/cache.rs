@@ -1,0 +1,156 @@
+//! Append, quantize and dequantize on the GPU equal the CPU: codes bit for bit, values to the last bit of their type.
+
+use candle_core::{DType, Device, Tensor};
+use kvprof::cache::{self, CacheShape, KvCache, ops};
+use kvprof::quant::presets::PRESETS;
+use kvprof::quant::{QuantSpec, Scheme};
+
+use crate::inputs::{self, Kind};
+use crate::tile::to_host_order;
+
+/// Every geometry that presets and overrides can ask of the kernels.
+fn specs(head_dim: usize) -> Vec<QuantSpec> {
+    let mut names: Vec<String> =
+        PRESETS.iter().filter(|p| p.scheme != Scheme::None).map(|p| p.name.to_string()).collect();
+    for base in ["int2-hqq", "int4-kivi"] {
+        for group in [16, 32, 64, 128] {
+            for (k, v) in [("channel", "channel"), ("token", "token"), ("channel", "token"), ("token", "channel")] {
+                if group <= head_dim || (k, v) == ("channel", "channel") {
+                    names.push(format!("{base},group={group},k={k},v={v},k-bits=4,v-bits=2"));
+                }
+            }
+        }
+    }
+    names.push("int8-hqq,k-bits=8,v-bits=2,k-group=128,v-group=16,v=token".into());
+    names.iter().map(|name| name.parse::<QuantSpec>().unwrap_or_else(|e| panic!("{name}: {e}"))).collect()
+}
+
+fn shape(head_dim: usize, dtype: DType, device: &Device) -> CacheShape {
+    CacheShape {
+        layers: 1,
+        batch: 2,
+        kv_heads: 2,
+        head_dim,
+        capacity: 700,
+        max_chunk: 230,
+        sliding_window: None,
+        dtype,
+        device: device.clone(),
+    }
+}
+
+/// Feeds k and v in chunks of ragged lengths.
+fn feed(cache: &mut dyn KvCache, k: &Tensor, v: &Tensor) {
+    let device = cache.shape().device.clone();
+    let (k, v) = (k.to_device(&device).unwrap(), v.to_device(&device).unwrap());
+    let mut chunks = [230, 1, 63, 129, 64, 7].into_iter().cycle();
+    while cache.len() < k.dim(2).unwrap() {
+        let (start, left) = (cache.len(), k.dim(2).unwrap() - cache.len());
+        let tokens = chunks.next().unwrap().min(left);
+        cache.append(0, &k.narrow(2, start, tokens).unwrap(), &v.narrow(2, start, tokens).unwrap()).unwrap();
+        cache.settle(0).unwrap();
+        cache.advance(tokens);
+    }
+}
+
+fn tile_bytes(cache: &dyn KvCache) -> Vec<u8> {
+    let view = cache.view(0);
+    view.packed.map_or(Vec::new(), |packed| packed.tiles.flatten_all().unwrap().to_vec1().unwrap())
+}
+
+/// Numbers as their bits, with one zero: which zero is the least of a group is nobody's business.
+fn bits(x: &Tensor) -> Vec<u32> {
+    let wide: Vec<f32> = x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    wide.into_iter().map(|x| (x + 0.0).to_bits()).collect()
+}
+
+fn compare(gpu: &Device, spec: &QuantSpec, head_dim: usize, dtype: DType, kind: Kind, sliding_window: Option<usize>) {
+    let what = format!("{} D {head_dim} {dtype:?} {kind:?} {sliding_window:?}", spec.name);
+    let dims = [2, 2, 611, head_dim];
+    let (k, v) = (inputs::tensor(kind, dims, dtype, 1), inputs::tensor(kind, dims, dtype, 2));
+    let spec = spec.clone().with_residual(33);
+    let mut caches = [&Device::Cpu, gpu].map(|device| {
+        let shape = CacheShape { sliding_window, ..shape(head_dim, dtype, device) };
+        cache::new(spec.clone(), shape).unwrap()
+    });
+    caches.iter_mut().for_each(|cache| feed(cache.as_mut(), &k, &v));
+    let [on_cpu, on_gpu] = &caches;
+    on_gpu.check_finite().unwrap();
+
+    let geometry = on_cpu.view(0).packed.expect("a quantized cache").geometry;
+    let (expected, found) = (tile_bytes(on_cpu.as_ref()), tile_bytes(on_gpu.as_ref()));
+    assert_eq!(expected.len(), found.len(), "{what}");
+    for (index, (expected, found)) in
+        expected.chunks_exact(geometry.bytes()).zip(found.chunks_exact(geometry.bytes())).enumerate()
+    {
+        let found = to_host_order(&geometry, found);
+        let codes = geometry.code_bytes();
+        let wrong = expected[..codes].iter().zip(&found[..codes]).filter(|(a, b)| a != b).count();
+        assert_eq!(wrong, 0, "{what}: bytes of codes in tile {index} of {codes}");
+        let pairs = |tile: &[u8]| -> Vec<f32> {
+            let bytes = tile[codes..].to_vec();
+            let halves: Vec<u16> = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
+            let wide = |h: &u16| match dtype {
+                DType::F16 => half::f16::from_bits(*h).to_f32(),
+                _ => half::bf16::from_bits(*h).to_f32(),
+            };
+            halves.iter().map(wide).collect()
+        };
+        assert_eq!(pairs(expected), pairs(&found), "{what}: parameters of tile {index}");
+    }
+
+    let held = on_cpu.view(0).positions();
+    for positions in [held.clone(), held.start + 5..held.end - 3, held.start + 64..held.start + 65] {
+        let dense = [on_cpu, on_gpu].map(|cache| ops::dense(&cache.view(0), positions.clone()).unwrap());
+        assert!(bits(&dense[0]) == bits(&dense[1]), "{what}: dense values of {positions:?} differ");
+    }
+}
+
+#[test]
+fn every_preset_and_geometry_quantizes_to_the_codes_of_the_cpu() {
+    let Some(gpu) = crate::gpu("every_preset_and_geometry_quantizes_to_the_codes_of_the_cpu") else { return };
+    for head_dim in [64, 128] {
+        for dtype in [DType::F16, DType::BF16] {
+            for spec in specs(head_dim) {
+                compare(&gpu, &spec, head_dim, dtype, Kind::Normal, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn adversarial_numbers_quantize_to_the_codes_of_the_cpu() {
+    let Some(gpu) = crate::gpu("adversarial_numbers_quantize_to_the_codes_of_the_cpu") else { return };
+    for name in ["int8-hqq", "int4-hqq", "int2-hqq-kivi", "int2-hqq-token", "int4-quanto", "int2-kivi", "fp8"] {
+        for kind in Kind::ALL {
+            for dtype in [DType::F16, DType::BF16] {
+                compare(&gpu, &name.parse().unwrap(), 64, dtype, kind, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ring_of_tiles_that_wraps_holds_what_the_cpu_holds() {
+    let Some(gpu) = crate::gpu("a_ring_of_tiles_that_wraps_holds_what_the_cpu_holds") else { return };
+    for name in ["int4-hqq", "int2-kivi", "fp8"] {
+        compare(&gpu, &name.parse().unwrap(), 128, DType::BF16, Kind::Normal, Some(200));
+    }
+}
+
+#[test]
+fn the_first_number_that_is_not_finite_is_named_without_stopping_the_append() {
+    let Some(gpu) = crate::gpu("the_first_number_that_is_not_finite_is_named_without_stopping_the_append") else { return };
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let shape = CacheShape { layers: 3, ..shape(128, DType::F16, &gpu) };
+        let mut cache = cache::new("int4-hqq".parse().unwrap(), shape).unwrap();
+        let good = inputs::tensor(Kind::Normal, [2, 2, 100, 128], DType::F16, 3).to_device(&gpu).unwrap();
+        let spoil = Tensor::full(bad, (2, 2, 1, 128), &gpu).unwrap().to_dtype(DType::F16).unwrap();
+        let spoiled = Tensor::cat(&[&good.narrow(2, 0, 41).unwrap(), &spoil, &good.narrow(2, 42, 58).unwrap()], 2).unwrap();
+        for layer in 0..3 {
+            cache.append(layer, &good, if layer == 1 { &spoiled } else { &good }).unwrap();
+        }
+        let error = cache.check_finite().unwrap_err().to_string();
+        assert!(error.contains("layer 1, position 41"), "{error}");
+    }
+}
