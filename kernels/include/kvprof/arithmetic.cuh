@@ -15,20 +15,18 @@ __device__ __forceinline__ float divide(float a, float b, float reciprocal) {
   return __fmaf_rn(__fmaf_rn(-q, b, a), reciprocal, q);
 }
 
-/// The nearest integer to x in [0, 2^22], ties to even, by letting the addition round.
-__device__ __forceinline__ float round_half_even(float x) {
-  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: the last place is 1
-  return __fsub_rn(__fadd_rn(x, kShift), kShift);
-}
+/// Added to a number in [0, 2^22], this leaves the nearest integer, ties to even, in the low bits of the sum.
+constexpr float kRoundingShift = 12582912.0f;  // 1.5 * 2^23: the last place is 1
+constexpr uint32_t kRoundingShiftBits = 0x4b400000u;
 
 /// x rounded and clamped to [0, top]. Clamping first gives the same, since the bounds are integers.
 __device__ __forceinline__ float round_to_code(float x, float top) {
-  return round_half_even(fminf(fmaxf(x, 0.0f), top));
+  return __fsub_rn(__fadd_rn(fminf(fmaxf(x, 0.0f), top), kRoundingShift), kRoundingShift);
 }
 
-/// A float that holds an integer in [0, 2^22], as an integer; cheaper than a conversion.
-__device__ __forceinline__ uint32_t integer_of(float code) {
-  return __float_as_uint(__fadd_rn(code, 8388608.0f)) & 0x7fffffu;
+/// The same as bits, still under the bits of the shift: sums of such codes are corrected once.
+__device__ __forceinline__ uint32_t shifted_code(float x, float top) {
+  return __float_as_uint(__fadd_rn(fminf(fmaxf(x, 0.0f), top), kRoundingShift));
 }
 
 /// float(x^-0.3) for x >= 0.17.

@@ -31,13 +31,13 @@ struct DequantizeParams {
 };
 static_assert(sizeof(DequantizeParams) == 104, "mirrored by DequantizeParams in src/quant/cuda.rs");
 
-template <typename T>
+template <typename T, int D>
 struct Dequantize {
   static __device__ __forceinline__ void run(const DequantizeParams& p) {
     extern __shared__ __align__(16) uint8_t shared[];
     const TileLayout& layout = p.layout;
-    const StagedTile<T> staged(shared, layout.channels);
-    float2* const pairs = reinterpret_cast<float2*>(staged.base + layout.tokens * staged.stride);
+    const StagedTile<T, D> staged(shared);
+    float2* const pairs = reinterpret_cast<float2*>(staged.row(layout.tokens));
     const Side side = blockIdx.z == 0 ? Side::key : Side::value;
     const int span = p.first_position / layout.tokens + blockIdx.x;
     const int span_begin = span * layout.tokens;
@@ -56,59 +56,97 @@ struct Dequantize {
       wait_copies<0>();
     }
     __syncthreads();
-
-    T* const out = static_cast<T*>(side == Side::key ? p.out_keys : p.out_values) +
-                   static_cast<int64_t>(blockIdx.y) * p.out_rows * layout.channels;
-    const int chunks = layout.channels / 8;
-    for (int i = threadIdx.x; i < layout.tokens * chunks; i += kTileThreads) {
-      const int token = i / chunks, chunk = i % chunks;
-      const int position = span_begin + token;
-      if (position < p.first_position || position >= p.end) continue;
-      const int64_t row = position - p.first_position;
-      *reinterpret_cast<uint4*>(out + row * layout.channels + chunk * 8) =
-          *reinterpret_cast<const uint4*>(staged.base + token * staged.stride + chunk * 8);
-    }
+    T* const out = static_cast<T*>(side == Side::key ? p.out_keys : p.out_values);
+    staged.store(out + static_cast<int64_t>(blockIdx.y) * p.out_rows * D, span_begin, layout.tokens, p.first_position,
+                 p.end);
   }
 
  private:
   /// Brings one side of a tile to shared memory as values.
   template <Side kSide>
   static __device__ __forceinline__ void expand(const TileLayout& layout, const uint8_t* tile,
-                                                const StagedTile<T>& staged, float2* pairs) {
+                                                const StagedTile<T, D>& staged, float2* pairs) {
     const Format format = layout.format(kSide);
     if (format.direction == Direction::tile) {
       const float scale = parameter(tile, layout.pair(kSide, 0, 0).scale);
-      unpack_codes<8>(layout, kSide, tile, [&](int, int row, int, int column, uint32_t codes) {
-        const auto value = [&](uint32_t code) {
-          const __half_raw half = __nv_cvt_fp8_to_halfraw(static_cast<__nv_fp8_storage_t>(code), __NV_E4M3);
-          return __fmul_rn(__half2float(half), scale);
+      return unpack<kSide, 8>(layout, tile, staged, [&](int, int) {
+        return [=](int, int, uint32_t low, uint32_t high) {
+          return make_float2(__fmul_rn(e4m3_value(low), scale), __fmul_rn(e4m3_value(high), scale));
         };
-        staged.template store_pair<kSide>(row, column, value(codes & 0xff), value(codes >> 16));
       });
-      return;
     }
-    const int groups = layout.tokens * layout.channels / format.group;
+    const int groups = layout.tokens * D / format.group;
+    const bool of_column = layout.column_parameters(kSide);
     for (int group = threadIdx.x; group < groups; group += kTileThreads) {
-      const GroupOrigin origin(layout, format.direction, format.group, group);
-      const PairPlace place = layout.pair(kSide, origin.token, origin.channel);
+      const bool channel_wise = format.direction == Direction::channel;
+      const int token = channel_wise ? group / D * format.group : group & (layout.tokens - 1);
+      const int channel = channel_wise ? group % D : group / layout.tokens * format.group;
+      const PairPlace place = layout.pair(kSide, token, channel);
       pairs[group] = make_float2(parameter(tile, place.scale), parameter(tile, place.minimum));
     }
     __syncthreads();
-    const int blocks_per_group = format.group / 16;
-    const auto decode = [&](int block_row, int row, int block_column, int column, uint32_t codes) {
-      const auto value = [&](int at, uint32_t code) {
-        const int group = group_of<kSide>(layout, format.direction, blocks_per_group, block_row, row, block_column, at);
-        // The code as a float: its bits under an exponent that makes the last place 1, less that exponent.
-        const float number = __uint_as_float(0x4b000000u | code) - 8388608.0f;
-        return __fadd_rn(__fmul_rn(pairs[group].x, number), pairs[group].y);
+    const int stride = format.direction == Direction::channel ? D : layout.tokens;
+    const int blocks_shift = format.group == 128 ? 3 : format.group == 64 ? 2 : format.group == 32 ? 1 : 0;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const auto decode = [&](int block_row, int block_column) {
+      // The pairs of a lane's elements: four columns, or two rows.
+      const float2* first = pairs + (of_column ? (block_row >> blocks_shift) * stride + block_column * 16 + 2 * t
+                                               : (block_column >> blocks_shift) * stride + block_row * 16 + g);
+      const float2 a = first[0], b = of_column ? first[1] : first[8];
+      const float2 c = of_column ? first[8] : a, e = of_column ? first[9] : b;
+      return [=](int half, int hi, uint32_t low, uint32_t high) {
+        const float2 even = of_column ? (half ? c : a) : (hi ? b : a);
+        const float2 odd = of_column ? (half ? e : b) : (hi ? b : a);
+        return make_float2(value(low, even), value(high, odd));
       };
-      staged.template store_pair<kSide>(row, column, value(column, codes & 0xffffu), value(column + 1, codes >> 16));
     };
     switch (format.bits) {
-      case 2: return unpack_codes<2>(layout, kSide, tile, decode);
-      case 4: return unpack_codes<4>(layout, kSide, tile, decode);
-      default: return unpack_codes<8>(layout, kSide, tile, decode);
+      case 2: return unpack<kSide, 2>(layout, tile, staged, decode);
+      case 4: return unpack<kSide, 4>(layout, tile, staged, decode);
+      default: return unpack<kSide, 8>(layout, tile, staged, decode);
     }
+  }
+
+  /// `decode(block_row, block_column)` gives something whose `(half, hi, code, next code)` are two values.
+  template <Side kSide, int kBits, typename Decode>
+  static __device__ __forceinline__ void unpack(const TileLayout& layout, const uint8_t* tile,
+                                                const StagedTile<T, D>& staged, const Decode& decode) {
+    using P = Pieces<kSide, kBits, D>;
+    constexpr uint32_t kMask = (1u << kBits) - 1;
+    const uint4* const source = reinterpret_cast<const uint4*>(tile + layout.codes_at(kSide));
+    P::for_each(layout.tokens, [&](int block_row, int first_column, int place) {
+      const uint4 piece = source[place];
+      const uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+      for (int i = 0; i < P::kSteps; ++i) {
+#pragma unroll
+        for (int r = 0; r < P::kRows; ++r) {
+          const auto values = decode(block_row + r, first_column + i);
+          Fragment fragment;
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int hi = 0; hi < 2; ++hi) {
+              const uint32_t codes = words[P::word(i, hi)] >> P::bit(r, half, hi);
+              const float2 x = values(half, hi, codes & kMask, codes >> 16 & kMask);
+              fragment.pairs[half][hi] = to_pair<T>(x.x, x.y);
+            }
+          }
+          fragment.store<kSide>(staged, block_row + r, first_column + i);
+        }
+      }
+    });
+  }
+
+  /// scale · code + minimum, each rounded.
+  static __device__ __forceinline__ float value(uint32_t code, float2 pair) {
+    // The code as a float: its bits under an exponent that makes the last place 1, less that exponent.
+    const float number = __uint_as_float(0x4b000000u | code) - 8388608.0f;
+    return __fadd_rn(__fmul_rn(pair.x, number), pair.y);
+  }
+
+  static __device__ __forceinline__ float e4m3_value(uint32_t code) {
+    return __half2float(__half(__nv_cvt_fp8_to_halfraw(static_cast<__nv_fp8_storage_t>(code), __NV_E4M3)));
   }
 
   static __device__ __forceinline__ float parameter(const uint8_t* tile, int byte) {

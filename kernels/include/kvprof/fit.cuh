@@ -70,12 +70,12 @@ struct Fitted {
 /// The width of a group. Only opposite extremes of bfloat16 overflow here.
 __device__ __forceinline__ float width(float low, float high) { return fminf(__fsub_rn(high, low), kLargestFloat); }
 
-/// code = round((x - minimum) / scale). Dividend and divisor are both multiplied by `lift`, a power of two, so that the
-/// inverse of any bfloat16 scale is a normal number.
+/// code = round((x - minimum) / scale). Both terms are multiplied by `lift`, a power of two, so that the inverse of any
+/// bfloat16 scale is a normal number; that changes no rounding.
 struct MinMaxCoder {
-  float minimum, lift, lifted_scale, inverse;
+  float lift, lifted_minimum, lifted_scale, inverse;
   __device__ __forceinline__ float place(float x) const {
-    return divide(__fmul_rn(width(minimum, x), lift), lifted_scale, inverse);
+    return divide(__fmaf_rn(x, lift, -lifted_minimum), lifted_scale, inverse);
   }
 };
 
@@ -86,10 +86,10 @@ struct MinMaxFit {
   static __device__ __forceinline__ Fitted<Coder> fit(const float (&)[GroupLanes<G>::kElements], float low, float high,
                                                       float top) {
     const float scale = round_to<T>(__fdiv_rn(width(low, high), top));
-    // Equal elements, or a scale that rounds to zero: an inverse of 0 makes every code 0.
-    if (scale == 0.0f) return {{low, 1.0f, 1.0f, 0.0f}, 1.0f, low};
+    // Equal elements, or a scale that rounds to zero: every code is 0.
+    if (scale == 0.0f) return {{0.0f, 0.0f, 1.0f, 0.0f}, 1.0f, low};
     const float lift = scale < 0x1p-64f ? 0x1p100f : scale > 0x1p100f ? 0x1p-64f : 1.0f;
-    return {{low, lift, scale * lift, __frcp_rn(scale * lift)}, scale, low};
+    return {{lift, low * lift, scale * lift, __frcp_rn(scale * lift)}, scale, low};
   }
 };
 
@@ -112,22 +112,24 @@ struct HqqFit {
   /// sign(e) · max(|e| - |e|^-0.3 / 10, 0)
   static __device__ __forceinline__ float shrink(float e) {
     const float magnitude = fabsf(e);
-    const float power = divide(power_minus_3_tenths(fmaxf(magnitude, kShrinkFrom)), 10.0f, 0.1f);
-    const float kept = magnitude < kShrinkFrom ? 0.0f : fmaxf(__fsub_rn(magnitude, power), 0.0f);
-    return copysignf(kept, e);
+    if (magnitude < kShrinkFrom) return 0.0f;
+    const float power = divide(power_minus_3_tenths(magnitude), 10.0f, 0.1f);
+    return copysignf(fmaxf(__fsub_rn(magnitude, power), 0.0f), e);
   }
 
-  /// One refinement: the next zero point and this one's mean error. `SHRINKS` false asserts that every |e| < 0.17.
-  template <bool SHRINKS>
+  /// One refinement: the next zero point and this one's mean error. `kPlain` asserts that no code needs clamping and no
+  /// error reaches 0.17, where shrinkage begins.
+  template <bool kPlain>
   static __device__ __forceinline__ float2 refine(const float (&x)[kElements], float factor, float inverse, float zero,
                                                   float top) {
     float zeros[kSums] = {}, errors[kSums] = {};
 #pragma unroll
     for (int k = 0; k < kElements; ++k) {
       const float scaled = __fmul_rn(x[k], factor);
-      const float code = round_to_code(__fadd_rn(scaled, zero), top);
+      const float place = __fadd_rn(scaled, zero);
+      const float code = kPlain ? __fsub_rn(__fadd_rn(place, kRoundingShift), kRoundingShift) : round_to_code(place, top);
       const float error = __fsub_rn(x[k], divide(__fsub_rn(code, zero), factor, inverse));
-      const float target = SHRINKS ? __fmul_rn(__fsub_rn(x[k], shrink(error)), factor) : scaled;
+      const float target = kPlain ? scaled : __fmul_rn(__fsub_rn(x[k], shrink(error)), factor);
       zeros[k % kSums] = __fadd_rn(zeros[k % kSums], __fsub_rn(code, target));
       errors[k % kSums] = __fadd_rn(errors[k % kSums], fabsf(error));
     }
@@ -135,13 +137,13 @@ struct HqqFit {
     return make_float2(__fmul_rn(Lanes::total(zeros), kShare), __fmul_rn(Lanes::total(errors), kShare));
   }
 
-  /// No error of the group can reach the shrinkage: codes round by at most 1/2, or are clamped by the overshoot. The
-  /// slack covers the rounding of all steps with room to spare.
-  static __device__ __forceinline__ bool never_shrinks(float low, float high, float factor, float inverse, float zero,
-                                                       float top) {
+  /// Whether `refine<true>` may be used: the extremes stay within half a code of the range, so every error is at most half a
+  /// step. The slack covers the rounding of all steps with room to spare.
+  static __device__ __forceinline__ bool is_plain(float low, float high, float factor, float inverse, float zero,
+                                                  float top) {
     const float overshoot = fmaxf(-(low * factor + zero), high * factor + zero - top);
     const float slack = 1e-6f * (fmaxf(fabsf(low), fabsf(high)) * factor + fabsf(zero) + top);
-    return (fmaxf(overshoot, 0.5f) + slack) * inverse < kShrinkFrom;
+    return overshoot + slack < 0.5f && (0.5f + slack) * inverse < kShrinkFrom;
   }
 
   static __device__ __forceinline__ Fitted<Coder> fit(const float (&x)[kElements], float low, float high,
@@ -154,9 +156,9 @@ struct HqqFit {
     float best = INFINITY;
     bool done = constant;
     for (int i = 0; i < kIterations && __any_sync(kFullWarp, !done); ++i) {
-      const bool plain = done || never_shrinks(low, high, factor, inverse, zero, top);
-      const float2 next = __all_sync(kFullWarp, plain) ? refine<false>(x, factor, inverse, zero, top)
-                                                       : refine<true>(x, factor, inverse, zero, top);
+      const bool plain = done || is_plain(low, high, factor, inverse, zero, top);
+      const float2 next = __all_sync(kFullWarp, plain) ? refine<true>(x, factor, inverse, zero, top)
+                                                       : refine<false>(x, factor, inverse, zero, top);
       if (!done) {
         // The reference stops when the error no longer falls. A zero point that stays is such a stop, seen a step early:
         // the next step would repeat this one.

@@ -51,37 +51,101 @@ struct TileTask {
   __device__ __forceinline__ int plane() const { return side == Side::key ? 0 : 1; }
 };
 
+/// Writes the codes of one side. `encode.fragment(block_row, block_column)` gives something whose `(half, hi, pair)` turns a
+/// pair of elements into two `shifted_code`s.
+template <Side kSide, int kBits, typename T, int D, typename Encode>
+__device__ __forceinline__ void pack_codes(const TileLayout& layout, const StagedTile<T, D>& staged, uint8_t* tile,
+                                           const Encode& encode) {
+  using P = Pieces<kSide, kBits, D>;
+  uint4* const target = reinterpret_cast<uint4*>(tile + layout.codes_at(kSide));
+  P::for_each(layout.tokens, [&](int block_row, int first_column, int place) {
+    uint32_t words[4] = {}, shifts[4] = {};
+#pragma unroll
+    for (int i = 0; i < P::kSteps; ++i) {
+#pragma unroll
+      for (int r = 0; r < P::kRows; ++r) {
+        const Fragment fragment = Fragment::load<kSide>(staged, block_row + r, first_column + i);
+        const auto coders = encode.fragment(block_row + r, first_column + i);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+          for (int hi = 0; hi < 2; ++hi) {
+            const uint2 codes = coders(half, hi, to_floats<T>(fragment.pairs[half][hi]));
+            const int word = P::word(i, hi), bit = P::bit(r, half, hi);
+            words[word] += (codes.x << bit) + (codes.y << (16 + bit));
+            shifts[word] += (Encode::kShift << bit) + (Encode::kShift << (16 + bit));
+          }
+        }
+      }
+    }
+    target[place] = make_uint4(words[0] - shifts[0], words[1] - shifts[1], words[2] - shifts[2], words[3] - shifts[3]);
+  });
+}
+
+/// Encodes with a coder for each group.
+template <Side kSide, Direction kDirection, int G, int D, typename Coder>
+struct GroupEncoder {
+  using GroupMap = Groups<kDirection, G, D>;
+  static constexpr uint32_t kShift = kRoundingShiftBits;
+  const Coder* coders;
+  float top;
+  int tokens;
+
+  /// The coders of one lane's elements: four columns, or two rows.
+  struct OfFragment {
+    Coder coders[4];
+    float top;
+    __device__ __forceinline__ uint2 operator()(int half, int hi, float2 x) const {
+      const Coder& even = GroupMap::template kOfColumn<kSide> ? coders[2 * half] : coders[hi];
+      const Coder& odd = GroupMap::template kOfColumn<kSide> ? coders[2 * half + 1] : coders[hi];
+      return make_uint2(shifted_code(even.place(x.x), top), shifted_code(odd.place(x.y), top));
+    }
+  };
+
+  __device__ __forceinline__ OfFragment fragment(int block_row, int block_column) const {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const Coder* first = coders + GroupMap::template of_fragment<kSide>(tokens, block_row, block_column);
+    if constexpr (GroupMap::template kOfColumn<kSide>) {
+      first += 2 * t;
+      return {{first[0], first[1], first[8], first[9]}, top};
+    } else {
+      first += g;
+      return {{first[0], first[8]}, top};
+    }
+  }
+};
+
 /// `Fit` is MinMaxFit<T, G> or HqqFit<T, G>.
-template <typename T, Direction kDirection, int G, typename Fit>
+template <typename T, int D, Direction kDirection, int G, typename Fit>
 struct Quantize {
   using Coder = typename Fit::Coder;
   using Lanes = GroupLanes<G>;
+  using GroupMap = Groups<kDirection, G, D>;
   static constexpr int kLanes = Lanes::kLanes;
 
   static __device__ __forceinline__ void run(const QuantizeParams& p) {
     extern __shared__ __align__(16) uint8_t shared[];
     const TileLayout& layout = p.layout;
+    const int tokens = layout.tokens;
     const TileTask task(p);
-    const int groups = layout.tokens * layout.channels / G;
-    const StagedTile<T> staged(shared, layout.channels);
-    Coder* coders = reinterpret_cast<Coder*>(staged.base + layout.tokens * staged.stride);
+    const StagedTile<T, D> staged(shared);
+    Coder* const coders = reinterpret_cast<Coder*>(staged.row(tokens));
     const float top = static_cast<float>((1 << layout.format(task.side).bits) - 1);
 
-    staged.load(p.window, p.window.head<const T>(task.plane(), blockIdx.y), task.first_position, layout.tokens);
+    staged.load(p.window, p.window.head<const T>(task.plane(), blockIdx.y), task.first_position, tokens);
     wait_copies<0>();
     __syncthreads();
 
     const int lane = threadIdx.x % kLanes;
-    for (int first = 0; first < groups; first += kTileThreads / kLanes) {
+    for (int first = 0; first < GroupMap::count(tokens); first += kTileThreads / kLanes) {
       // A lane holds 16 elements (32 where G is 128), so 256 lanes divide every tile: no lane is idle.
       const int group = first + threadIdx.x / kLanes;
-      const GroupOrigin origin(layout, kDirection, G, group);
+      const int token = GroupMap::first_token(group, tokens), channel = GroupMap::first_channel(group, tokens);
       float x[Lanes::kElements];
 #pragma unroll
       for (int k = 0; k < Lanes::kElements; ++k) {
         const int i = Lanes::element(lane, k);
-        x[k] = kDirection == Direction::channel ? staged.at(origin.token + i, origin.channel)
-                                                : staged.at(origin.token, origin.channel + i);
+        x[k] = kDirection == Direction::channel ? staged.at(token + i, channel) : staged.at(token, channel + i);
       }
       const float2 range = Lanes::range(x);
       float low = __fadd_rn(range.x, 0.0f), high = __fadd_rn(range.y, 0.0f);  // -0 becomes +0
@@ -89,7 +153,7 @@ struct Quantize {
       const Fitted<Coder> fitted = Fit::fit(x, low, high, top);
       if (lane == 0) {
         coders[group] = fitted.coder;
-        const PairPlace place = layout.pair(task.side, origin.token, origin.channel);
+        const PairPlace place = layout.pair(task.side, token, channel);
         store_parameter<T>(task.tile, place.scale, fitted.scale);
         store_parameter<T>(task.tile, place.minimum, fitted.minimum);
       }
@@ -103,71 +167,70 @@ struct Quantize {
     }
   }
 
+ private:
   template <Side kSide>
-  static __device__ __forceinline__ void pack(const TileLayout& layout, const StagedTile<T>& staged,
+  static __device__ __forceinline__ void pack(const TileLayout& layout, const StagedTile<T, D>& staged,
                                               const Coder* coders, float top, uint8_t* tile) {
-    const auto encode = [&](int block_row, int row, int block_column, int column) {
-      const float2 x = staged.template pair<kSide>(row, column);
-      const auto group = [&](int c) {
-        return group_of<kSide>(layout, kDirection, G / 16, block_row, row, block_column, c);
-      };
-      const Coder &low = coders[group(column)], &high = coders[group(column + 1)];
-      return integer_of(round_to_code(low.place(x.x), top)) | integer_of(round_to_code(high.place(x.y), top)) << 16;
-    };
+    const GroupEncoder<kSide, kDirection, G, D, Coder> encoder{coders, top, layout.tokens};
     switch (layout.format(kSide).bits) {
-      case 2: return pack_codes<2>(layout, kSide, tile, encode);
-      case 4: return pack_codes<4>(layout, kSide, tile, encode);
-      default: return pack_codes<8>(layout, kSide, tile, encode);
+      case 2: return pack_codes<kSide, 2>(layout, staged, tile, encoder);
+      case 4: return pack_codes<kSide, 4>(layout, staged, tile, encoder);
+      default: return pack_codes<kSide, 8>(layout, staged, tile, encoder);
     }
   }
 };
 
-/// FP8: one scale a tile and side, absmax / 448 (1 where all elements are zero); codes are E4M3 of x / scale.
-template <typename T>
+/// Encodes to E4M3 with one scale.
+struct Fp8Encoder {
+  static constexpr uint32_t kShift = 0;
+  float scale;
+
+  __device__ __forceinline__ Fp8Encoder fragment(int, int) const { return *this; }
+  __device__ __forceinline__ uint2 operator()(int, int, float2 x) const {
+    const auto code = [&](float value) {
+      return static_cast<uint32_t>(__nv_cvt_float_to_fp8(__fdiv_rn(value, scale), __NV_SATFINITE, __NV_E4M3));
+    };
+    return make_uint2(code(x.x), code(x.y));
+  }
+};
+
+/// FP8: one scale a tile and side, absmax / 448 (1 where that rounds to zero); codes are E4M3 of x / scale.
+template <typename T, int D>
 struct QuantizeFp8 {
   static __device__ __forceinline__ void run(const QuantizeParams& p) {
     extern __shared__ __align__(16) uint8_t shared[];
     const TileLayout& layout = p.layout;
     const TileTask task(p);
-    const StagedTile<T> staged(shared, layout.channels);
+    const StagedTile<T, D> staged(shared);
     staged.load(p.window, p.window.head<const T>(task.plane(), blockIdx.y), task.first_position, layout.tokens);
     wait_copies<0>();
     __syncthreads();
 
-    const float largest = block_maximum(layout, staged);
-    const float rounded = round_to<T>(__fdiv_rn(largest, 448.0f));
+    const float rounded = round_to<T>(__fdiv_rn(largest_magnitude(staged, layout.tokens), 448.0f));
     const float scale = rounded == 0.0f ? 1.0f : rounded;
     if (threadIdx.x < 8) {  // the 16 bytes of the scale: the rest is zero
       uint16_t* const scales = reinterpret_cast<uint16_t*>(task.tile + layout.pair(task.side, 0, 0).scale);
       scales[threadIdx.x] = threadIdx.x == 0 ? static_cast<uint16_t>(to_pair<T>(scale, 0.0f)) : 0;
     }
     if (task.side == Side::key) {
-      pack<Side::key>(layout, staged, scale, task.tile);
+      pack_codes<Side::key, 8>(layout, staged, task.tile, Fp8Encoder{scale});
     } else {
-      pack<Side::value>(layout, staged, scale, task.tile);
+      pack_codes<Side::value, 8>(layout, staged, task.tile, Fp8Encoder{scale});
     }
   }
 
  private:
-  template <Side kSide>
-  static __device__ __forceinline__ void pack(const TileLayout& layout, const StagedTile<T>& staged, float scale,
-                                              uint8_t* tile) {
-    pack_codes<8>(layout, kSide, tile, [&](int, int row, int, int column) {
-      const float2 x = staged.template pair<kSide>(row, column);
-      const auto code = [&](float value) {
-        return static_cast<uint32_t>(__nv_cvt_float_to_fp8(__fdiv_rn(value, scale), __NV_SATFINITE, __NV_E4M3));
-      };
-      return code(x.x) | code(x.y) << 16;
-    });
-  }
-
-  /// The largest finite magnitude of the tile.
-  static __device__ __forceinline__ float block_maximum(const TileLayout& layout, const StagedTile<T>& staged) {
+  /// Of the finite elements.
+  static __device__ __forceinline__ float largest_magnitude(const StagedTile<T, D>& staged, int tokens) {
     __shared__ float maxima[kTileThreads / 32];
     float largest = 0.0f;
-    for (int i = threadIdx.x; i < layout.tokens * layout.channels; i += kTileThreads) {
-      const float x = fabsf(staged.at(i / layout.channels, i % layout.channels));
-      if (x < INFINITY) largest = fmaxf(largest, x);
+    const auto keep = [&](float x) {
+      if (fabsf(x) <= kLargestFloat) largest = fmaxf(largest, fabsf(x));
+    };
+    for (int i = threadIdx.x; i < tokens * D / 2; i += kTileThreads) {
+      const float2 x = to_floats<T>(*reinterpret_cast<const uint32_t*>(staged.row(i / (D / 2)) + i % (D / 2) * 2));
+      keep(x.x);
+      keep(x.y);
     }
     for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, step));
     if (threadIdx.x % 32 == 0) maxima[threadIdx.x / 32] = largest;

@@ -10,152 +10,139 @@ namespace kvprof {
 
 constexpr int kTileThreads = 256;
 
-/// A tile of the window in shared memory, [tokens, D] with padded rows: the 16 bytes spread four tokens of eight channels
-/// over all banks.
-template <typename T>
+/// A tile of the window in shared memory, [tokens, D] with rows padded by 16 bytes: eight rows of one 16-byte column then
+/// lie in different banks.
+template <typename T, int D>
 struct StagedTile {
+  static constexpr int kStride = D + 8;
   T* base;
-  int stride;
 
-  __device__ __forceinline__ StagedTile(void* shared, int channels)
-      : base(static_cast<T*>(shared)), stride(channels + 8) {}
+  __device__ __forceinline__ explicit StagedTile(void* shared) : base(static_cast<T*>(shared)) {}
 
+  __device__ __forceinline__ T* row(int token) const { return base + token * kStride; }
   __device__ __forceinline__ float at(int token, int channel) const {
-    return to_floats<T>(*reinterpret_cast<const uint16_t*>(base + token * stride + channel)).x;
-  }
-
-  /// Elements (row, column) and (row, column + 1) of the side's matrix (tile.cuh); `column` is even.
-  template <Side kSide>
-  __device__ __forceinline__ float2 pair(int row, int column) const {
-    if constexpr (kSide == Side::key) {
-      return to_floats<T>(*reinterpret_cast<const uint32_t*>(base + row * stride + column));
-    } else {
-      return make_float2(at(column, row), at(column + 1, row));
-    }
-  }
-
-  template <Side kSide>
-  __device__ __forceinline__ void store_pair(int row, int column, float x, float y) const {
-    const uint32_t packed = to_pair<T>(x, y);
-    if constexpr (kSide == Side::key) {
-      *reinterpret_cast<uint32_t*>(base + row * stride + column) = packed;
-    } else {
-      uint16_t* const bits = reinterpret_cast<uint16_t*>(base);
-      bits[column * stride + row] = static_cast<uint16_t>(packed);
-      bits[(column + 1) * stride + row] = static_cast<uint16_t>(packed >> 16);
-    }
+    return to_floats<T>(*reinterpret_cast<const uint16_t*>(row(token) + channel)).x;
   }
 
   /// Starts copying positions first .. first + tokens from the ring.
   __device__ __forceinline__ void load(const Ring& ring, const T* head, int first, int tokens) const {
-    const int chunks = ring.channels / 8;
+    constexpr int kChunks = D / 8;
     const int first_slot = first % ring.capacity;
-    for (int i = threadIdx.x; i < tokens * chunks; i += kTileThreads) {
-      const int token = i / chunks, chunk = i % chunks;
+    for (int i = threadIdx.x; i < tokens * kChunks; i += kTileThreads) {
+      const int token = i / kChunks, chunk = i % kChunks;
       int slot = first_slot + token;
       if (slot >= ring.capacity) slot -= ring.capacity;
-      copy16_async(shared_address(base + token * stride + chunk * 8),
-                   head + static_cast<int64_t>(slot) * ring.channels + chunk * 8);
+      copy16_async(shared_address(row(token) + chunk * 8), head + static_cast<int64_t>(slot) * D + chunk * 8);
     }
     commit_copies();
   }
-};
 
-/// A lane's place in a 16-byte piece of codes (tile.cuh): what word `j` of the piece holds.
-template <int kBits>
-struct WordPlace {
-  int block_row, block_column, first_hi;
-
-  __device__ __forceinline__ WordPlace(int piece, int j, int column_blocks) {
-    const int word = piece / 32 * 4 + j;
-    const int block = kBits == 8 ? word / 2 : word;
-    block_row = block / column_blocks * (kBits == 2 ? 2 : 1);
-    block_column = block % column_blocks;
-    first_hi = kBits == 8 ? word % 2 : 0;
-  }
-  /// Block (16 rows) and row of the `c`-th code of a byte; a byte holds rows eight apart.
-  __device__ __forceinline__ int block_row_of(int c) const { return block_row + c / 2; }
-  __device__ __forceinline__ int row_of(int c, int g) const {
-    return block_row_of(c) * 16 + 8 * (first_hi + c % 2) + g;
-  }
-  __device__ __forceinline__ int column_of(int half, int t) const { return block_column * 16 + 8 * half + 2 * t; }
-};
-
-/// Writes the codes of one side in the order of tile.cuh. `encode(block_row, row, block_column, column)` gives the codes
-/// of columns `column` and `column + 1` in the low bytes of the halves of a word; block_row is row / 16, and so on.
-template <int kBits, typename Encode>
-__device__ __forceinline__ void pack_codes(const TileLayout& layout, Side side, uint8_t* tile, const Encode& encode) {
-  const int column_blocks = layout.columns(side) / 16;
-  uint4* target = reinterpret_cast<uint4*>(tile + layout.codes_at(side));
-  const int pieces = layout.code_bytes(side) / 16;
-  for (int piece = threadIdx.x; piece < pieces; piece += kTileThreads) {
-    const int g = piece % 32 / 4, t = piece % 4;
-    uint32_t words[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const WordPlace<kBits> place(piece, j, column_blocks);
-      words[j] = 0;
-#pragma unroll
-      for (int c = 0; c < 8 / kBits; ++c) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const uint32_t codes =
-              encode(place.block_row_of(c), place.row_of(c, g), place.block_column, place.column_of(half, t));
-          words[j] |= codes << (8 * half + kBits * c);
-        }
-      }
+  /// Writes positions first .. first + tokens of the tile to dense rows, of which row 0 is position `origin`; those outside
+  /// origin .. end are left out.
+  __device__ __forceinline__ void store(T* rows, int first, int tokens, int origin, int end) const {
+    constexpr int kChunks = D / 8;
+    for (int i = threadIdx.x; i < tokens * kChunks; i += kTileThreads) {
+      const int token = i / kChunks, chunk = i % kChunks;
+      const int position = first + token;
+      if (position < origin || position >= end) continue;
+      *reinterpret_cast<uint4*>(rows + static_cast<int64_t>(position - origin) * D + chunk * 8) =
+          *reinterpret_cast<const uint4*>(row(token) + chunk * 8);
     }
-    target[piece] = make_uint4(words[0], words[1], words[2], words[3]);
   }
-}
+};
 
-/// The inverse: calls `decode(block_row, row, block_column, column, codes)` with two codes as `encode` gives them.
-template <int kBits, typename Decode>
-__device__ __forceinline__ void unpack_codes(const TileLayout& layout, Side side, const uint8_t* tile,
-                                             const Decode& decode) {
-  constexpr uint32_t kMask = 0x00010001u * ((1u << kBits) - 1);
-  const int column_blocks = layout.columns(side) / 16;
-  const uint4* source = reinterpret_cast<const uint4*>(tile + layout.codes_at(side));
-  const int pieces = layout.code_bytes(side) / 16;
-  for (int piece = threadIdx.x; piece < pieces; piece += kTileThreads) {
-    const int g = piece % 32 / 4, t = piece % 4;
-    const uint4 four = source[piece];
-    const uint32_t words[4] = {four.x, four.y, four.z, four.w};
+/// One lane's pairs of a 16x16 fragment of a side's matrix (tile.cuh): pair [half][hi] holds columns 8·half + 2t and the
+/// next of row 8·hi + g.
+struct Fragment {
+  uint32_t pairs[2][2];
+
+  /// Fragment (block_row, block_column) of a staged tile. The rows of the keys' matrix are the rows in memory; for the values
+  /// they are the columns, and the matrix load transposes.
+  template <Side kSide, typename T, int D>
+  static __device__ __forceinline__ Fragment load(const StagedTile<T, D>& staged, int block_row, int block_column) {
+    const uint4 m = kSide == Side::key ? load_matrices(address<kSide>(staged, block_row, block_column))
+                                       : load_matrices_transposed(address<kSide>(staged, block_row, block_column));
+    return {{{m.x, m.y}, {m.z, m.w}}};
+  }
+
+  /// The inverse.
+  template <Side kSide, typename T, int D>
+  __device__ __forceinline__ void store(const StagedTile<T, D>& staged, int block_row, int block_column) const {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const WordPlace<kBits> place(piece, j, column_blocks);
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
-      for (int c = 0; c < 8 / kBits; ++c) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          decode(place.block_row_of(c), place.row_of(c, g), place.block_column, place.column_of(half, t),
-                 words[j] >> (8 * half + kBits * c) & kMask);
-        }
+      for (int hi = 0; hi < 2; ++hi) {
+        // Transposed, a lane holds channels 2t and 2t + 1 of token g of the 8x8 block in either case.
+        const uint32_t pair = kSide == Side::key ? pairs[half][hi] : transpose8x8(pairs[half][hi]);
+        const int token = kSide == Side::key ? block_row * 16 + 8 * hi : block_column * 16 + 8 * half;
+        const int channel = kSide == Side::key ? block_column * 16 + 8 * half : block_row * 16 + 8 * hi;
+        *reinterpret_cast<uint32_t*>(staged.row(token + g) + channel + 2 * t) = pair;
       }
     }
   }
-}
 
-/// The group of an element, counted along channels first where a group is tokens of one channel, along tokens first where
-/// it is channels of one token. `blocks_per_group` is G / 16: a group holds whole blocks, so elements of a word that
-/// share a group are seen to.
-template <Side kSide>
-__device__ __forceinline__ int group_of(const TileLayout& layout, Direction direction, int blocks_per_group,
-                                        int block_row, int row, int block_column, int column) {
-  const int block_token = kSide == Side::key ? block_row : block_column;
-  const int block_channel = kSide == Side::key ? block_column : block_row;
-  const int token = kSide == Side::key ? row : column, channel = kSide == Side::key ? column : row;
-  return direction == Direction::channel ? block_token / blocks_per_group * layout.channels + channel
-                                         : block_channel / blocks_per_group * layout.tokens + token;
-}
+ private:
+  /// Lane l gives row l % 8 of the 8x8 block l / 8 = hi + 2·half.
+  template <Side kSide, typename T, int D>
+  static __device__ __forceinline__ uint32_t address(const StagedTile<T, D>& staged, int block_row, int block_column) {
+    const int lane = threadIdx.x % 32, row = lane % 8, hi = lane / 8 % 2, half = lane / 16;
+    const int token = kSide == Side::key ? block_row * 16 + 8 * hi : block_column * 16 + 8 * half;
+    const int channel = kSide == Side::key ? block_column * 16 + 8 * half : block_row * 16 + 8 * hi;
+    return shared_address(staged.row(token + row) + channel);
+  }
+};
 
-/// First token and channel of a group counted so.
-struct GroupOrigin {
-  int token, channel;
+/// How the codes of one side lie (tile.cuh), in terms of fragments: a warp's 512 bytes hold `kSteps` neighbouring column
+/// blocks of `kRows` row blocks.
+template <Side kSide, int kBits, int D>
+struct Pieces {
+  static constexpr int kSteps = kBits == 8 ? 2 : 4;
+  static constexpr int kRows = kBits == 2 ? 2 : 1;
 
-  __device__ __forceinline__ GroupOrigin(const TileLayout& layout, Direction direction, int group_size, int index)
-      : token(direction == Direction::channel ? index / layout.channels * group_size : index % layout.tokens),
-        channel(direction == Direction::channel ? index % layout.channels : index / layout.tokens * group_size) {}
+  /// Calls `visit(block_row, block_column, lane's 16 bytes)` for each piece of this warp.
+  template <typename Visit>
+  static __device__ __forceinline__ void for_each(int tokens, const Visit& visit) {
+    const int column_blocks = kSide == Side::key ? D / 16 : tokens / 16;  // 4 or 8
+    const int shift = column_blocks == 8 ? 3 : 2;
+    const int pieces = tokens * D * kBits / 8 / 512;
+    for (int piece = threadIdx.x / 32; piece < pieces; piece += kTileThreads / 32) {
+      const int block = piece * kSteps;
+      visit((block >> shift) * kRows, block & (column_blocks - 1), piece * 32 + threadIdx.x % 32);
+    }
+  }
+
+  /// Word and lowest bit of pair (half, hi) of row block `r` and step `i` in a lane's 16 bytes.
+  static __device__ __forceinline__ constexpr int word(int i, int hi) { return kBits == 8 ? 2 * i + hi : i; }
+  static __device__ __forceinline__ constexpr int bit(int r, int half, int hi) {
+    return 8 * half + (kBits == 8 ? 0 : kBits == 4 ? 4 * hi : 4 * r + 2 * hi);
+  }
+};
+
+/// Groups of a side's matrix, numbered: along channels first where a group is tokens of one channel, along tokens first where
+/// it is channels of one token.
+template <Direction kDirection, int G, int D>
+struct Groups {
+  static __device__ __forceinline__ int count(int tokens) { return tokens * D / G; }
+  static __device__ __forceinline__ int first_token(int index, int tokens) {
+    return kDirection == Direction::channel ? index / D * G : index & (tokens - 1);
+  }
+  static __device__ __forceinline__ int first_channel(int index, int tokens) {
+    return kDirection == Direction::channel ? index % D : index / tokens * G;
+  }
+
+  /// Whether a group is part of one column of the matrix (then each column of a fragment has one of its own), or of one row.
+  template <Side kSide>
+  static constexpr bool kOfColumn = (kDirection == Direction::channel) == (kSide == Side::key);
+
+  /// The first group of a fragment: that of its row or column 0. Groups of its other rows or columns follow it.
+  template <Side kSide>
+  static __device__ __forceinline__ int of_fragment(int tokens, int block_row, int block_column) {
+    constexpr int kBlocks = G / 16;  // a group spans whole fragments
+    const int stride = kDirection == Direction::channel ? D : tokens;
+    return kOfColumn<kSide> ? block_row / kBlocks * stride + block_column * 16
+                            : block_column / kBlocks * stride + block_row * 16;
+  }
 };
 
 }  // namespace kvprof

@@ -43,9 +43,7 @@ impl Format {
 
 impl TileLayout {
     fn of(geometry: &TileGeometry) -> Result<Self> {
-        if ![64, 128].contains(&geometry.channels) {
-            bail!("the CUDA kernels quantize heads of 64 or 128 channels, not {}", geometry.channels);
-        }
+        check_channels(geometry.channels)?;
         Ok(TileLayout {
             tokens: geometry.tokens as i32,
             channels: geometry.channels as i32,
@@ -181,7 +179,7 @@ pub(super) fn quantize(
     let enqueue = |side: &SideGeometry, first_side: i32, sides: usize| {
         let mut shared_bytes = staged_bytes(geometry.tokens, geometry.channels);
         let (image, kernel) = match side.groups {
-            None => ("quantize_fp8", format!("quantize_fp8_{dtype}")),
+            None => ("quantize_fp8", format!("quantize_fp8_{dtype}_d{}", geometry.channels)),
             Some(groups) => {
                 let (image, coder_bytes) = match (fit, dtype) {
                     (Fit::MinMax, "f16") => ("quantize_min_max_f16", 16),
@@ -194,7 +192,7 @@ pub(super) fn quantize(
                     Direction::Channel => "channel",
                     Direction::Token => "token",
                 };
-                (image, format!("{image}_{direction}_g{}", groups.group))
+                (image, format!("{image}_d{}_{direction}_g{}", geometry.channels, groups.group))
             }
         };
         let launch = Launch {
@@ -225,6 +223,7 @@ pub(super) fn dense(
     let &[_, batch, kv_heads, _, channels] = window.1.dims() else {
         bail!("a window has the shape [2, B, Hkv, W, D], not {:?}", window.1.shape());
     };
+    check_channels(channels)?;
     let shape = Shape::from((2, batch, kv_heads, positions.len(), channels));
     let out = uninitialized(window.0, shape.elem_count())?;
     let out_keys = address(&out, &Layout::contiguous(&shape))?;
@@ -258,7 +257,7 @@ pub(super) fn dense(
     let span = params.layout.tokens as usize;
     let launch = Launch {
         image: "dequantize",
-        kernel: &format!("dequantize_{dtype}"),
+        kernel: &format!("dequantize_{dtype}_d{channels}"),
         grid: [positions.end.div_ceil(span) - positions.start / span, batch * kv_heads, 2],
         threads: THREADS,
         shared_bytes: staged_bytes(span, channels) + groups * 8,
@@ -267,6 +266,13 @@ pub(super) fn dense(
     // slots below W and tiles below the capacity.
     unsafe { launch.enqueue(&window.0.device, &params) }?;
     Ok((out, shape))
+}
+
+fn check_channels(channels: usize) -> Result<()> {
+    if ![64, 128].contains(&channels) {
+        bail!("the CUDA kernels of a cache serve heads of 64 or 128 channels, not {channels}: use --device cpu");
+    }
+    Ok(())
 }
 
 /// The name of the one 16-bit float type of all operands.
