@@ -56,7 +56,7 @@ fn parameter_place(
     let Some(Groups { group, direction, .. }) = side.groups else { return (0, None) };
     if (direction == Direction::Channel) == is_key {
         let (k, half, t, odd) = (column / 16, column / 8 % 2, column / 2 % 4, column % 2);
-        let at = 64 * (k / 2 * (rows / group) + row / group) + 16 * t + 8 * (k % 2) + 4 * half + 2 * odd;
+        let at = 64 * (k / 2 * (rows / group) + row / group) + 16 * t + 8 * half + 4 * (k % 2) + 2 * odd;
         return (at, Some(at));
     }
     let (r, hi, g, j, groups) = (row / 16, row / 8 % 2, row % 8, column / group, columns / group);

@@ -44,16 +44,10 @@ __device__ __forceinline__ float power_minus_3_tenths(float x) {
   return static_cast<float>(fma(y * residual, fma(0.055, residual, 0.1), y));
 }
 
-/// Minimum and maximum that keep a NaN.
-__device__ __forceinline__ float min_or_nan(float a, float b) {
-  float c;
-  asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
-  return c;
-}
-__device__ __forceinline__ float max_or_nan(float a, float b) {
-  float c;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
-  return c;
-}
+/// Minimum and maximum of two pairs of 16-bit floats; a NaN stays.
+__device__ __forceinline__ __half2 min_or_nan(__half2 a, __half2 b) { return __hmin2_nan(a, b); }
+__device__ __forceinline__ __half2 max_or_nan(__half2 a, __half2 b) { return __hmax2_nan(a, b); }
+__device__ __forceinline__ __nv_bfloat162 min_or_nan(__nv_bfloat162 a, __nv_bfloat162 b) { return __hmin2_nan(a, b); }
+__device__ __forceinline__ __nv_bfloat162 max_or_nan(__nv_bfloat162 a, __nv_bfloat162 b) { return __hmax2_nan(a, b); }
 
 }  // namespace kvprof

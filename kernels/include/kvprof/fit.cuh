@@ -1,5 +1,7 @@
 // Fitting a group of G elements: min-max, or HQQ's refinement of the zero point (mobiusml/hqq, core/optimize.py).
 //
+// A fit is a coder, which knows where among the codes an element lies, and the pair to store.
+//
 // `kLanes` neighbouring lanes share a group. Sums follow the reference's order: element i adds to accumulator i % 4, and
 // the four add up as (a0 + a1) + (a2 + a3). Lane l of 4 therefore holds the elements i % 4 = l, lane l of 2 those with
 // i % 4 in {2l, 2l + 1}, and the order survives with no more than two shuffles.
@@ -37,21 +39,6 @@ struct GroupLanes {
     }
     return sum;
   }
-
-  static __device__ __forceinline__ float2 range(const float (&x)[kElements]) {
-    float low = x[0], high = x[0];
-#pragma unroll
-    for (int k = 1; k < kElements; ++k) {
-      low = min_or_nan(low, x[k]);
-      high = max_or_nan(high, x[k]);
-    }
-#pragma unroll
-    for (int step = 1; step < kLanes; step *= 2) {
-      low = min_or_nan(low, __shfl_xor_sync(kFullWarp, low, step));
-      high = max_or_nan(high, __shfl_xor_sync(kFullWarp, high, step));
-    }
-    return make_float2(low, high);
-  }
 };
 
 template <typename T>
@@ -59,10 +46,8 @@ __device__ __forceinline__ float round_to(float x) {
   return to_floats<T>(to_pair<T>(x, 0.0f)).x;
 }
 
-/// What a fit leaves: how to encode the group's elements, and the pair to store, rounded to the cache's float type.
-template <typename Coder>
-struct Fitted {
-  Coder coder;
+/// The pair that a group's codes are read back with, rounded to the cache's float type.
+struct StoredPair {
   float scale;
   float minimum;
 };
@@ -70,45 +55,80 @@ struct Fitted {
 /// The width of a group. Only opposite extremes of bfloat16 overflow here.
 __device__ __forceinline__ float width(float low, float high) { return fminf(__fsub_rn(high, low), kLargestFloat); }
 
-/// code = round((x - minimum) / scale). Both terms are multiplied by `lift`, a power of two, so that the inverse of any
-/// bfloat16 scale is a normal number; that changes no rounding.
-struct MinMaxCoder {
+/// s = (max - min) / (2^b - 1), m = min, code = round((x - m) / s) with the stored s. Both terms are multiplied by `lift`, a
+/// power of two, so that the inverse of any bfloat16 scale is a normal number; that changes no rounding.
+template <typename T, int G>
+struct MinMaxFit {
   float lift, lifted_minimum, lifted_scale, inverse;
+
+  /// Elements between `low` and `high`.
+  __device__ __forceinline__ StoredPair start(float low, float high, float top) {
+    const float scale = round_to<T>(__fdiv_rn(width(low, high), top));
+    if (scale == 0.0f) {  // equal elements, or a scale that rounds to zero: every code is 0
+      *this = {0.0f, 0.0f, 1.0f, 0.0f};
+      return {1.0f, low};
+    }
+    lift = scale < 0x1p-64f ? 0x1p100f : scale > 0x1p100f ? 0x1p-64f : 1.0f;
+    lifted_minimum = low * lift;
+    lifted_scale = scale * lift;
+    inverse = __frcp_rn(lifted_scale);
+    return {scale, low};
+  }
+
   __device__ __forceinline__ float place(float x) const {
     return divide(__fmaf_rn(x, lift, -lifted_minimum), lifted_scale, inverse);
   }
 };
 
-template <typename T, int G>
-struct MinMaxFit {
-  using Coder = MinMaxCoder;
-
-  static __device__ __forceinline__ Fitted<Coder> fit(const float (&)[GroupLanes<G>::kElements], float low, float high,
-                                                      float top) {
-    const float scale = round_to<T>(__fdiv_rn(width(low, high), top));
-    // Equal elements, or a scale that rounds to zero: every code is 0.
-    if (scale == 0.0f) return {{0.0f, 0.0f, 1.0f, 0.0f}, 1.0f, low};
-    const float lift = scale < 0x1p-64f ? 0x1p100f : scale > 0x1p100f ? 0x1p-64f : 1.0f;
-    return {{lift, low * lift, scale * lift, __frcp_rn(scale * lift)}, scale, low};
-  }
-};
-
-/// code = round(x · factor + offset)
-struct HqqCoder {
-  float factor, offset;
-  __device__ __forceinline__ float place(float x) const { return __fadd_rn(__fmul_rn(x, factor), offset); }
-};
-
-/// HQQ with p = 0.7 and beta = 10. All lanes of the warp call it together.
+/// HQQ with p = 0.7 and beta = 10: code = round(x · factor + zero), the zero point refined in up to 20 steps.
 template <typename T, int G>
 struct HqqFit {
-  using Coder = HqqCoder;
   using Lanes = GroupLanes<G>;
   static constexpr int kElements = Lanes::kElements;
   static constexpr int kSums = Lanes::kSums;
-  static constexpr int kIterations = 20;
   static constexpr float kShrinkFrom = 0.17f;  // below, the shrinkage is exactly 0
 
+  float factor;      // 0 where nothing is to be refined
+  float zero;
+  float first_zero;  // before any refinement, when the extremes lay at codes 0 and 2^b - 1
+  float best;        // the least mean error so far
+
+  __device__ __forceinline__ StoredPair start(float low, float high, float top) {
+    if (low == high) {
+      *this = {0.0f, 0.0f, 0.0f, 0.0f};
+      return {1.0f, low};
+    }
+    factor = fminf(__fdiv_rn(top, width(low, high)), 2e4f);
+    first_zero = zero = __fmul_rn(-low, factor);
+    best = INFINITY;
+    return stored();
+  }
+
+  __device__ __forceinline__ bool refinable() const { return factor != 0.0f; }
+  __device__ __forceinline__ StoredPair stored() const {
+    return {round_to<T>(__frcp_rn(factor)), round_to<T>(__fdiv_rn(-zero, factor))};
+  }
+  __device__ __forceinline__ float place(float x) const { return __fadd_rn(__fmul_rn(x, factor), zero); }
+
+  /// Up to `steps` refinements; returns whether there is nothing more to do. All lanes of the warp call it together, those with
+  /// nothing to do with `done`.
+  __device__ __forceinline__ bool refine(const float (&x)[kElements], float top, int steps, bool done) {
+    const float inverse = __frcp_rn(done ? 1.0f : factor);
+    for (int i = 0; i < steps && __any_sync(kFullWarp, !done); ++i) {
+      const float2 next = __all_sync(kFullWarp, done || is_plain(inverse, top)) ? step<true>(x, inverse, top)
+                                                                              : step<false>(x, inverse, top);
+      if (!done) {
+        // The reference stops when the error no longer falls. A zero point that stays is such a stop, seen a step early:
+        // the next step would repeat this one.
+        done = !(next.y < best) || next.x == zero;
+        zero = next.x;
+        best = next.y;
+      }
+    }
+    return done;
+  }
+
+ private:
   /// sign(e) · max(|e| - |e|^-0.3 / 10, 0)
   static __device__ __forceinline__ float shrink(float e) {
     const float magnitude = fabsf(e);
@@ -117,17 +137,15 @@ struct HqqFit {
     return copysignf(fmaxf(__fsub_rn(magnitude, power), 0.0f), e);
   }
 
-  /// One refinement: the next zero point and this one's mean error. `kPlain` asserts that no code needs clamping and no
-  /// error reaches 0.17, where shrinkage begins.
+  /// One refinement: the next zero point and this one's mean error. `kPlain` asserts `is_plain`.
   template <bool kPlain>
-  static __device__ __forceinline__ float2 refine(const float (&x)[kElements], float factor, float inverse, float zero,
-                                                  float top) {
+  __device__ __forceinline__ float2 step(const float (&x)[kElements], float inverse, float top) const {
     float zeros[kSums] = {}, errors[kSums] = {};
 #pragma unroll
     for (int k = 0; k < kElements; ++k) {
       const float scaled = __fmul_rn(x[k], factor);
-      const float place = __fadd_rn(scaled, zero);
-      const float code = kPlain ? __fsub_rn(__fadd_rn(place, kRoundingShift), kRoundingShift) : round_to_code(place, top);
+      const float at = __fadd_rn(scaled, zero);
+      const float code = kPlain ? __fsub_rn(__fadd_rn(at, kRoundingShift), kRoundingShift) : round_to_code(at, top);
       const float error = __fsub_rn(x[k], divide(__fsub_rn(code, zero), factor, inverse));
       const float target = kPlain ? scaled : __fmul_rn(__fsub_rn(x[k], shrink(error)), factor);
       zeros[k % kSums] = __fadd_rn(zeros[k % kSums], __fsub_rn(code, target));
@@ -137,38 +155,11 @@ struct HqqFit {
     return make_float2(__fmul_rn(Lanes::total(zeros), kShare), __fmul_rn(Lanes::total(errors), kShare));
   }
 
-  /// Whether `refine<true>` may be used: the extremes stay within half a code of the range, so every error is at most half a
-  /// step. The slack covers the rounding of all steps with room to spare.
-  static __device__ __forceinline__ bool is_plain(float low, float high, float factor, float inverse, float zero,
-                                                  float top) {
-    const float overshoot = fmaxf(-(low * factor + zero), high * factor + zero - top);
-    const float slack = 1e-6f * (fmaxf(fabsf(low), fabsf(high)) * factor + fabsf(zero) + top);
-    return overshoot + slack < 0.5f && (0.5f + slack) * inverse < kShrinkFrom;
-  }
-
-  static __device__ __forceinline__ Fitted<Coder> fit(const float (&x)[kElements], float low, float high,
-                                                      float top) {
-    const bool constant = high == low;
-    const float range = constant ? 1.0f : width(low, high);
-    const float factor = fminf(__fdiv_rn(top, range), 2e4f);
-    const float inverse = __frcp_rn(factor);
-    float zero = __fmul_rn(-low, factor);
-    float best = INFINITY;
-    bool done = constant;
-    for (int i = 0; i < kIterations && __any_sync(kFullWarp, !done); ++i) {
-      const bool plain = done || is_plain(low, high, factor, inverse, zero, top);
-      const float2 next = __all_sync(kFullWarp, plain) ? refine<true>(x, factor, inverse, zero, top)
-                                                       : refine<false>(x, factor, inverse, zero, top);
-      if (!done) {
-        // The reference stops when the error no longer falls. A zero point that stays is such a stop, seen a step early:
-        // the next step would repeat this one.
-        done = !(next.y < best) || next.x == zero;
-        zero = next.x;
-        best = next.y;
-      }
-    }
-    if (constant) return {{0.0f, 0.0f}, 1.0f, low};
-    return {{factor, zero}, round_to<T>(inverse), round_to<T>(__fdiv_rn(-zero, factor))};
+  /// No code needs clamping and no error reaches 0.17: the extremes have moved by less than half a code, so every error is at
+  /// most half a step. The slack covers the rounding of all steps with room to spare.
+  __device__ __forceinline__ bool is_plain(float inverse, float top) const {
+    const float slack = 1e-6f * (fabsf(first_zero) + fabsf(zero) + top);
+    return fabsf(zero - first_zero) + slack < 0.5f && (0.5f + slack) * inverse < kShrinkFrom;
   }
 };
 

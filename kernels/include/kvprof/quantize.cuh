@@ -2,19 +2,22 @@
 //
 // Shapes   from the ring [2, B, Hkv, W, D] (FP16 or BF16) to the tiles [B, Hkv, capacity, tile bytes] of tile.cuh.
 // Grid     x: tiles to write; y: B * Hkv; z: 1 or 2 of K, V. Block: 256 threads.
-// Shared   the tile as it lies in the window, rows padded by 16 bytes; the fits of its groups.
+// Shared   the tile as it lies in the window, rows padded by 16 bytes; 16 bytes for the fit of each of its groups, and for HQQ
+//          4 bytes more for lists of groups.
 // Steps    1. cp.async brings the tile in.  2. `kLanes` lanes a group fit it in registers.  3. A warp writes 512 bytes
-//          of codes at a time in the order of the tile, encoding what it needs from shared memory.
+//          of codes at a time in the order of the tile, encoding what a matrix load brings from shared memory.
 // Faults   A group with an element that is not finite is written as zeros: append.cuh has recorded the element.
 // Reference  src/quant on the CPU, equal in every code.
 // Bound    bytes read and written over the copy bandwidth; HQQ also arithmetic: 12 operations an element and step, and
-//          10 in double where the shrinkage acts.
+//          where the shrinkage acts 30 more, 10 of them in double.
 #pragma once
 
 #include <cuda_fp8.h>
 
+#include <type_traits>
+
 #include "kvprof/fit.cuh"
-#include "kvprof/staging.cuh"
+#include "kvprof/range.cuh"
 
 namespace kvprof {
 
@@ -82,29 +85,29 @@ __device__ __forceinline__ void pack_codes(const TileLayout& layout, const Stage
   });
 }
 
-/// Encodes with a coder for each group.
-template <Side kSide, Direction kDirection, int G, int D, typename Coder>
+/// Encodes with a fit for each group.
+template <Side kSide, Direction kDirection, int G, int D, typename Fit>
 struct GroupEncoder {
   using GroupMap = Groups<kDirection, G, D>;
   static constexpr uint32_t kShift = kRoundingShiftBits;
-  const Coder* coders;
+  const Fit* fits;
   float top;
   int tokens;
 
-  /// The coders of one lane's elements: four columns, or two rows.
+  /// The fits of one lane's elements: four columns, or two rows.
   struct OfFragment {
-    Coder coders[4];
+    Fit fits[4];
     float top;
     __device__ __forceinline__ uint2 operator()(int half, int hi, float2 x) const {
-      const Coder& even = GroupMap::template kOfColumn<kSide> ? coders[2 * half] : coders[hi];
-      const Coder& odd = GroupMap::template kOfColumn<kSide> ? coders[2 * half + 1] : coders[hi];
+      const Fit& even = GroupMap::template kOfColumn<kSide> ? fits[2 * half] : fits[hi];
+      const Fit& odd = GroupMap::template kOfColumn<kSide> ? fits[2 * half + 1] : fits[hi];
       return make_uint2(shifted_code(even.place(x.x), top), shifted_code(odd.place(x.y), top));
     }
   };
 
   __device__ __forceinline__ OfFragment fragment(int block_row, int block_column) const {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const Coder* first = coders + GroupMap::template of_fragment<kSide>(tokens, block_row, block_column);
+    const Fit* first = fits + GroupMap::template of_fragment<kSide>(tokens, block_row, block_column);
     if constexpr (GroupMap::template kOfColumn<kSide>) {
       first += 2 * t;
       return {{first[0], first[1], first[8], first[9]}, top};
@@ -118,10 +121,10 @@ struct GroupEncoder {
 /// `Fit` is MinMaxFit<T, G> or HqqFit<T, G>.
 template <typename T, int D, Direction kDirection, int G, typename Fit>
 struct Quantize {
-  using Coder = typename Fit::Coder;
   using Lanes = GroupLanes<G>;
   using GroupMap = Groups<kDirection, G, D>;
   static constexpr int kLanes = Lanes::kLanes;
+  static constexpr int kGroupsAtOnce = kTileThreads / kLanes;
 
   static __device__ __forceinline__ void run(const QuantizeParams& p) {
     extern __shared__ __align__(16) uint8_t shared[];
@@ -129,49 +132,107 @@ struct Quantize {
     const int tokens = layout.tokens;
     const TileTask task(p);
     const StagedTile<T, D> staged(shared);
-    Coder* const coders = reinterpret_cast<Coder*>(staged.row(tokens));
+    Fit* const fits = reinterpret_cast<Fit*>(staged.row(tokens));
     const float top = static_cast<float>((1 << layout.format(task.side).bits) - 1);
 
     staged.load(p.window, p.window.head<const T>(task.plane(), blockIdx.y), task.first_position, tokens);
     wait_copies<0>();
     __syncthreads();
 
-    const int lane = threadIdx.x % kLanes;
-    for (int first = 0; first < GroupMap::count(tokens); first += kTileThreads / kLanes) {
-      // A lane holds 16 elements (32 where G is 128), so 256 lanes divide every tile: no lane is idle.
-      const int group = first + threadIdx.x / kLanes;
-      const int token = GroupMap::first_token(group, tokens), channel = GroupMap::first_channel(group, tokens);
-      float x[Lanes::kElements];
-#pragma unroll
-      for (int k = 0; k < Lanes::kElements; ++k) {
-        const int i = Lanes::element(lane, k);
-        x[k] = kDirection == Direction::channel ? staged.at(token + i, channel) : staged.at(token, channel + i);
-      }
-      const float2 range = Lanes::range(x);
+    // Until a group has its fit, the fit's place holds its range.
+    find_ranges<T, D, kDirection, G>(staged, tokens,
+                                     [&](int group, uint32_t range) { *reinterpret_cast<uint32_t*>(fits + group) = range; });
+    __syncthreads();
+    for (int group = threadIdx.x; group < GroupMap::count(tokens); group += kTileThreads) {
+      const float2 range = to_floats<T>(*reinterpret_cast<const uint32_t*>(fits + group));
       float low = __fadd_rn(range.x, 0.0f), high = __fadd_rn(range.y, 0.0f);  // -0 becomes +0
       if (!(low >= -kLargestFloat && high <= kLargestFloat)) low = high = 0.0f;
-      const Fitted<Coder> fitted = Fit::fit(x, low, high, top);
-      if (lane == 0) {
-        coders[group] = fitted.coder;
-        const PairPlace place = layout.pair(task.side, token, channel);
-        store_parameter<T>(task.tile, place.scale, fitted.scale);
-        store_parameter<T>(task.tile, place.minimum, fitted.minimum);
-      }
+      store(layout, task, group, fits[group].start(low, high, top));
     }
     __syncthreads();
+    if constexpr (std::is_same<Fit, HqqFit<T, G>>::value) {
+      refine(staged, tokens, fits, top);
+      for (int group = threadIdx.x; group < GroupMap::count(tokens); group += kTileThreads) {
+        if (fits[group].refinable()) store(layout, task, group, fits[group].stored());
+      }
+    }
 
     if (task.side == Side::key) {
-      pack<Side::key>(layout, staged, coders, top, task.tile);
+      pack<Side::key>(layout, staged, fits, top, task.tile);
     } else {
-      pack<Side::value>(layout, staged, coders, top, task.tile);
+      pack<Side::value>(layout, staged, fits, top, task.tile);
     }
   }
 
  private:
+  /// This lane's elements of a group.
+  static __device__ __forceinline__ void gather(const StagedTile<T, D>& staged, int tokens, int group,
+                                                float (&x)[Lanes::kElements]) {
+    const int token = GroupMap::first_token(group, tokens), channel = GroupMap::first_channel(group, tokens);
+#pragma unroll
+    for (int k = 0; k < Lanes::kElements; ++k) {
+      const int i = Lanes::element(threadIdx.x % kLanes, k);
+      x[k] = kDirection == Direction::channel ? staged.at(token + i, channel) : staged.at(token, channel + i);
+    }
+  }
+
+  static __device__ __forceinline__ void store(const TileLayout& layout, const TileTask& task, int group,
+                                               const StoredPair& pair) {
+    // What is known of the layout before it runs, so that the divisions below are shifts.
+    TileLayout known = layout;
+    known.channels = D;
+    (task.side == Side::key ? known.key : known.value).group = G;
+    (task.side == Side::key ? known.key : known.value).direction = kDirection;
+    const int token = GroupMap::first_token(group, layout.tokens);
+    const int channel = GroupMap::first_channel(group, layout.tokens);
+    const PairPlace place = task.side == Side::key ? known.pair(Side::key, token, channel)
+                                                   : known.pair(Side::value, token, channel);
+    store_parameter<T>(task.tile, place.scale, pair.scale);
+    store_parameter<T>(task.tile, place.minimum, pair.minimum);
+  }
+
+  /// Refines all fits. Groups need few steps on average but up to 20, so after each round those that are not done yet are
+  /// gathered anew: warps stay full.
+  static __device__ __forceinline__ void refine(const StagedTile<T, D>& staged, int tokens, Fit* fits, float top) {
+    constexpr int kRounds = 5;
+    const auto steps = [](int round) { return round < 2 ? 2 : round == 2 ? 3 : round == 3 ? 4 : 9; };  // 20 in all
+    __shared__ int left[kRounds];
+    const int groups = GroupMap::count(tokens);
+    uint16_t* const lists = reinterpret_cast<uint16_t*>(fits + groups);
+    if (threadIdx.x < kRounds) left[threadIdx.x] = 0;
+    __syncthreads();
+
+    int active = groups;
+#pragma unroll 1
+    for (int round = 0; round < kRounds && active > 0; ++round) {
+      const uint16_t* const list = lists + round % 2 * groups;
+      uint16_t* const next = lists + (round + 1) % 2 * groups;
+#pragma unroll 1
+      for (int first = 0; first < active; first += kGroupsAtOnce) {
+        const int warp_first = first + threadIdx.x / 32 * (32 / kLanes);
+        if (warp_first >= active) break;
+        const int index = first + threadIdx.x / kLanes;
+        const bool mine = index < active;
+        const int group = !mine ? 0 : round == 0 ? index : list[index];
+        float x[Lanes::kElements];
+        gather(staged, tokens, group, x);
+        Fit fit = {};
+        if (mine) fit = fits[group];
+        const bool done = fit.refine(x, top, steps(round), !fit.refinable());
+        if (mine && threadIdx.x % kLanes == 0) {
+          fits[group] = fit;
+          if (!done) next[atomicAdd(&left[round], 1)] = group;
+        }
+      }
+      __syncthreads();
+      active = left[round];
+    }
+  }
+
   template <Side kSide>
   static __device__ __forceinline__ void pack(const TileLayout& layout, const StagedTile<T, D>& staged,
-                                              const Coder* coders, float top, uint8_t* tile) {
-    const GroupEncoder<kSide, kDirection, G, D, Coder> encoder{coders, top, layout.tokens};
+                                              const Fit* fits, float top, uint8_t* tile) {
+    const GroupEncoder<kSide, kDirection, G, D, Fit> encoder{fits, top, layout.tokens};
     switch (layout.format(kSide).bits) {
       case 2: return pack_codes<kSide, 2>(layout, staged, tile, encoder);
       case 4: return pack_codes<kSide, 4>(layout, staged, tile, encoder);

@@ -128,7 +128,7 @@ struct Groups {
     return kDirection == Direction::channel ? index / D * G : index & (tokens - 1);
   }
   static __device__ __forceinline__ int first_channel(int index, int tokens) {
-    return kDirection == Direction::channel ? index % D : index / tokens * G;
+    return kDirection == Direction::channel ? index % D : (tokens == 128 ? index / 128 : index / 64) * G;
   }
 
   /// Whether a group is part of one column of the matrix (then each column of a fragment has one of its own), or of one row.

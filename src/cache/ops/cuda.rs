@@ -181,13 +181,13 @@ pub(super) fn quantize(
         let (image, kernel) = match side.groups {
             None => ("quantize_fp8", format!("quantize_fp8_{dtype}_d{}", geometry.channels)),
             Some(groups) => {
-                let (image, coder_bytes) = match (fit, dtype) {
+                let (image, fit_bytes) = match (fit, dtype) {
                     (Fit::MinMax, "f16") => ("quantize_min_max_f16", 16),
                     (Fit::MinMax, _) => ("quantize_min_max_bf16", 16),
-                    (Fit::Hqq, "f16") => ("quantize_hqq_f16", 8),
-                    (Fit::Hqq, _) => ("quantize_hqq_bf16", 8),
+                    (Fit::Hqq, "f16") => ("quantize_hqq_f16", 20),
+                    (Fit::Hqq, _) => ("quantize_hqq_bf16", 20),
                 };
-                shared_bytes += side.group_count() * coder_bytes;
+                shared_bytes += side.group_count() * fit_bytes;
                 let direction = match groups.direction {
                     Direction::Channel => "channel",
                     Direction::Token => "token",

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
-use cudarc::driver::sys::CUdevice_attribute;
+use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
 use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name};
 
@@ -39,13 +39,19 @@ const _: () = assert!(size_of::<PrefillParams>() == 160);
 // SAFETY: plain numbers in the layout of the C++ struct of the same name (size asserted on both sides).
 unsafe impl DeviceRepr for PrefillParams {}
 
-/// As the kernel is compiled (`kPrefillThreads`, `kPrefillRows`, `kPrefillKeys`).
+/// Threads a block of the portable kernel and of the merge (`kPrefillThreads`), and of Hopper's (`kHopperThreads`).
 const THREADS: u32 = 128;
+const HOPPER_THREADS: u32 = 384;
+
+/// Rows of queries a block (`kPrefillRows`), and keys a step of the portable kernel (`kPrefillKeys`).
 const ROWS: usize = 128;
 const KEYS: usize = 64;
 
-/// Fewest tiles of keys worth a block of their own when the keys are split.
-const LEAST_TILES_A_SPLIT: usize = 4;
+/// Shared memory of Hopper's kernel (`kHopperSharedBytes`).
+const HOPPER_SHARED_BYTES: usize = 5 * 128 * 128 * 2 + 1024;
+
+/// Fewest keys worth a block of their own when the keys are split.
+const LEAST_KEYS_A_SPLIT: usize = 256;
 
 /// Which keys are attended to, and how.
 #[derive(Debug, Clone)]
@@ -90,7 +96,10 @@ pub(super) fn flash_attention(
     let device = &q.device;
     let rows = tokens * (q_heads / kv_heads);
     let row_tiles = rows.div_ceil(ROWS);
-    let splits = choose_splits(multiprocessors(device)?, row_tiles * batch * kv_heads, cached.div_ceil(KEYS));
+    // Hopper's products serve blocks that fill a multiprocessor; the portable kernel has two a multiprocessor, for short chunks.
+    let hopper = channels == 128 && attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? == 9;
+    let blocks_at_once = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? * if hopper { 1 } else { 2 };
+    let splits = choose_splits(blocks_at_once, row_tiles * batch * kv_heads, cached);
 
     let shape = Shape::from((batch, q_heads, tokens, channels));
     let out = match q.dtype() {
@@ -127,12 +136,13 @@ pub(super) fn flash_attention(
         scale_log2: keys.scale * std::f32::consts::LOG2_E,
         reserved: 0,
     };
-    let launch = Launch {
-        image: "prefill",
-        kernel: &format!("prefill_{dtype}_d{channels}"),
-        grid: [row_tiles, batch * kv_heads, splits],
-        threads: THREADS,
-        shared_bytes: (ROWS + 2 * KEYS) * channels * 2,
+    let grid = [row_tiles, batch * kv_heads, splits];
+    let kernel = format!("prefill_{}{dtype}_d{channels}", if hopper { "hopper_" } else { "" });
+    let launch = if hopper {
+        Launch { image: "prefill_sm90a", kernel: &kernel, grid, threads: HOPPER_THREADS, shared_bytes: HOPPER_SHARED_BYTES }
+    } else {
+        let shared_bytes = (ROWS + 2 * KEYS) * channels * 2;
+        Launch { image: "prefill", kernel: &kernel, grid, threads: THREADS, shared_bytes }
     };
     // SAFETY: shapes were checked above; the kernel reads `cached` slots of each head, all below the capacity, and writes the
     // rows of `out`, or of the parts, that the shapes imply. `out` and the parts are used on the device's only stream.
@@ -151,14 +161,13 @@ pub(super) fn flash_attention(
     Ok((out, shape))
 }
 
-/// In how many pieces the keys are cut: with enough row tiles to occupy the device, one; else as many as fill its blocks (two a
-/// multiprocessor), each at least a few tiles of keys long.
-fn choose_splits(multiprocessors: usize, blocks: usize, key_tiles: usize) -> usize {
-    (2 * multiprocessors / blocks.max(1)).min(key_tiles / LEAST_TILES_A_SPLIT).max(1)
+/// In how many pieces the keys are cut: in one if the blocks fill the device as they are, else in as many as do, each at least
+/// a few hundred keys long.
+fn choose_splits(blocks_at_once: usize, blocks: usize, keys: usize) -> usize {
+    (blocks_at_once / blocks.max(1)).min(keys / LEAST_KEYS_A_SPLIT).max(1)
 }
 
-fn multiprocessors(device: &CudaDevice) -> Result<usize> {
-    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+fn attribute(device: &CudaDevice, attribute: Attribute) -> Result<usize> {
     Ok(device.cuda_stream().context().attribute(attribute).w()? as usize)
 }
 
@@ -175,9 +184,9 @@ mod tests {
 
     #[test]
     fn few_row_tiles_are_spread_over_the_device_and_many_are_not_split() {
-        assert_eq!(choose_splits(132, 8192, 512), 1);
-        assert_eq!(choose_splits(132, 8, 512), 33);
-        assert_eq!(choose_splits(132, 8, 16), 4);
-        assert_eq!(choose_splits(132, 8, 1), 1);
+        assert_eq!(choose_splits(264, 8192, 32768), 1);
+        assert_eq!(choose_splits(264, 8, 32768), 33);
+        assert_eq!(choose_splits(264, 8, 1024), 4);
+        assert_eq!(choose_splits(264, 8, 64), 1);
     }
 }
