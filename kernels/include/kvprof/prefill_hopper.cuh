@@ -92,10 +92,10 @@ struct PrefillHopper {
     }
     __syncthreads();
     if (threadIdx.x < 128) {
-      give_registers<56>();
+      give_registers<40>();
       load(p, work, stages);
     } else {
-      take_registers<224>();
+      take_registers<232>();
       compute(p, work, stages, threadIdx.x / 128 - 1);
     }
   }
@@ -108,7 +108,7 @@ struct PrefillHopper {
     int slot = p.first_slot + n0;
     if (slot >= p.capacity) slot -= p.capacity;
     const T* source = head + chunk * 8;
-#pragma unroll
+#pragma unroll 4  // fully unrolled it needs more registers than a loading thread has
     for (int i = 0; i < kHopperKeys / 8; ++i) {
       const int row = first_row + i * 8;
       const bool valid = n0 + row < p.cached_tokens;
@@ -116,7 +116,6 @@ struct PrefillHopper {
       if (row_slot >= p.capacity) row_slot -= p.capacity;
       copy16_async(shared + offset(row, chunk), source + (valid ? row_slot * p.kv_strides.token : 0), valid);
     }
-    commit_copies();
   }
 
   static __device__ __forceinline__ void load(const PrefillParams& p, const Work& work, const Stages& stages) {
@@ -133,37 +132,19 @@ struct PrefillHopper {
       copy16_async(stages.queries() + offset(row, chunk),
                    q + member * p.q_strides.head + token * p.q_strides.token + chunk * 8, valid);
     }
-    commit_copies();
+    stages.queries_full().arrive_when_copied();
 
-    // Copies are in flight for the newest two matrices; the one before them is handed over.
-    const int tiles = work.tile_end - work.tile_begin;
-    for (int i = 0; i < tiles; ++i) {
+    for (int i = 0; i < work.tile_end - work.tile_begin; ++i) {
       const int stage = i % kHopperStages;
       const uint32_t freed = (i / kHopperStages & 1) ^ 1;
       const int tile = work.tile_end - 1 - i;
       stages.keys_empty(stage).wait(freed);
       load_rows(stages.keys(stage), k, p, tile);
-      hand_over<2>(i == 0 ? stages.queries_full() : stages.keys_full((i - 1) % kHopperStages), i == 0 ? false : true);
+      stages.keys_full(stage).arrive_when_copied();
       stages.values_empty(stage).wait(freed);
       load_rows(stages.values(stage), v, p, tile);
-      if (i == 0) {
-        hand_over<2>(stages.queries_full(), true);
-      } else {
-        hand_over<2>(stages.values_full((i - 1) % kHopperStages), true);
-      }
+      stages.values_full(stage).arrive_when_copied();
     }
-    const int last = (tiles - 1) % kHopperStages;
-    hand_over<1>(stages.keys_full(last), true);
-    hand_over<0>(stages.values_full(last), true);
-  }
-
-  /// Waits for all but the newest `kPending` copies of this thread and tells the computing warpgroups.
-  template <int kPending>
-  static __device__ __forceinline__ void hand_over(const SharedBarrier& full, bool tell) {
-    if (!tell) return;
-    wait_copies<kPending>();
-    fence_shared_for_wgmma();
-    full.arrive();
   }
 
   static __device__ __forceinline__ void compute(const PrefillParams& p, const Work& work, const Stages& stages,
@@ -191,6 +172,7 @@ struct PrefillHopper {
 
       stages.queries_full().wait(0);
       stages.keys_full(0).wait(0);
+      fence_shared_for_wgmma();
       multiply_keys(scores, stages.queries() + group * 64 * 128, stages.keys(0));
       wgmma_wait<0>();
       pin(scores);
@@ -203,9 +185,11 @@ struct PrefillHopper {
       for (int i = 1; i < tiles; ++i) {
         const int stage = i % kHopperStages, before = (i - 1) % kHopperStages;
         stages.keys_full(stage).wait(i / kHopperStages & 1);
+        fence_shared_for_wgmma();
         named_barrier_sync(1 + group, 256);
         multiply_keys(scores, stages.queries() + group * 64 * 128, stages.keys(stage));
         stages.values_full(before).wait((i - 1) / kHopperStages & 1);
+        fence_shared_for_wgmma();
         multiply_values(out, weights, stages.values(before));
         named_barrier_arrive(2 - group, 256);
         wgmma_wait<1>();
@@ -228,6 +212,7 @@ struct PrefillHopper {
       if (group == 0) named_barrier_sync(1, 256);  // takes the turn that the other warpgroup left
       const int last = (tiles - 1) % kHopperStages;
       stages.values_full(last).wait((tiles - 1) / kHopperStages & 1);
+      fence_shared_for_wgmma();
       multiply_values(out, weights, stages.values(last));
       wgmma_wait<0>();
       pin(out);

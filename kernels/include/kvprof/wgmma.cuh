@@ -71,7 +71,7 @@ KVPROF_WGMMA(__nv_bfloat16, "bf16")
 #undef KVPROF_C8
 #undef KVPROF_C64
 
-/// Makes ordinary writes to shared memory visible to wgmma.
+/// Makes writes to shared memory that this thread has seen (its own, or others' by way of a barrier) visible to wgmma.
 __device__ __forceinline__ void fence_shared_for_wgmma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 template <int kRegisters>
@@ -92,6 +92,10 @@ struct SharedBarrier {
   }
   __device__ __forceinline__ void arrive() const {
     asm volatile("{.reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0];}" ::"r"(address) : "memory");
+  }
+  /// Arrives once the copies that this thread has started are done, without waiting for them.
+  __device__ __forceinline__ void arrive_when_copied() const {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(address) : "memory");
   }
   /// Waits for the end of the phase of this parity.
   __device__ __forceinline__ void wait(uint32_t parity) const {

@@ -1,0 +1,129 @@
+//! Times the cache kernels on a 7B model's layer (8 KV heads, D 128, 32768 tokens) and dense attention, on a GPU:
+//! `cargo bench --features cuda --bench gpu_cache`.
+//!
+//! Each row: microseconds (median), GB/s of the bytes that must move (read once, written once), and that as a share of what a copy
+//! on the same device moves; for attention TFLOP/s of the visible pairs. Buffers rotate, so that none is in a cache.
+
+use candle_core::{DType, Device, Tensor};
+use kvprof::base::stats;
+use kvprof::cache::{self, CacheShape, KvCache, ops};
+use kvprof::device::{self, Mark};
+use kvprof::model::attention;
+use kvprof::quant::presets::PRESETS;
+use kvprof::quant::{QuantSpec, Scheme};
+
+const KV_HEADS: usize = 8;
+const QUERY_HEADS: usize = 32;
+const HEAD_DIM: usize = 128;
+const TOKENS: usize = 32768;
+const REPEATS: usize = 11;
+const ROTATION: usize = 3;
+
+fn main() -> anyhow::Result<()> {
+    let device = match device::open(Some(0)) {
+        Ok(device) => device,
+        Err(error) => {
+            println!("nothing to time: {error}");
+            return Ok(());
+        }
+    };
+    let copy = device::copy_gb_per_s(&device)?;
+    println!("copy: {copy:.0} GB/s");
+    println!("{:16} {:>12} {:>7} {:>6}   {:>14} {:>7} {:>6}", "kv-quant", "quantize us", "GB/s", "%", "dequantize us", "GB/s", "%");
+    for preset in PRESETS.iter().filter(|preset| preset.scheme != Scheme::None) {
+        let (quantize, dequantize, bytes) = quantization(&preset.name.parse()?, &device)?;
+        let rate = |us: f64| bytes / us / 1e3;
+        println!(
+            "{:16} {:12.1} {:7.0} {:5.1}%   {:14.1} {:7.0} {:5.1}%",
+            preset.name,
+            quantize,
+            rate(quantize),
+            rate(quantize) / copy * 100.0,
+            dequantize,
+            rate(dequantize),
+            rate(dequantize) / copy * 100.0
+        );
+    }
+    println!("{:>8} {:>8} {:>10} {:>9}", "new", "cached", "us", "TFLOP/s");
+    for (new, cached) in [(4096, 4096), (32768, 32768), (2048, 32768), (256, 32768), (64, 32768), (64, 4096)] {
+        let (us, flop) = dense_attention(new, cached, &device)?;
+        println!("{new:8} {cached:8} {us:10.1} {:9.1}", flop / us / 1e6);
+    }
+    Ok(())
+}
+
+fn layer(capacity: usize, max_chunk: usize, device: &Device) -> CacheShape {
+    CacheShape {
+        layers: 1,
+        batch: 1,
+        kv_heads: KV_HEADS,
+        head_dim: HEAD_DIM,
+        capacity,
+        max_chunk,
+        sliding_window: None,
+        dtype: DType::BF16,
+        device: device.clone(),
+    }
+}
+
+fn normal(heads: usize, tokens: usize, device: &Device) -> anyhow::Result<Tensor> {
+    Ok(Tensor::randn(0f32, 1f32, (1, heads, tokens, HEAD_DIM), device)?.to_dtype(DType::BF16)?)
+}
+
+/// Median microseconds of the device for `work`, which gets the number of the repeat.
+fn time(device: &Device, mut work: impl FnMut(usize) -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    let mut times = Vec::with_capacity(REPEATS);
+    for repeat in 0..REPEATS + 2 {
+        let start = Mark::set(device)?;
+        work(repeat)?;
+        let ms = start.ms_until(&Mark::set(device)?)?;
+        if repeat >= 2 {
+            times.push(ms * 1e3);
+        }
+    }
+    stats::percentile(&times, 50.0).ok_or_else(|| anyhow::anyhow!("nothing was timed"))
+}
+
+/// Microseconds to quantize and to dequantize all tokens of a layer, and the bytes either moves.
+fn quantization(spec: &QuantSpec, device: &Device) -> anyhow::Result<(f64, f64, f64)> {
+    let spec = spec.clone().with_residual(0);
+    let caches = (0..ROTATION)
+        .map(|_| {
+            let mut cache = cache::new(spec.clone(), layer(TOKENS, TOKENS, device))?;
+            cache.append(0, &normal(KV_HEADS, TOKENS, device)?, &normal(KV_HEADS, TOKENS, device)?)?;
+            Ok(cache)
+        })
+        .collect::<anyhow::Result<Vec<Box<dyn KvCache>>>>()?;
+    let views: Vec<_> = caches.iter().map(|cache| cache.view(0)).collect();
+    let packed = |i: usize| views[i % ROTATION].packed.as_ref().ok_or_else(|| anyhow::anyhow!("nothing is packed"));
+    let geometry = packed(0)?.geometry;
+    let quantize = time(device, |i| {
+        Ok(ops::quantize_blocks(packed(i)?.tiles, views[i % ROTATION].window, &spec, geometry, 0..TOKENS)?)
+    })?;
+    drop(views);
+    let mut caches = caches;
+    for cache in &mut caches {
+        cache.settle(0)?;
+    }
+    let dequantize = time(device, |i| {
+        ops::dense(&caches[i % ROTATION].view(0), 0..TOKENS)?;
+        Ok(())
+    })?;
+    let dense = 2 * KV_HEADS * TOKENS * HEAD_DIM * 2;
+    let tiles = KV_HEADS * TOKENS / geometry.tokens * geometry.bytes();
+    Ok((quantize, dequantize, (dense + tiles) as f64))
+}
+
+/// Microseconds and floating-point operations of attention of the last `new` of `cached` tokens.
+fn dense_attention(new: usize, cached: usize, device: &Device) -> anyhow::Result<(f64, f64)> {
+    let mut cache = cache::new(QuantSpec::none(), layer(cached, cached, device))?;
+    cache.append(0, &normal(KV_HEADS, cached, device)?, &normal(KV_HEADS, cached, device)?)?;
+    let q = normal(QUERY_HEADS, new, device)?;
+    let backend = attention::new("sdpa")?;
+    let us = time(device, |_| {
+        backend.attend(&q, &cache.view(0), 0.088)?;
+        Ok(())
+    })?;
+    let pairs = new * (cached - new) + new * (new + 1) / 2;
+    Ok((us, (4 * HEAD_DIM * QUERY_HEADS * pairs) as f64))
+}
