@@ -44,6 +44,22 @@ __device__ __forceinline__ float power_minus_3_tenths(float x) {
   return static_cast<float>(fma(y * residual, fma(0.055, residual, 0.1), y));
 }
 
+/// The nearest E4M3 number, ties to even, saturating at ±448.
+__device__ __forceinline__ uint32_t to_e4m3(float x) {
+  const float magnitude = fminf(fabsf(x), 448.0f);
+  const uint32_t bits = __float_as_uint(magnitude);
+  // Three bits of mantissa stay and the exponent's bias falls from 127 to 7. Below 2^-6 the last place is 2^-9, as it is of
+  // floats from 2^14 on.
+  const uint32_t normal = (bits + 0x7ffffu + (bits >> 20 & 1) - (120u << 23)) >> 20;
+  const uint32_t subnormal = __float_as_uint(__fadd_rn(magnitude, 16384.0f)) - 0x46800000u;
+  return (magnitude < 0x1p-6f ? subnormal : normal) | (__float_as_uint(x) >> 24 & 0x80u);
+}
+
+/// An E4M3 number. Its bits, moved to those of a half, read as the number divided by 2^8.
+__device__ __forceinline__ float from_e4m3(uint32_t code) {
+  return to_floats<__half>((code & 0x80u) << 8 | (code & 0x7fu) << 7).x * 256.0f;
+}
+
 /// Minimum and maximum of two pairs of 16-bit floats; a NaN stays.
 __device__ __forceinline__ __half2 min_or_nan(__half2 a, __half2 b) { return __hmin2_nan(a, b); }
 __device__ __forceinline__ __half2 max_or_nan(__half2 a, __half2 b) { return __hmax2_nan(a, b); }

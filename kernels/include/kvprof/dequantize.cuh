@@ -9,8 +9,7 @@
 // Bound    bytes read and written over the copy bandwidth.
 #pragma once
 
-#include <cuda_fp8.h>
-
+#include "kvprof/arithmetic.cuh"
 #include "kvprof/staging.cuh"
 
 namespace kvprof {
@@ -71,7 +70,7 @@ struct Dequantize {
       const float scale = parameter(tile, layout.pair(kSide, 0, 0).scale);
       return unpack<kSide, 8>(layout, tile, staged, [&](int, int) {
         return [=](int, int, uint32_t low, uint32_t high) {
-          return make_float2(__fmul_rn(e4m3_value(low), scale), __fmul_rn(e4m3_value(high), scale));
+          return make_float2(__fmul_rn(from_e4m3(low), scale), __fmul_rn(from_e4m3(high), scale));
         };
       });
     }
@@ -143,10 +142,6 @@ struct Dequantize {
     // The code as a float: its bits under an exponent that makes the last place 1, less that exponent.
     const float number = __uint_as_float(0x4b000000u | code) - 8388608.0f;
     return __fadd_rn(__fmul_rn(pair.x, number), pair.y);
-  }
-
-  static __device__ __forceinline__ float e4m3_value(uint32_t code) {
-    return __half2float(__half(__nv_cvt_fp8_to_halfraw(static_cast<__nv_fp8_storage_t>(code), __NV_E4M3)));
   }
 
   static __device__ __forceinline__ float parameter(const uint8_t* tile, int byte) {

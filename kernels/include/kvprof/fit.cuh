@@ -105,6 +105,8 @@ struct HqqFit {
   }
 
   __device__ __forceinline__ bool refinable() const { return factor != 0.0f; }
+  /// Half a step reaches the shrinkage, so that every refinement is the slow one.
+  __device__ __forceinline__ bool is_coarse() const { return 0.5f > kShrinkFrom * factor; }
   __device__ __forceinline__ StoredPair stored() const {
     return {round_to<T>(__frcp_rn(factor)), round_to<T>(__fdiv_rn(-zero, factor))};
   }

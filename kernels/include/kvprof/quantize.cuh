@@ -12,8 +12,6 @@
 //          where the shrinkage acts 30 more, 10 of them in double.
 #pragma once
 
-#include <cuda_fp8.h>
-
 #include <type_traits>
 
 #include "kvprof/fit.cuh"
@@ -68,7 +66,7 @@ __device__ __forceinline__ void pack_codes(const TileLayout& layout, const Stage
 #pragma unroll
       for (int r = 0; r < P::kRows; ++r) {
         const Fragment fragment = Fragment::load<kSide>(staged, block_row + r, first_column + i);
-        const auto coders = encode.fragment(block_row + r, first_column + i);
+        const auto& coders = encode.fragment(block_row + r, first_column + i);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -192,40 +190,49 @@ struct Quantize {
   }
 
   /// Refines all fits. Groups need few steps on average but up to 20, so after each round those that are not done yet are
-  /// gathered anew: warps stay full.
+  /// gathered anew: warps stay full. Coarse groups, whose steps cost several times as much, are gathered apart from the others.
   static __device__ __forceinline__ void refine(const StagedTile<T, D>& staged, int tokens, Fit* fits, float top) {
     constexpr int kRounds = 5;
     const auto steps = [](int round) { return round < 2 ? 2 : round == 2 ? 3 : round == 3 ? 4 : 9; };  // 20 in all
-    __shared__ int left[kRounds];
+    __shared__ int waiting[kRounds + 1][2];  // groups before each round: fine, coarse
     const int groups = GroupMap::count(tokens);
     uint16_t* const lists = reinterpret_cast<uint16_t*>(fits + groups);
-    if (threadIdx.x < kRounds) left[threadIdx.x] = 0;
+    // Fine groups fill a round's list from the front, coarse ones from the back.
+    const auto enlist = [&](int round, int group, bool coarse) {
+      const int index = atomicAdd(&waiting[round][coarse], 1);
+      lists[round % 2 * groups + (coarse ? groups - 1 - index : index)] = group;
+    };
+    if (threadIdx.x <= kRounds) waiting[threadIdx.x][0] = waiting[threadIdx.x][1] = 0;
+    __syncthreads();
+    for (int group = threadIdx.x; group < groups; group += kTileThreads) {
+      if (fits[group].refinable()) enlist(0, group, fits[group].is_coarse());
+    }
     __syncthreads();
 
-    int active = groups;
 #pragma unroll 1
-    for (int round = 0; round < kRounds && active > 0; ++round) {
-      const uint16_t* const list = lists + round % 2 * groups;
-      uint16_t* const next = lists + (round + 1) % 2 * groups;
+    for (int round = 0; round < kRounds; ++round) {
 #pragma unroll 1
-      for (int first = 0; first < active; first += kGroupsAtOnce) {
-        const int warp_first = first + threadIdx.x / 32 * (32 / kLanes);
-        if (warp_first >= active) break;
-        const int index = first + threadIdx.x / kLanes;
-        const bool mine = index < active;
-        const int group = !mine ? 0 : round == 0 ? index : list[index];
-        float x[Lanes::kElements];
-        gather(staged, tokens, group, x);
-        Fit fit = {};
-        if (mine) fit = fits[group];
-        const bool done = fit.refine(x, top, steps(round), !fit.refinable());
-        if (mine && threadIdx.x % kLanes == 0) {
-          fits[group] = fit;
-          if (!done) next[atomicAdd(&left[round], 1)] = group;
+      for (int coarse = 0; coarse < 2; ++coarse) {
+        const int count = waiting[round][coarse];
+        const uint16_t* const list = lists + round % 2 * groups + (coarse ? groups - count : 0);
+#pragma unroll 1
+        for (int first = threadIdx.x / 32 * (32 / kLanes); first < count; first += kGroupsAtOnce) {
+          const int index = first + threadIdx.x % 32 / kLanes;
+          const bool mine = index < count;
+          const int group = mine ? list[index] : 0;
+          float x[Lanes::kElements];
+          gather(staged, tokens, group, x);
+          Fit fit = {};
+          if (mine) fit = fits[group];
+          const bool done = fit.refine(x, top, steps(round), !mine);
+          if (mine && threadIdx.x % kLanes == 0) {
+            fits[group] = fit;
+            if (!done) enlist(round + 1, group, coarse);
+          }
         }
       }
       __syncthreads();
-      active = left[round];
+      if (waiting[round + 1][0] + waiting[round + 1][1] == 0) break;
     }
   }
 
@@ -241,17 +248,18 @@ struct Quantize {
   }
 };
 
-/// Encodes to E4M3 with one scale.
+/// Encodes to E4M3 with one scale; `lift` as in MinMaxFit.
 struct Fp8Encoder {
   static constexpr uint32_t kShift = 0;
-  float scale;
+  float lift, lifted_scale, inverse;
 
-  __device__ __forceinline__ Fp8Encoder fragment(int, int) const { return *this; }
+  __device__ __forceinline__ explicit Fp8Encoder(float scale)
+      : lift(scale < 0x1p-64f ? 0x1p100f : 1.0f), lifted_scale(scale * lift), inverse(__frcp_rn(lifted_scale)) {}
+
+  __device__ __forceinline__ const Fp8Encoder& fragment(int, int) const { return *this; }
   __device__ __forceinline__ uint2 operator()(int, int, float2 x) const {
-    const auto code = [&](float value) {
-      return static_cast<uint32_t>(__nv_cvt_float_to_fp8(__fdiv_rn(value, scale), __NV_SATFINITE, __NV_E4M3));
-    };
-    return make_uint2(code(x.x), code(x.y));
+    return make_uint2(to_e4m3(divide(x.x * lift, lifted_scale, inverse)),
+                      to_e4m3(divide(x.y * lift, lifted_scale, inverse)));
   }
 };
 
@@ -274,9 +282,9 @@ struct QuantizeFp8 {
       scales[threadIdx.x] = threadIdx.x == 0 ? static_cast<uint16_t>(to_pair<T>(scale, 0.0f)) : 0;
     }
     if (task.side == Side::key) {
-      pack_codes<Side::key, 8>(layout, staged, task.tile, Fp8Encoder{scale});
+      pack_codes<Side::key, 8>(layout, staged, task.tile, Fp8Encoder(scale));
     } else {
-      pack_codes<Side::value, 8>(layout, staged, task.tile, Fp8Encoder{scale});
+      pack_codes<Side::value, 8>(layout, staged, task.tile, Fp8Encoder(scale));
     }
   }
 
