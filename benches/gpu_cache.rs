@@ -29,7 +29,10 @@ fn main() -> anyhow::Result<()> {
     };
     let copy = device::copy_gb_per_s(&device)?;
     println!("copy: {copy:.0} GB/s");
-    println!("{:16} {:>12} {:>7} {:>6}   {:>14} {:>7} {:>6}", "kv-quant", "quantize us", "GB/s", "%", "dequantize us", "GB/s", "%");
+    println!(
+        "{:16} {:>12} {:>7} {:>6}   {:>14} {:>7} {:>6}",
+        "kv-quant", "quantize us", "GB/s", "%", "dequantize us", "GB/s", "%"
+    );
     for preset in PRESETS.iter().filter(|preset| preset.scheme != Scheme::None) {
         let (quantize, dequantize, bytes) = quantization(&preset.name.parse()?, &device)?;
         let rate = |us: f64| bytes / us / 1e3;

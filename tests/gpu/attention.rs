@@ -98,7 +98,9 @@ fn check(gpu: &Device, backend: &str, case: Case, head_dim: usize, dtype: DType)
     while start < cached {
         let history = cached - tokens;
         let count = if start < history { (history - start).min(600) } else { tokens };
-        cache.append(0, &on_gpu_k.narrow(2, start, count).unwrap(), &on_gpu_v.narrow(2, start, count).unwrap()).unwrap();
+        cache
+            .append(0, &on_gpu_k.narrow(2, start, count).unwrap(), &on_gpu_v.narrow(2, start, count).unwrap())
+            .unwrap();
         start += count;
         if start < cached {
             cache.settle(0).unwrap();

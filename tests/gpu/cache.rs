@@ -140,13 +140,16 @@ fn a_ring_of_tiles_that_wraps_holds_what_the_cpu_holds() {
 
 #[test]
 fn the_first_number_that_is_not_finite_is_named_without_stopping_the_append() {
-    let Some(gpu) = crate::gpu("the_first_number_that_is_not_finite_is_named_without_stopping_the_append") else { return };
+    let Some(gpu) = crate::gpu("the_first_number_that_is_not_finite_is_named_without_stopping_the_append") else {
+        return;
+    };
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let shape = CacheShape { layers: 3, ..shape(128, DType::F16, &gpu) };
         let mut cache = cache::new("int4-hqq".parse().unwrap(), shape).unwrap();
         let good = inputs::tensor(Kind::Normal, [2, 2, 100, 128], DType::F16, 3).to_device(&gpu).unwrap();
         let spoil = Tensor::full(bad, (2, 2, 1, 128), &gpu).unwrap().to_dtype(DType::F16).unwrap();
-        let spoiled = Tensor::cat(&[&good.narrow(2, 0, 41).unwrap(), &spoil, &good.narrow(2, 42, 58).unwrap()], 2).unwrap();
+        let spoiled =
+            Tensor::cat(&[&good.narrow(2, 0, 41).unwrap(), &spoil, &good.narrow(2, 42, 58).unwrap()], 2).unwrap();
         for layer in 0..3 {
             cache.append(layer, &good, if layer == 1 { &spoiled } else { &good }).unwrap();
         }

@@ -42,7 +42,13 @@ pub fn tensor(kind: Kind, dims: [usize; 4], dtype: DType, seed: u64) -> Tensor {
             match kind {
                 Kind::Normal => normal,
                 Kind::Outlier => normal * if channel == 5 { 1000.0 } else { 1.0 },
-                Kind::Constant => if channel % 2 == 0 { 0.25 * channel as f32 } else { normal },
+                Kind::Constant => {
+                    if channel % 2 == 0 {
+                        0.25 * channel as f32
+                    } else {
+                        normal
+                    }
+                }
                 Kind::Ties => (normal * 8.0).round() / 8.0,
                 Kind::Tiny => normal * tiny,
                 Kind::Huge => normal * huge,

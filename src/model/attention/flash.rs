@@ -98,7 +98,8 @@ pub(super) fn flash_attention(
     let row_tiles = rows.div_ceil(ROWS);
     // Hopper's products serve blocks that fill a multiprocessor; the portable kernel has two a multiprocessor, for short chunks.
     let hopper = channels == 128 && attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? == 9;
-    let blocks_at_once = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? * if hopper { 1 } else { 2 };
+    let blocks_at_once =
+        attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? * if hopper { 1 } else { 2 };
     let splits = choose_splits(blocks_at_once, row_tiles * batch * kv_heads, cached);
 
     let shape = Shape::from((batch, q_heads, tokens, channels));
@@ -139,7 +140,13 @@ pub(super) fn flash_attention(
     let grid = [row_tiles, batch * kv_heads, splits];
     let kernel = format!("prefill_{}{dtype}_d{channels}", if hopper { "hopper_" } else { "" });
     let launch = if hopper {
-        Launch { image: "prefill_sm90a", kernel: &kernel, grid, threads: HOPPER_THREADS, shared_bytes: HOPPER_SHARED_BYTES }
+        Launch {
+            image: "prefill_sm90a",
+            kernel: &kernel,
+            grid,
+            threads: HOPPER_THREADS,
+            shared_bytes: HOPPER_SHARED_BYTES,
+        }
     } else {
         let shared_bytes = (ROWS + 2 * KEYS) * channels * 2;
         Launch { image: "prefill", kernel: &kernel, grid, threads: THREADS, shared_bytes }
