@@ -25,6 +25,8 @@ pub struct Asked {
     pub expected: String,
     /// Token ids of the prompt.
     pub prompt: Vec<u32>,
+    /// Examples in it, where they are fewer than asked for.
+    pub shots: Option<usize>,
 }
 
 /// A question set and how it is answered.
@@ -115,6 +117,7 @@ impl QuestionSet<'_> {
             subject: question.subject.clone(),
             expected: question.expected.clone(),
             prompt_tokens: question.prompt.len(),
+            shots: question.shots,
             ..Default::default()
         };
         if !context.spec.is_quantized() {

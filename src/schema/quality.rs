@@ -230,6 +230,9 @@ pub struct QuestionItem {
     pub expected: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Examples in the prompt, where they are fewer than `shots` because more would not fit the model's context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shots: Option<usize>,
     /// Through the cache under test.
     pub outcome: Outcome,
     /// Through the unquantized cache; absent when that is the cache under test.

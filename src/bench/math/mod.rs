@@ -52,6 +52,7 @@ impl Benchmark for MathBenchmark {
                 subject: problem.subject.clone(),
                 expected: problem.answer.clone(),
                 prompt,
+                shots: None,
             });
         }
         let chat = tokenizer.chat_template().is_some();

@@ -49,11 +49,13 @@ impl Benchmark for MmluBenchmark {
         let mut asked = Vec::with_capacity(chosen.len());
         for question in chosen {
             let shots = examples.iter().filter(|e| e.subject == question.subject).take(settings.mmlu_shots);
+            let (prompt, shown) = prompt(tokenizer, question, &shots.collect::<Vec<_>>(), limit)?;
             asked.push(Asked {
                 id: question.id.clone(),
                 subject: Some(question.subject.clone()),
                 expected: LETTERS[question.answer].into(),
-                prompt: prompt(tokenizer, question, &shots.collect::<Vec<_>>(), limit)?,
+                prompt,
+                shots: (shown < settings.mmlu_shots).then_some(shown),
             });
         }
         let ask = |context: &Context<'_>, spec: &QuantSpec, asked: &Asked| choose(context, spec, asked, &letters);
@@ -76,9 +78,9 @@ impl Benchmark for MmluBenchmark {
 /// Names of the choices.
 const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 
-/// Token ids of the examples and the question. Examples that do not fit the model's context are left out from the first on,
-/// as the authors of MMLU do.
-fn prompt(tokenizer: &Tokenizer, question: &Question, shots: &[&Question], limit: usize) -> Result<Vec<u32>> {
+/// Token ids of the examples and the question, and how many examples they are. Those that do not fit the model's context are
+/// left out from the first on.
+fn prompt(tokenizer: &Tokenizer, question: &Question, shots: &[&Question], limit: usize) -> Result<(Vec<u32>, usize)> {
     for first in 0..=shots.len() {
         let topic = question.subject.replace('_', " ");
         let mut text = format!("The following are multiple choice questions (with answers) about {topic}.\n\n");
@@ -88,7 +90,7 @@ fn prompt(tokenizer: &Tokenizer, question: &Question, shots: &[&Question], limit
         text += &put(question);
         let ids = tokenizer.encode(&text, true)?;
         if ids.len() <= limit {
-            return Ok(ids);
+            return Ok((ids, shots.len() - first));
         }
     }
     Err(Error::usage(format!("mmlu: question {} is longer than the model's {limit} tokens", question.id)))
