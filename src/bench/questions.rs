@@ -39,9 +39,11 @@ pub struct QuestionSet<'a> {
     pub questions: Vec<Asked>,
     /// What the score says beside its numbers: data, shots, lengths.
     pub about: Accuracy,
-    /// Puts a question to a cache of the given spec.
+    /// Questions put side by side; they are saved together.
+    pub batch: usize,
+    /// Puts questions, side by side, to a cache of the given spec.
     #[allow(clippy::type_complexity)]
-    pub ask: &'a dyn Fn(&Context<'_>, &QuantSpec, &Asked) -> Result<Outcome>,
+    pub ask: &'a dyn Fn(&Context<'_>, &QuantSpec, &[&Asked]) -> Result<Vec<Outcome>>,
 }
 
 impl QuestionSet<'_> {
@@ -63,9 +65,9 @@ impl QuestionSet<'_> {
 
         context.progress.start(&format!("{} {}", self.name, context.spec.name), self.questions.len() as u64);
         context.progress.advance(items.len() as u64)?;
-        for question in &self.questions[items.len()..] {
-            items.push(self.answer(context, &plan, question)?);
-            context.progress.advance(1)?;
+        for questions in self.questions[items.len()..].chunks(self.batch.max(1)) {
+            items.extend(self.answer(context, &plan, &questions.iter().collect::<Vec<_>>())?);
+            context.progress.advance(questions.len() as u64)?;
             // A score that has not read a code yet is none: it must not be found in a file.
             let complete = items.len() == self.questions.len();
             if !complete && (!context.spec.is_quantized() || reads(&items).from_codes > 0) {
@@ -99,35 +101,37 @@ impl QuestionSet<'_> {
         let unfinished = |s: &&Accuracy| s.plan.as_deref() == Some(plan) && s.items.len() < self.questions.len();
         let Some(saved) = saved.filter(unfinished) else { return Vec::new() };
         let same = saved.items.iter().zip(&self.questions).take_while(|(item, question)| item.id == question.id);
-        same.map(|(item, _)| item.clone()).collect()
+        let mut items: Vec<QuestionItem> = same.map(|(item, _)| item.clone()).collect();
+        // Batches are the same as without the stop, so that rounding is.
+        items.truncate(items.len() - items.len() % self.batch.max(1));
+        items
     }
 
-    fn answer(&self, context: &mut Context<'_>, plan: &str, question: &Asked) -> Result<QuestionItem> {
-        let key = format!("{plan}/{}", question.id);
-        let reference = match context.references.outcomes.get(&key) {
-            Some(known) => known.clone(),
+    fn answer(&self, context: &mut Context<'_>, plan: &str, questions: &[&Asked]) -> Result<Vec<QuestionItem>> {
+        let keys: Vec<String> = questions.iter().map(|question| format!("{plan}/{}", question.id)).collect();
+        let known = |key: &String| context.references.outcomes.get(key).cloned();
+        let references = match keys.iter().map(known).collect::<Option<Vec<Outcome>>>() {
+            Some(known) => known,
             None => {
-                let outcome = (self.ask)(context, &QuantSpec::none(), question)?;
-                context.references.outcomes.insert(key, outcome.clone());
-                outcome
+                let outcomes = (self.ask)(context, &QuantSpec::none(), questions)?;
+                context.references.outcomes.extend(keys.into_iter().zip(outcomes.iter().cloned()));
+                outcomes
             }
         };
-        let mut item = QuestionItem {
+        let quantized = context.spec.is_quantized();
+        let outcomes = if quantized { (self.ask)(context, context.spec, questions)? } else { references.clone() };
+        let items = questions.iter().zip(outcomes).zip(references).map(|((question, outcome), reference)| QuestionItem {
             id: question.id.clone(),
             subject: question.subject.clone(),
             expected: question.expected.clone(),
             prompt_tokens: question.prompt.len(),
             shots: question.shots,
+            diverges_at: divergence(&outcome.tokens, &reference.tokens),
+            outcome,
+            reference: quantized.then_some(reference),
             ..Default::default()
-        };
-        if !context.spec.is_quantized() {
-            item.outcome = reference;
-            return Ok(item);
-        }
-        item.outcome = (self.ask)(context, context.spec, question)?;
-        item.diverges_at = divergence(&item.outcome.tokens, &reference.tokens);
-        item.reference = Some(reference);
-        Ok(item)
+        });
+        Ok(items.collect())
     }
 
     fn block(&self, plan: &str, items: &[QuestionItem], elapsed_s: f64, complete: bool) -> Block {

@@ -52,6 +52,8 @@ pub struct Settings {
     pub math_problems: usize,
     /// Longest answer that `math` generates, tokens.
     pub max_new_tokens: usize,
+    /// Answers that `math` generates side by side.
+    pub batch_size: usize,
     /// Local folder or file with the data, instead of the hub.
     pub data: Option<PathBuf>,
     /// Seed of everything random.
@@ -81,6 +83,7 @@ impl Default for Settings {
             mmlu_shots: 5,
             math_problems: 100,
             max_new_tokens: 512,
+            batch_size: 1,
             data: None,
             seed: 42,
         }

@@ -141,6 +141,9 @@ pub struct SettingsArgs {
     /// Longest answer that math generates, in tokens [default: 512].
     #[arg(long, value_name = "TOKENS")]
     max_new_tokens: Option<usize>,
+    /// Answers that math generates side by side [default: 1].
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
     /// Seed of everything random [default: 42].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -154,7 +157,7 @@ impl SettingsArgs {
         }
         take!(context_lengths, batch_sizes, decode_tokens, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
         take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
-        take!(mmlu_questions, mmlu_shots, math_problems, max_new_tokens);
+        take!(mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
         settings.ppl_data = self.ppl_data.clone().or(settings.ppl_data);
         settings.ppl_window = self.ppl_window.or(settings.ppl_window);
@@ -230,6 +233,7 @@ fn check(settings: &Settings) -> Result<()> {
         ("--decode-tokens", settings.decode_tokens),
         ("--prefill-chunk", settings.prefill_chunk),
         ("--max-new-tokens", settings.max_new_tokens),
+        ("--batch-size", settings.batch_size),
         ("--batch-sizes", settings.batch_sizes.iter().copied().min().unwrap_or(0)),
         ("--context-lengths", settings.context_lengths.iter().copied().min().unwrap_or(1)),
     ];

@@ -72,6 +72,27 @@ fn math_stopped_at_any_item_resumes_to_the_identical_result() {
 }
 
 #[test]
+fn answers_side_by_side_are_those_of_one_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    // Prompts of different lengths, all drawn.
+    write_math(folder.path(), 12);
+    let mut bench = Bench::builtin();
+    bench.settings.data = Some(folder.path().into());
+    bench.settings.math_problems = 4;
+    bench.settings.max_new_tokens = 24;
+    let texts = |bench: &mut Bench| -> Vec<(usize, Option<String>)> {
+        let items = bench.run("math", "int8-hqq,residual=64").unwrap().math.unwrap().items;
+        items.into_iter().map(|item| (item.prompt_tokens, item.outcome.text)).collect()
+    };
+    let single = texts(&mut bench);
+    assert!(single.iter().any(|(length, _)| *length != single[0].0), "{single:?}");
+    for batch_size in [2, 3, 4] {
+        bench.settings.batch_size = batch_size;
+        assert_eq!(texts(&mut bench), single, "{batch_size} at a time");
+    }
+}
+
+#[test]
 fn mmlu_stopped_at_any_item_resumes_to_the_identical_result() {
     let folder = tempfile::tempdir().unwrap();
     write_mmlu(folder.path());

@@ -7,15 +7,13 @@ pub mod corruption;
 mod expression;
 mod problems;
 
-use std::ops::ControlFlow;
-
 use super::chat::{Message, render};
 use super::data::MATH500;
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
+use super::side_by_side::answers;
 use super::{Benchmark, Block, Context};
 use crate::model::Tokenizer;
-use crate::model::generate::{Chunking, Stop, greedy};
 use crate::quant::QuantSpec;
 use crate::schema::{Accuracy, Outcome};
 use crate::{Error, Result};
@@ -66,6 +64,7 @@ impl Benchmark for MathBenchmark {
                 prompt: Some(if chat { "chat" } else { "plain" }.into()),
                 ..Default::default()
             },
+            batch: settings.batch_size,
             ask: &solve,
         };
         set.run(context, context.saved.math.as_ref(), keep)
@@ -84,39 +83,32 @@ fn prompt(tokenizer: &Tokenizer, problem: &str) -> Result<Vec<u32>> {
     }
 }
 
-/// Generates an answer through a cache of `spec` and reads it.
-fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &Asked) -> Result<Outcome> {
+/// Generates answers through a cache of `spec` and reads them.
+fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Vec<Outcome>> {
     let subject = context.subject;
-    let length = context.settings.max_new_tokens.min(subject.config().max_positions - asked.prompt.len());
-    let mut cache = context.new_cache(spec, 1, asked.prompt.len() + length, CHUNK)?;
-    let mut stopped = None;
-    let mut on_token = |_: u32, _: &candle_core::Tensor| match context.progress.advance(0) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            stopped = Some(error);
-            ControlFlow::Break(())
-        }
-    };
-    let (chunking, stop) = (Chunking::Exact(CHUNK), Stop::EndOfText);
-    let attention = context.attention;
-    let tokens =
-        greedy(&subject.decoder, &asked.prompt, length, cache.as_mut(), attention, chunking, stop, &mut on_token)?;
-    if let Some(error) = stopped {
-        return Err(error);
-    }
-    let text = subject.tokenizer()?.decode(&tokens)?;
-    let answer = boxed::last_boxed(&text).map(str::to_string);
+    let room = |asked: &&Asked| context.settings.max_new_tokens.min(subject.config().max_positions - asked.prompt.len());
+    let limits: Vec<usize> = asked.iter().map(room).collect();
+    let prompts: Vec<&[u32]> = asked.iter().map(|asked| asked.prompt.as_slice()).collect();
+    let longest = prompts.iter().zip(&limits).map(|(prompt, limit)| prompt.len() + limit).max().unwrap_or(0);
+    let mut cache = context.new_cache(spec, asked.len(), longest, CHUNK)?;
+    let texts = answers(context, cache.as_mut(), &prompts, &limits)?;
     let reads = cache.key_reads();
-    Ok(Outcome {
-        correct: answer.as_deref().is_some_and(|answer| compare::equivalent(answer, &asked.expected)),
-        answer,
-        truncated: Some(tokens.len() == length),
-        health: Some(corruption::examine(&text)),
-        generated_tokens: Some(tokens.len()),
-        text: Some(text),
-        tokens,
-        key_reads_from_codes: reads.from_codes,
-        key_reads: reads.total,
-        ..Default::default()
-    })
+    let read = |((asked, tokens), limit): ((&&Asked, Vec<u32>), usize)| {
+        let text = subject.tokenizer()?.decode(&tokens)?;
+        let answer = boxed::last_boxed(&text).map(str::to_string);
+        Ok(Outcome {
+            correct: answer.as_deref().is_some_and(|answer| compare::equivalent(answer, &asked.expected)),
+            answer,
+            truncated: Some(tokens.len() == limit),
+            health: Some(corruption::examine(&text)),
+            generated_tokens: Some(tokens.len()),
+            text: Some(text),
+            tokens,
+            // The cache counts what all its sequences read.
+            key_reads_from_codes: reads.from_codes / prompts.len() as u64,
+            key_reads: reads.total / prompts.len() as u64,
+            ..Default::default()
+        })
+    };
+    asked.iter().zip(texts).zip(limits).map(read).collect()
 }

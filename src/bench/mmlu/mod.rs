@@ -58,7 +58,9 @@ impl Benchmark for MmluBenchmark {
                 shots: (shown < settings.mmlu_shots).then_some(shown),
             });
         }
-        let ask = |context: &Context<'_>, spec: &QuantSpec, asked: &Asked| choose(context, spec, asked, &letters);
+        let ask = |context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]| {
+            asked.iter().map(|asked| choose(context, spec, asked, &letters)).collect()
+        };
         let set = QuestionSet {
             name: self.name(),
             version: self.version(),
@@ -69,6 +71,7 @@ impl Benchmark for MmluBenchmark {
                 prompt: Some("few-shot".into()),
                 ..Default::default()
             },
+            batch: 1,
             ask: &ask,
         };
         set.run(context, context.saved.mmlu.as_ref(), keep)
