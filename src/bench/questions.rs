@@ -120,17 +120,18 @@ impl QuestionSet<'_> {
         };
         let quantized = context.spec.is_quantized();
         let outcomes = if quantized { (self.ask)(context, context.spec, questions)? } else { references.clone() };
-        let items = questions.iter().zip(outcomes).zip(references).map(|((question, outcome), reference)| QuestionItem {
-            id: question.id.clone(),
-            subject: question.subject.clone(),
-            expected: question.expected.clone(),
-            prompt_tokens: question.prompt.len(),
-            shots: question.shots,
-            diverges_at: divergence(&outcome.tokens, &reference.tokens),
-            outcome,
-            reference: quantized.then_some(reference),
-            ..Default::default()
-        });
+        let items =
+            questions.iter().zip(outcomes).zip(references).map(|((question, outcome), reference)| QuestionItem {
+                id: question.id.clone(),
+                subject: question.subject.clone(),
+                expected: question.expected.clone(),
+                prompt_tokens: question.prompt.len(),
+                shots: question.shots,
+                diverges_at: divergence(&outcome.tokens, &reference.tokens),
+                outcome,
+                reference: quantized.then_some(reference),
+                ..Default::default()
+            });
         Ok(items.collect())
     }
 

@@ -31,7 +31,8 @@ pub fn answers(
         decoder.forward(&Tensor::from_vec(tokens, shape, device)?, cache, context.attention, LogitsOf::Last)
     };
 
-    let mut writers: Vec<Writer> = limits.iter().map(|&limit| Writer { written: Vec::new(), limit, done: limit == 0 }).collect();
+    let mut writers: Vec<Writer> =
+        limits.iter().map(|&limit| Writer { written: Vec::new(), limit, done: limit == 0 }).collect();
     let mut logits = None;
     let mut at = 0;
     while at < shared {

@@ -86,7 +86,8 @@ fn prompt(tokenizer: &Tokenizer, problem: &str) -> Result<Vec<u32>> {
 /// Generates answers through a cache of `spec` and reads them.
 fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Vec<Outcome>> {
     let subject = context.subject;
-    let room = |asked: &&Asked| context.settings.max_new_tokens.min(subject.config().max_positions - asked.prompt.len());
+    let room =
+        |asked: &&Asked| context.settings.max_new_tokens.min(subject.config().max_positions - asked.prompt.len());
     let limits: Vec<usize> = asked.iter().map(room).collect();
     let prompts: Vec<&[u32]> = asked.iter().map(|asked| asked.prompt.as_slice()).collect();
     let longest = prompts.iter().zip(&limits).map(|(prompt, limit)| prompt.len() + limit).max().unwrap_or(0);
