@@ -139,10 +139,10 @@ impl QuantSpec {
             return Ok(());
         };
         for (side, what, groups) in [("k", "keys", key), ("v", "values", value)] {
-            if groups.direction == Direction::Token && head_dim % groups.group != 0 {
+            if groups.direction == Direction::Token && !head_dim.is_multiple_of(groups.group) {
                 let possible: Vec<String> = [16, 32, 64, 128]
                     .iter()
-                    .filter(|g| head_dim % **g == 0)
+                    .filter(|g| head_dim.is_multiple_of(**g))
                     .map(|g| format!("{side}-group={g}"))
                     .collect();
                 let possible = match possible.as_slice() {
@@ -154,7 +154,7 @@ impl QuantSpec {
                     groups.group
                 ));
             }
-            if head_dim * usize::from(groups.bits) % 8 != 0 {
+            if !(head_dim * usize::from(groups.bits)).is_multiple_of(8) {
                 return refuse(format!(
                     "{} bits a code do not fill whole bytes with a head dimension of {head_dim}; {side}-bits=8 does",
                     groups.bits

@@ -34,7 +34,7 @@ pub fn quantize_blocks(
     if (batch, heads, bytes) != (dims.batch, dims.kv_heads, geometry.bytes()) {
         bail!("tiles {:?} of {} bytes do not fit a window {:?}", tiles.shape(), geometry.bytes(), window.shape());
     }
-    if positions.start % block != 0 || positions.end % block != 0 || positions.len() > dims.slots {
+    if !positions.start.is_multiple_of(block) || !positions.end.is_multiple_of(block) || positions.len() > dims.slots {
         bail!("positions {positions:?} are not whole blocks of {block} tokens in a window of {}", dims.slots);
     }
     // Of more blocks than the ring holds (a sliding window, a long chunk) only the last survive.

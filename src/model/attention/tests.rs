@@ -196,3 +196,47 @@ fn an_unknown_backend_is_refused_with_the_names_there_are() {
         assert!(error.contains(name));
     }
 }
+
+/// Attention outputs of 400 random tokens, `[Hq, D]` for each, fed `chunk` at a time but never across a flush.
+fn streamed(spec: &str, chunk: usize) -> Vec<Vec<f64>> {
+    let tokens = 400;
+    let mut rng = StdRng::seed_from_u64(9);
+    let [q, k, v] = [4, 2, 2].map(|heads| random((1, heads, tokens, 64), &mut rng, DType::F32));
+    let shape = CacheShape {
+        layers: 1,
+        batch: 1,
+        kv_heads: 2,
+        head_dim: 64,
+        capacity: tokens,
+        max_chunk: chunk,
+        sliding_window: None,
+        dtype: DType::F32,
+        device: Device::Cpu,
+    };
+    let mut cache = cache::new(spec.parse().unwrap(), shape).unwrap();
+    let mut out = Vec::new();
+    while cache.len() < tokens {
+        let start = cache.len();
+        let count = cache.tokens_until_flush().unwrap().min(chunk).min(tokens - start);
+        let [q, k, v] = [&q, &k, &v].map(|x| x.narrow(2, start, count).unwrap());
+        cache.append(0, &k, &v).unwrap();
+        let result = new("fused").unwrap().attend(&q, &cache.view(0), 0.125).unwrap();
+        out.extend((0..count).map(|token| flat(&result.narrow(2, token, 1).unwrap())));
+        cache.settle(0).unwrap();
+        cache.advance(count);
+    }
+    out
+}
+
+#[test]
+fn chunks_that_end_at_a_flush_see_what_single_tokens_see() {
+    for spec in ["int2-hqq", "int4-kivi,residual=30", "fp8,residual=0"] {
+        let single = streamed(spec, 1);
+        for chunk in [64, 200] {
+            for (token, (a, b)) in single.iter().zip(streamed(spec, chunk)).enumerate() {
+                let worst = a.iter().zip(&b).fold(0.0f64, |worst, (a, b)| worst.max((a - b).abs()));
+                assert!(worst < 1e-5, "{spec}: token {token} differs by {worst} in chunks of {chunk}");
+            }
+        }
+    }
+}
