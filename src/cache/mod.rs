@@ -167,6 +167,13 @@ pub trait KvCache {
     /// When the capacity or `max_chunk` is exceeded, or a value is not finite.
     fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()>;
 
+    /// Makes place for T tokens that a kernel writes into the window of `layer` itself, as [`append`](KvCache::append) would:
+    /// position p in slot p mod W of the window that [`view`](KvCache::view) shows afterwards.
+    ///
+    /// # Errors
+    /// When the capacity or `max_chunk` is exceeded.
+    fn reserve(&mut self, layer: usize, tokens: usize) -> Result<()>;
+
     /// What `layer` holds now, the tokens just appended included.
     fn view(&self, layer: usize) -> LayerView<'_>;
 
@@ -192,6 +199,10 @@ pub trait KvCache {
     /// # Errors
     /// [`Error::NotFinite`](crate::Error::NotFinite) naming layer and position.
     fn check_finite(&self) -> Result<()>;
+
+    /// What [`check_finite`](KvCache::check_finite) looks at, for a kernel that writes into the window itself: one i64 on the
+    /// device, 0 or position·2³² + layer + 1 of the earliest key or value that is NaN or infinite.
+    fn not_finite(&self) -> &Tensor;
 
     /// Key reads since the last reset.
     fn key_reads(&self) -> KeyReads;

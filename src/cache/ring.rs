@@ -186,7 +186,13 @@ impl KvCache for RingCache {
     }
 
     fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
-        let tokens = k.dim(2)?;
+        ops::check_finite(layer, self.len, k, v)?;
+        self.reserve(layer, k.dim(2)?)?;
+        let append = ops::Append { layer, position: self.len, not_finite: &self.not_finite };
+        Ok(ops::append_window(self.recent(layer).0, k, v, &append)?)
+    }
+
+    fn reserve(&mut self, layer: usize, tokens: usize) -> Result<()> {
         let end = self.len + tokens;
         if tokens > self.shape.max_chunk {
             return Err(Error::usage(format!(
@@ -200,10 +206,7 @@ impl KvCache for RingCache {
                 self.shape.capacity
             )));
         }
-        ops::check_finite(layer, self.len, k, v)?;
         self.make_room(layer, tokens)?;
-        let append = ops::Append { layer, position: self.len, not_finite: &self.not_finite };
-        ops::append_window(self.recent(layer).0, k, v, &append)?;
         self.layers[layer].end = end;
         self.count_reads(layer, tokens);
         Ok(())
@@ -265,6 +268,10 @@ impl KvCache for RingCache {
             0 => Ok(()),
             flag => Err(ops::not_finite((flag & 0xffff_ffff) as usize - 1, (flag >> 32) as usize, "key or value")),
         }
+    }
+
+    fn not_finite(&self) -> &Tensor {
+        &self.not_finite
     }
 
     fn key_reads(&self) -> KeyReads {
