@@ -1,10 +1,13 @@
 //! Layer 7: one file for each command.
 
+pub mod aggregate;
+pub mod compare;
 pub mod completions;
 pub mod env;
 mod inputs;
 mod outcome;
 pub mod patch;
+pub mod report;
 pub mod run;
 pub mod sweep;
 pub mod validate;
@@ -42,6 +45,12 @@ enum Command {
     Patch(Box<patch::Args>),
     /// Check result files: one line for each finding, exit code 1 if any.
     Validate(validate::Args),
+    /// Put result files into one table.
+    Aggregate(aggregate::Args),
+    /// Compare new result files with old ones, and fail when a change is too large.
+    Compare(compare::Args),
+    /// Make tables, figures and one HTML page of result files.
+    Report(report::Args),
     /// Say which build this is, what devices there are, and what is missing.
     Env(env::Args),
     /// Print a completion script for a shell.
@@ -60,6 +69,9 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(args),
         Command::Patch(args) => patch::run(args),
         Command::Validate(args) => validate::run(args),
+        Command::Aggregate(args) => aggregate::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Report(args) => report::run(args),
         Command::Env(args) => env::run(args),
         Command::Completions(args) => completions::run(args),
     };

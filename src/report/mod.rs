@@ -1,5 +1,50 @@
 //! Layer 6: from result files to tables and figures. Imports `schema` and `base` only.
+//!
+//! [`study`] reads files and sets them in order; [`aggregate`], [`compare`], [`tables`] and [`figures`] turn them into values
+//! ([`table::Table`], [`chart::Chart`]); [`draw`] lays a chart out as a [`scene::Scene`] of shapes; [`export`] has one file for each
+//! output format; [`html`] puts all of it on one page, under the sentences of [`advice`].
 
+pub mod advice;
+pub mod aggregate;
+pub mod chart;
+pub mod compare;
+pub mod draw;
+pub mod export;
+pub mod figures;
+pub mod font;
+pub mod group;
+pub mod html;
+pub mod label;
 pub mod needle_grid;
+pub mod number;
+pub mod quality;
 pub mod quality_summary;
+pub mod scene;
+pub mod study;
 pub mod summary;
+pub mod table;
+pub mod tables;
+
+use std::process::ExitCode;
+
+/// Names on standard error the files that `study` skipped and those it replaced by later ones; exit code 1 when any was skipped.
+pub fn report_rejected(study: &study::Study) -> ExitCode {
+    for error in &study.rejected {
+        eprintln!("skipped {error}");
+    }
+    if study.superseded > 0 {
+        eprintln!("{} measurements are left out: a later file has the same experiment", study.superseded);
+    }
+    ExitCode::from(u8::from(!study.rejected.is_empty()))
+}
+
+/// Writes `bytes` to `path` whole or not at all, making its folder first.
+///
+/// # Errors
+/// Names the folder or file that refused.
+pub fn write_file(path: &std::path::Path, bytes: &[u8]) -> crate::base::error::Result<()> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|e| crate::base::error::Error::io(folder, e))?;
+    }
+    crate::base::atomic::write(path, bytes)
+}

@@ -1,0 +1,39 @@
+//! Times `aggregate` and `report` on 1,000 made-up result files: `cargo bench --bench report`. The aim is under 5 s for both on
+//! two cores.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+#[path = "../tests/support/results.rs"]
+mod results;
+
+const MODELS: usize = 20;
+const CACHES: usize = 50;
+
+fn main() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let raw = folder.path().join("raw");
+    std::fs::create_dir(&raw)?;
+    let names: Vec<String> = (1..CACHES).map(|i| format!("int4-hqq,residual={}", 32 * i)).collect();
+    for model in 0..MODELS {
+        let model = format!("org/Model-{model}B");
+        results::write(&raw, &results::run(&model, &results::Cache::new("none", 16, 0.0)));
+        for (i, name) in names.iter().enumerate() {
+            // The name outlives the program's only use of it.
+            let cache = results::Cache { residual: 32 * (i + 1), ..results::Cache::new(name.clone().leak(), 4, 0.1 / (i + 1) as f64) };
+            results::write(&raw, &results::run(&model, &cache));
+        }
+    }
+    let files = std::fs::read_dir(&raw)?.count();
+    let aggregate = time(&["aggregate", "-o"], &folder.path().join("summary.csv"), &raw)?;
+    let report = time(&["report", "-o"], &folder.path().join("out"), &raw)?;
+    println!("{files} files: aggregate {:.2} s, report {:.2} s", aggregate.as_secs_f64(), report.as_secs_f64());
+    Ok(())
+}
+
+fn time(arguments: &[&str], output: &std::path::Path, raw: &std::path::Path) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let status = Command::new(env!("CARGO_BIN_EXE_kvprof")).args(arguments).arg(output).arg(raw).stdout(std::process::Stdio::null()).status()?;
+    anyhow::ensure!(status.success(), "{arguments:?}: {status}");
+    Ok(start.elapsed())
+}

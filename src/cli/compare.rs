@@ -1,0 +1,96 @@
+//! `kvprof compare`: new results against old ones, for people and for CI.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::Error;
+use crate::report::compare::condition::Condition;
+use crate::report::compare::metric::Verdict;
+use crate::report::compare::{self, Comparison};
+use crate::report::export::TableFormat;
+use crate::report::study::Study;
+use crate::report::{report_rejected, write_file};
+
+/// Arguments of `kvprof compare`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to compare with: result files, or folders that hold them.
+    #[arg(required = true, value_name = "BASE")]
+    base: Vec<PathBuf>,
+    /// What is compared: result files, or folders that hold them.
+    #[arg(long, required = true, num_args = 1.., value_name = "NEW")]
+    against: Vec<PathBuf>,
+    /// Exit with code 1 if a change crosses this: a metric (ppl, kld, needle, mmlu, math, kv, memory, prefill, decode, energy), < or >,
+    /// and a change such as 1%, 2pt or 0.05; may be given several times.
+    #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
+    fail_if: Vec<String>,
+    /// File to write the table to; standard output without it.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Format; without it the one of the output's extension, else Markdown.
+    #[arg(short, long, value_enum)]
+    format: Option<TableFormat>,
+}
+
+/// Writes the comparison: exit code 1 when a condition is crossed (or cannot be told), or a file was skipped.
+///
+/// # Errors
+/// A missing path, a wrong condition, no result file on a side, no pair, and what the system says about the output.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let conditions = args.fail_if.iter().map(|text| Condition::parse(text)).collect::<crate::Result<Vec<_>>>()?;
+    let extension = args.output.as_ref().and_then(|o| o.extension()).and_then(|e| e.to_str());
+    let format = args.format.or_else(|| extension.and_then(TableFormat::of_extension)).unwrap_or(TableFormat::Md);
+    if args.output.is_none() && !format.is_text() {
+        return Err(Error::usage("Parquet is not text: name a file with --output").into());
+    }
+    let (base, new) = (Study::load(&args.base)?, Study::load(&args.against)?);
+    let skipped = [report_rejected(&base), report_rejected(&new)].iter().any(|code| *code != ExitCode::SUCCESS);
+    for (study, side) in [(&base, "BASE"), (&new, "--against")] {
+        if study.runs.is_empty() {
+            return Err(Error::usage(format!("no result file among the paths of {side}; `kvprof run` makes them")).into());
+        }
+    }
+    let comparison = compare::compare(&base, &new);
+    for line in &comparison.unpaired {
+        eprintln!("not compared: {line}");
+    }
+    if comparison.lines.is_empty() {
+        return Err(Error::usage("the two sides have no measurement of the same model, context and batch").into());
+    }
+    let table = compare::table(&comparison);
+    let table = if matches!(format, TableFormat::Md | TableFormat::Latex) { compare::for_people(&table) } else { table };
+    let bytes = format.render(&table)?;
+    match &args.output {
+        Some(path) => write_file(path, &bytes)?,
+        None => std::io::stdout().write_all(&bytes)?,
+    }
+    eprintln!("{}", summary(&comparison));
+    let failed = conditions.iter().filter(|condition| fails(condition, &comparison)).count();
+    Ok(ExitCode::from(u8::from(failed > 0 || skipped)))
+}
+
+fn summary(comparison: &Comparison) -> String {
+    let count = |verdict| comparison.count(verdict);
+    format!(
+        "{} compared: {} better, {} worse, {} without clear change, {} of unknown spread",
+        comparison.lines.len(),
+        count(Verdict::Better),
+        count(Verdict::Worse),
+        count(Verdict::Same),
+        count(Verdict::MaybeBetter) + count(Verdict::MaybeWorse)
+    )
+}
+
+/// Says on standard error whether and where `condition` is crossed.
+fn fails(condition: &Condition, comparison: &Comparison) -> bool {
+    let Some(crossed) = condition.crossed(comparison) else {
+        eprintln!("failed: {} cannot be told: no pair has this metric on both sides", condition.text);
+        return true;
+    };
+    for line in &crossed {
+        let place = line.place.map_or_else(String::new, |(context, batch)| format!(" at {context} tokens, batch {batch}"));
+        eprintln!("failed: {}: {} {}{place}: {}", condition.text, line.model, line.what, line.metric.words(&line.delta));
+    }
+    !crossed.is_empty()
+}

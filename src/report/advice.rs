@@ -1,0 +1,261 @@
+//! What to use, in plain words: the smallest cache that keeps quality within a stated bound, what it saves, what it costs.
+
+use super::group::{Group, Subject};
+use super::number;
+use super::quality::{Quality, Score};
+use super::study::{Row, Run};
+use super::table::Digits;
+
+/// How much quality may be lost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bound {
+    /// Largest rise of the perplexity, as a fraction. Where the file has an interval, its upper end must keep to it.
+    pub ppl_rise: f64,
+    /// Largest fall of a score (needle, MMLU, MATH), as a fraction of all items.
+    pub score_fall: f64,
+}
+
+impl Default for Bound {
+    fn default() -> Self {
+        Bound { ppl_rise: 0.01, score_fall: 0.02 }
+    }
+}
+
+impl Bound {
+    /// The bound in words.
+    pub fn words(&self) -> String {
+        let percent = |v: f64| number::shown(v * 100.0, Digits::Exact);
+        format!(
+            "perplexity rises by at most {} % (the upper end of its 95 % interval where there is one), and no score falls by more than \
+             {} points",
+            percent(self.ppl_rise),
+            percent(self.score_fall)
+        )
+    }
+}
+
+/// Whether a cache keeps to the bound.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It does; with what was measured, in words.
+    Keeps(String),
+    /// It does not; with what breaks the bound.
+    Breaks(String),
+    /// Nothing was measured that tells.
+    Unknown,
+}
+
+/// What to use for one model on one backend.
+#[derive(Debug)]
+pub struct Advice<'a> {
+    /// For people.
+    pub subject: String,
+    /// The cache to use; `None` where none is smaller than the unquantized one and keeps to the bound.
+    pub choice: Option<&'a Run>,
+    /// One sentence that says it.
+    pub headline: String,
+    /// Why.
+    pub reason: String,
+    /// What it saves.
+    pub saves: Option<String>,
+    /// What it costs.
+    pub costs: Option<String>,
+    /// What a reader should know before trusting it.
+    pub caveats: Vec<String>,
+    /// Every other quantized cache with its verdict, smallest first: name and words.
+    pub others: Vec<(String, String)>,
+}
+
+/// Advice for every subject of `group`.
+pub fn all<'a>(group: &Group<'a>, bound: &Bound) -> Vec<Advice<'a>> {
+    group.subjects.iter().map(|subject| advise(subject, bound)).collect()
+}
+
+/// Holds `quality` against `bound`.
+pub fn judge(quality: &Quality, bound: &Bound) -> Verdict {
+    let (mut measured, mut broken) = (Vec::new(), Vec::new());
+    if let Some(rise) = quality.relative_rise() {
+        let worst = quality.relative_interval().map_or(rise, |(_, high)| high);
+        let shown = |v| number::shown(v, Digits::SignedPercent(2));
+        let interval = quality.relative_interval().map_or_else(String::new, |(low, high)| format!(" (95 %: {} to {})", shown(low), shown(high)));
+        let words = format!("perplexity {}{interval}", shown(rise));
+        if worst > bound.ppl_rise { broken.push(words.clone()) }
+        measured.push(words);
+    }
+    for (name, score) in [("needle", &quality.needle), ("MMLU", &quality.mmlu), ("MATH", &quality.math)] {
+        let Some((score, delta)) = score.as_ref().and_then(|s| s.delta.map(|d| (s, d))) else { continue };
+        let words = score_words(name, score, delta);
+        if delta < -bound.score_fall - 1e-12 { broken.push(words.clone()) }
+        measured.push(words);
+    }
+    match (measured.is_empty(), broken.is_empty()) {
+        (true, _) => Verdict::Unknown,
+        (_, true) => Verdict::Keeps(measured.join("; ")),
+        (_, false) => Verdict::Breaks(broken.join("; ")),
+    }
+}
+
+fn score_words(name: &str, score: &Score, delta: f64) -> String {
+    let points = number::shown(delta * 100.0, Digits::Signed(1));
+    format!("{name} {points} points ({} of {})", score.successes, score.trials)
+}
+
+/// A quantized cache with its size where it is compared.
+struct Candidate<'a> {
+    run: &'a Run,
+    bytes: Option<f64>,
+    verdict: Verdict,
+}
+
+fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
+    let ground = subject.common_ground();
+    let row = |cache: &str| ground.and_then(|(context, batch)| subject.row(cache, context, batch));
+    let baseline = subject.baseline().and_then(row);
+    let mut candidates: Vec<Candidate<'a>> = subject
+        .runs
+        .iter()
+        .filter(|run| run.quantized())
+        .map(|run| Candidate { run, bytes: row(&run.cache).and_then(Row::cache_bytes), verdict: judge(&run.quality, bound) })
+        .collect();
+    // Smallest first; those whose size is unknown last.
+    candidates.sort_by(|a, b| a.bytes.unwrap_or(f64::INFINITY).total_cmp(&b.bytes.unwrap_or(f64::INFINITY)));
+    let smaller = |c: &Candidate<'_>| match (c.bytes, baseline.and_then(Row::cache_bytes)) {
+        (Some(bytes), Some(full)) => bytes < full,
+        (bytes, _) => bytes.is_some(),
+    };
+    let chosen = candidates.iter().position(|c| matches!(c.verdict, Verdict::Keeps(_)) && smaller(c));
+    let others = candidates.iter().enumerate().filter(|(i, _)| Some(*i) != chosen).map(|(_, c)| other_words(c)).collect();
+    let mut advice = Advice {
+        subject: subject.name.clone(),
+        choice: chosen.map(|i| candidates[i].run),
+        headline: String::new(),
+        reason: String::new(),
+        saves: None,
+        costs: None,
+        caveats: Vec::new(),
+        others,
+    };
+    match chosen.map(|i| &candidates[i]) {
+        Some(chosen) => {
+            let Verdict::Keeps(words) = &chosen.verdict else { return advice };
+            advice.headline = format!("For {}, use {}.", subject.name, chosen.run.cache);
+            advice.reason = format!("The smallest measured cache that keeps to the bound: {words}.");
+            let place = row(&chosen.run.cache).zip(ground);
+            advice.saves = place.zip(baseline).and_then(|((row, ground), full)| saves(row, full, ground));
+            advice.costs = place.zip(baseline).and_then(|((row, _), full)| costs(row, full));
+            advice.caveats = caveats(subject, chosen.run, baseline);
+        }
+        None => {
+            let tested = candidates.iter().any(|c| c.verdict != Verdict::Unknown);
+            advice.headline = match (candidates.is_empty(), tested) {
+                (true, _) => format!("For {}, no quantized cache was measured.", subject.name),
+                (_, false) => format!("For {}, the quality of no quantized cache was measured.", subject.name),
+                _ => format!("For {}, keep the unquantized cache.", subject.name),
+            };
+            advice.reason = match (candidates.is_empty(), tested) {
+                (true, _) => "Measure some: kvprof run --kv-quant int8-hqq int4-hqq int2-hqq-kivi.".into(),
+                (_, false) => "Measure it: kvprof run with the benchmarks ppl and needle.".into(),
+                _ => "No quantized cache that was measured keeps to the bound and is smaller.".into(),
+            };
+        }
+    }
+    advice
+}
+
+fn saves(row: &Row<'_>, full: &Row<'_>, (context, batch): (usize, usize)) -> Option<String> {
+    let (bytes, before) = (row.cache_bytes()?, full.cache_bytes().filter(|b| *b > 0.0)?);
+    let batch = if batch == 1 { String::new() } else { format!(" and batch {batch}") };
+    Some(format!(
+        "{} instead of {} of cache at {} tokens of context{batch}: {} less, {}× smaller.",
+        number::bytes(bytes),
+        number::bytes(before),
+        number::tokens(context),
+        number::shown(1.0 - bytes / before, Digits::Percent(0)),
+        number::significant(before / bytes, 2)
+    ))
+}
+
+fn costs(row: &Row<'_>, full: &Row<'_>) -> Option<String> {
+    let change = |new: f64, old: f64| number::shown(new / old - 1.0, Digits::SignedPercent(0));
+    let mut parts = Vec::new();
+    if let Some((new, old)) = row.decode_rate().zip(full.decode_rate()).filter(|(_, old)| *old > 0.0) {
+        let [a, b] = [new, old].map(|v| number::significant(v, 3));
+        parts.push(format!("decoding at {a} instead of {b} tokens/s ({})", change(new, old)));
+    }
+    let prefill = |r: &Row<'_>| r.measured.and_then(|m| m.prefill_ms).filter(|ms| *ms > 0.0);
+    if let Some((new, old)) = prefill(row).zip(prefill(full)) {
+        let [a, b] = [new, old].map(|v| number::significant(v, 3));
+        parts.push(format!("a prefill of {a} instead of {b} ms ({})", change(new, old)));
+    }
+    if let Some((new, old)) = row.energy_j().zip(full.energy_j()) {
+        let [a, b] = [new, old].map(|v| number::significant(v, 3));
+        parts.push(format!("{a} instead of {b} J per token ({})", change(new, old)));
+    }
+    let last = parts.pop()?;
+    let text = if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) };
+    let mut letters = text.chars();
+    let first = letters.next()?;
+    Some(format!("{}{}.", first.to_uppercase(), letters.as_str()))
+}
+
+fn caveats(subject: &Subject<'_>, chosen: &Run, baseline: Option<&Row<'_>>) -> Vec<String> {
+    let mut out = Vec::new();
+    if baseline.is_none() {
+        out.push("No unquantized cache was measured at the same place, so savings and costs are not known.".into());
+    }
+    if chosen.quality.ln_ratio.is_some() && chosen.quality.ln_ratio_error.is_none() {
+        out.push("The file records no uncertainty of the perplexity difference.".into());
+    }
+    if chosen.quality.ln_ratio.is_none() {
+        out.push("Perplexity was not measured.".into());
+    }
+    let spilled: Vec<String> = subject
+        .rows
+        .iter()
+        .filter(|r| r.spilled() && !r.run.quantized())
+        .filter_map(|r| r.context().map(number::tokens))
+        .collect();
+    if !spilled.is_empty() {
+        out.push(format!(
+            "At {} tokens the unquantized cache did not fit into device memory; its times there are the host link's.",
+            spilled.join(", ")
+        ));
+    }
+    out
+}
+
+fn other_words(candidate: &Candidate<'_>) -> (String, String) {
+    let size = candidate.bytes.map_or_else(String::new, |b| format!("{}: ", number::bytes(b)));
+    let words = match &candidate.verdict {
+        Verdict::Keeps(words) => format!("{size}keeps to the bound; {words}"),
+        Verdict::Breaks(words) => format!("{size}breaks the bound; {words}"),
+        Verdict::Unknown => format!("{size}quality not measured"),
+    };
+    (candidate.run.cache.clone(), words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quality(rise: f64, error: Option<f64>) -> Quality {
+        Quality { ln_ratio: Some(rise.ln_1p()), ln_ratio_error: error, ..Quality::default() }
+    }
+
+    #[test]
+    fn the_upper_end_of_the_interval_decides() {
+        let bound = Bound::default();
+        assert!(matches!(judge(&quality(0.009, None), &bound), Verdict::Keeps(_)));
+        assert!(matches!(judge(&quality(0.009, Some(0.002)), &bound), Verdict::Breaks(_)));
+        assert!(matches!(judge(&quality(0.011, None), &bound), Verdict::Breaks(_)));
+        assert_eq!(judge(&Quality::default(), &bound), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_score_may_fall_to_the_bound_and_no_further() {
+        let with = |delta: f64| Quality { needle: Some(Score { delta: Some(delta), ..Score::default() }), ..quality(0.0, None) };
+        assert!(matches!(judge(&with(-0.02), &Bound::default()), Verdict::Keeps(_)));
+        let Verdict::Breaks(words) = judge(&with(-0.05), &Bound::default()) else { panic!("kept") };
+        assert!(words.contains("needle") && !words.contains("perplexity"), "{words}");
+    }
+}

@@ -1,0 +1,120 @@
+//! One row for each model × backend × cache × context × batch: the thesis tool's columns first, with its names and
+//! rounding, then what 3.0 files add, unrounded.
+
+use super::number::round;
+use super::study::{MIB, Row, Study};
+use super::table::{Cell, Column, Digits, Table};
+
+type Get = fn(&Row<'_>) -> Cell;
+
+/// Decimals to which the thesis' scripts round.
+fn rounded(value: Option<f64>, decimals: usize) -> Cell {
+    value.map(|v| round(v, decimals)).into()
+}
+
+/// The table that `kvprof aggregate` writes.
+pub fn table(study: &Study) -> Table {
+    let columns = columns();
+    let rows = study.rows().map(|row| columns.iter().map(|(_, get)| get(&row).from_run(row.index)).collect()).collect();
+    Table {
+        id: "aggregate".into(),
+        title: String::new(),
+        note: String::new(),
+        columns: columns.into_iter().map(|(column, _)| column).collect(),
+        rows,
+    }
+}
+
+fn columns() -> Vec<(Column, Get)> {
+    let text = |name: &str| Column::text(name, name);
+    let whole = |name: &str| Column::integer(name, name);
+    let real = |name: &str| Column::real(name, name, Digits::Exact);
+    let flag = |name: &str| Column::flag(name, name);
+    vec![
+        // The thesis' columns. Its CSV writes `0.0` for a decode rate below 0.05: that is its rounding, and
+        // `decode_tokens_per_sec` below has the full number.
+        (text("model"), |r| r.run.model.as_str().into()),
+        (text("kv_quant"), |r| r.run.cache.as_str().into()),
+        (whole("context_len"), |r| r.context().into()),
+        (real("prefill_ms"), |r| rounded(r.measured.and_then(|m| m.prefill_ms), 1)),
+        (real("prefill_tok_s"), |r| rounded(r.measured.and_then(|m| m.prefill_tokens_per_sec), 0)),
+        (real("decode_tok_s"), |r| rounded(r.measured.and_then(|m| m.decode_tokens_per_sec), 1)),
+        (real("kv_cache_mb"), |r| rounded(r.measured.and_then(|m| m.kv_cache_mb), 1)),
+        (real("vram_peak_mb"), |r| rounded(r.measured.and_then(|m| m.vram_peak_mb), 0)),
+        (real("vram_reserved_mb"), |r| rounded(r.measured.and_then(|m| m.vram_reserved_mb), 0)),
+        (flag("vram_overflow"), |r| r.measured.and_then(|m| m.vram_overflow).into()),
+        (real("ppl_ref"), |r| rounded(r.run.quality.ppl_reference, 4)),
+        (real("ppl_quant"), |r| rounded(r.run.quality.ppl_quantized, 4)),
+        (real("delta_ppl"), |r| rounded(r.run.quality.delta_ppl(), 4)),
+        (real("needle_score"), |r| r.run.quality.needle.as_ref().map(|s| s.rate).into()),
+        // What ran.
+        (text("model_id"), |r| r.run.result.model.as_str().into()),
+        (text("attn_backend"), |r| r.run.result.attn_backend.as_str().into()),
+        (text("kv_quant_name"), |r| r.run.result.kv_quant.name.as_deref().into()),
+        (whole("batch_size"), |r| r.batch().into()),
+        (whole("nbits_key"), |r| r.run.result.kv_quant.nbits.map(usize::from).into()),
+        (whole("nbits_value"), |r| {
+            let quant = &r.run.result.kv_quant;
+            quant.nbits_value.or(quant.nbits).map(usize::from).into()
+        }),
+        (whole("residual_length"), |r| r.run.result.kv_quant.residual_length.into()),
+        (flag("skipped"), |r| r.measured.and_then(|m| m.skipped).into()),
+        (text("skip_reason"), |r| r.measured.and_then(|m| m.skip_reason.as_deref()).into()),
+        // Memory.
+        (real("kv_cache_bytes"), |r| r.cache_bytes().into()),
+        (real("kv_compression"), |r| {
+            let ledger = r.measured.and_then(|m| m.kv_bytes).filter(|b| b.total_bytes > 0);
+            ledger.map(|b| b.unquantized_bytes as f64 / b.total_bytes as f64).into()
+        }),
+        (real("kv_codes_bytes"), |r| r.measured.and_then(|m| m.kv_bytes).map(|b| b.codes_bytes as f64).into()),
+        (real("kv_parameters_bytes"), |r| r.measured.and_then(|m| m.kv_bytes).map(|b| b.parameters_bytes as f64).into()),
+        (real("kv_window_bytes"), |r| r.measured.and_then(|m| m.kv_bytes).map(|b| b.window_bytes as f64).into()),
+        (real("kv_scratch_bytes"), |r| r.measured.and_then(|m| m.kv_bytes).map(|b| b.scratch_bytes as f64).into()),
+        (real("peak_bytes"), |r| r.measured.and_then(|m| m.vram_peak_mb).map(|mb| mb * MIB).into()),
+        (flag("memory_spilled"), |r| r.measured.map(|_| r.spilled()).into()),
+        // Time.
+        (real("prefill_ms_sd"), |r| r.measured.and_then(|m| m.prefill_runs_ms.as_ref()).map(|s| s.sd).into()),
+        (real("decode_ms"), |r| r.measured.and_then(|m| m.decode_ms).into()),
+        (real("decode_ms_sd"), |r| r.measured.and_then(|m| m.decode_runs_ms.as_ref()).map(|s| s.sd).into()),
+        (real("decode_tokens_per_sec"), |r| r.decode_rate().into()),
+        (real("step_median_ms"), |r| r.measured.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms).into()),
+        (real("step_p99_ms"), |r| r.measured.and_then(|m| m.steps.as_ref()).map(|s| s.p99_ms).into()),
+        (real("flush_mean_ms"), |r| r.measured.and_then(|m| m.steps.as_ref()).and_then(|s| s.flush_mean_ms).into()),
+        (whole("flushes"), |r| r.measured.and_then(|m| m.steps.as_ref()).map(|s| s.flushes).into()),
+        (real("step_bandwidth_gb_s"), |r| r.measured.and_then(|m| m.step_bandwidth_gb_s).into()),
+        (real("step_bandwidth_share"), |r| r.measured.and_then(|m| m.step_bandwidth_share).into()),
+        (text("attention_kernel"), |r| r.measured.and_then(|m| m.attention_kernel.as_deref()).into()),
+        // Energy.
+        (real("decode_j_per_token"), |r| r.energy_j().into()),
+        (real("decode_net_j_per_token"), |r| {
+            let window = r.measured.and_then(|m| m.energy.as_ref()).and_then(|e| e.decode.as_ref());
+            window.filter(|w| w.tokens > 0).and_then(|w| Some(w.net_j? / w.tokens as f64)).into()
+        }),
+        // Quality.
+        (real("ppl_se"), |r| r.run.quality.ppl_error.into()),
+        (real("ln_ppl_ratio"), |r| r.run.quality.ln_ratio.into()),
+        (real("ln_ppl_ratio_se"), |r| r.run.quality.ln_ratio_error.into()),
+        (real("kld_mean"), |r| r.run.quality.kld.as_ref().map(|k| k.mean).into()),
+        (real("kld_p99"), |r| r.run.quality.kld.as_ref().and_then(|k| k.p99).into()),
+        (real("top1_agreement"), |r| r.run.quality.kld.as_ref().and_then(|k| k.top1_agreement).into()),
+        (real("needle_low"), |r| r.run.quality.needle.as_ref().map(|s| s.interval.0).into()),
+        (real("needle_high"), |r| r.run.quality.needle.as_ref().map(|s| s.interval.1).into()),
+        (real("needle_delta"), |r| r.run.quality.needle.as_ref().and_then(|s| s.delta).into()),
+        (real("mmlu_accuracy"), |r| r.run.quality.mmlu.as_ref().map(|s| s.rate).into()),
+        (real("mmlu_delta"), |r| r.run.quality.mmlu.as_ref().and_then(|s| s.delta).into()),
+        (real("math_accuracy"), |r| r.run.quality.math.as_ref().map(|s| s.rate).into()),
+        (real("math_delta"), |r| r.run.quality.math.as_ref().and_then(|s| s.delta).into()),
+        (real("quantized_read_fraction"), |r| {
+            r.measured.and_then(|m| m.quantized_read_fraction).or(r.run.quality.quantized_read_fraction).into()
+        }),
+        // Where it comes from.
+        (text("device"), |r| {
+            let hardware = &r.run.result.hardware;
+            hardware.gpu_name.as_deref().or(hardware.device.as_deref()).into()
+        }),
+        (text("timestamp"), |r| r.run.result.timestamp.as_str().into()),
+        (text("schema_version"), |r| r.run.result.schema_version.as_str().into()),
+        (text("experiment_id"), |r| r.run.result.experiment_id.as_str().into()),
+        (text("file"), |r| r.run.file.file_name().map(|n| n.to_string_lossy().into_owned()).into()),
+    ]
+}

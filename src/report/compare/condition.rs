@@ -1,0 +1,134 @@
+//! `--fail-if 'ppl>1%'`: a metric, a direction, and how far it may go.
+
+use super::metric::{self, Metric};
+use super::{Comparison, Line};
+use crate::base::error::{Error, Result};
+
+/// A condition on the change of a metric.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// As written.
+    pub text: String,
+    metric: &'static Metric,
+    above: bool,
+    inclusive: bool,
+    limit: Limit,
+}
+
+/// In what a change is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Limit {
+    /// `new / base − 1`.
+    Relative(f64),
+    /// `new − base`, in the metric's unit.
+    Absolute(f64),
+}
+
+impl Condition {
+    /// Parses `metric` `>`, `>=`, `<` or `<=` `number` and, at the end, `%` (of the base), `pt` (points of a rate) or nothing (the
+    /// metric's own unit).
+    ///
+    /// # Errors
+    /// Says what is wrong and what is understood.
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = |why: &str| {
+            let names: Vec<&str> = metric::all().map(|m| m.name).collect();
+            Error::usage(format!(
+                "--fail-if '{text}': {why}; write a metric ({}), >, >=, < or <=, and a change such as 1%, 2pt or 0.05",
+                names.join(", ")
+            ))
+        };
+        let place = text.find(['<', '>']).ok_or_else(|| wrong("no < or >"))?;
+        let (name, rest) = text.split_at(place);
+        let metric = metric::all().find(|m| m.name == name.trim()).ok_or_else(|| wrong("no such metric"))?;
+        let above = rest.starts_with('>');
+        let rest = &rest[1..];
+        let inclusive = rest.starts_with('=');
+        let value = rest.trim_start_matches('=').trim();
+        let (number, limit): (&str, fn(f64) -> Limit) = if let Some(number) = value.strip_suffix('%') {
+            (number, |v| Limit::Relative(v / 100.0))
+        } else if let Some(number) = value.strip_suffix("pt") {
+            if !metric.points {
+                return Err(wrong("points are for rates (needle, mmlu, math)"));
+            }
+            (number, |v| Limit::Absolute(v / 100.0))
+        } else {
+            (value, Limit::Absolute)
+        };
+        let number: f64 = number.trim().parse().map_err(|_| wrong("no number"))?;
+        if !number.is_finite() {
+            return Err(wrong("the number is not finite"));
+        }
+        Ok(Condition { text: text.into(), metric, above, inclusive, limit: limit(number) })
+    }
+
+    /// The lines of `comparison` that cross the condition; `None` when none measures its metric, so that it cannot be told.
+    pub fn crossed<'a>(&self, comparison: &'a Comparison) -> Option<Vec<&'a Line>> {
+        let measured: Vec<&Line> = comparison.lines.iter().filter(|line| std::ptr::eq(line.metric, self.metric)).collect();
+        if measured.is_empty() {
+            return None;
+        }
+        Some(measured.into_iter().filter(|line| self.holds(line)).collect())
+    }
+
+    fn holds(&self, line: &Line) -> bool {
+        let d = &line.delta;
+        let (value, limit) = match self.limit {
+            Limit::Relative(limit) if line.metric.points => (d.new / d.base - 1.0, limit),
+            Limit::Relative(limit) => (d.change, limit),
+            Limit::Absolute(limit) if line.metric.points => (d.change, limit),
+            Limit::Absolute(limit) => (d.new - d.base, limit),
+        };
+        match (self.above, self.inclusive) {
+            (true, false) => value > limit,
+            (true, true) => value >= limit,
+            (false, false) => value < limit,
+            (false, true) => value <= limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::metric::{Delta, Verdict};
+    use super::*;
+
+    fn comparison(name: &str, base: f64, new: f64) -> Comparison {
+        let metric = metric::all().find(|m| m.name == name).unwrap();
+        let change = if metric.points { new - base } else { new / base - 1.0 };
+        let delta = Delta { base, new, change, interval: None, verdict: Verdict::Same };
+        let line = Line { model: "m".into(), what: "INT4".into(), place: None, metric, delta };
+        Comparison { lines: vec![line], unpaired: Vec::new() }
+    }
+
+    #[test]
+    fn conditions_are_crossed_beyond_their_limit_only() {
+        for (text, name, base, new, expected) in [
+            ("ppl>1%", "ppl", 10.0, 10.2, true),
+            ("ppl > 1 %", "ppl", 10.0, 10.05, false),
+            ("ppl>0.1", "ppl", 10.0, 10.2, true),
+            ("decode<-5%", "decode", 100.0, 90.0, true),
+            ("decode<-5%", "decode", 100.0, 97.0, false),
+            ("decode<=-50%", "decode", 100.0, 50.0, true),
+            ("needle<-2pt", "needle", 1.0, 0.97, true),
+            ("needle<-2pt", "needle", 1.0, 0.99, false),
+            ("needle>=0", "needle", 0.5, 0.5, true),
+        ] {
+            let crossed = Condition::parse(text).unwrap().crossed(&comparison(name, base, new)).unwrap();
+            assert_eq!(!crossed.is_empty(), expected, "{text} {base} {new}");
+        }
+    }
+
+    #[test]
+    fn a_metric_that_nobody_measured_is_not_a_pass() {
+        assert!(Condition::parse("mmlu<-1pt").unwrap().crossed(&comparison("ppl", 1.0, 1.0)).is_none());
+    }
+
+    #[test]
+    fn a_wrong_condition_is_named_with_what_is_understood() {
+        for text in ["ppl", "perplexity>1%", "ppl>", "ppl>x%", "ppl>1pt", ">1%", "ppl>inf", "ppl=>1%"] {
+            let message = Condition::parse(text).unwrap_err().to_string();
+            assert!(message.contains(text) && message.contains("needle"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What can be compared, and how sure a change is.
+
+use crate::base::paired::{self, Change, Z95};
+use crate::report::number;
+use crate::report::quality::{Score, needle_pairs};
+use crate::report::study::{MIB, Row, Run};
+use crate::report::table::Digits;
+use crate::schema::Perplexity;
+
+/// A metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// Name on the command line and in tables.
+    pub name: &'static str,
+    /// What it is, with its unit.
+    pub about: &'static str,
+    /// Whether less is better.
+    pub less_is_better: bool,
+    /// Whether its change is a difference of rates (in points), not a relative change.
+    pub points: bool,
+    /// Its change between two measurements.
+    pub cost: Option<fn(&Row<'_>, &Row<'_>) -> Option<Delta>>,
+    /// Its change between two runs' quality.
+    pub quality: Option<fn(&Run, &Run) -> Option<Delta>>,
+}
+
+/// A change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delta {
+    /// Before.
+    pub base: f64,
+    /// After.
+    pub new: f64,
+    /// `new / base − 1`, or `new − base` for a metric in points.
+    pub change: f64,
+    /// Interval of `change` at 95 %.
+    pub interval: Option<(f64, f64)>,
+    /// What it amounts to.
+    pub verdict: Verdict,
+}
+
+/// What a change amounts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Better, and the interval says so (or the metric is exact).
+    Better,
+    /// Worse, and the interval says so (or the metric is exact).
+    Worse,
+    /// The interval includes no change, or nothing changed.
+    Same,
+    /// Better, but how much by chance is not known.
+    MaybeBetter,
+    /// Worse, but how much by chance is not known.
+    MaybeWorse,
+}
+
+impl Verdict {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Verdict::Better => "better",
+            Verdict::Worse => "worse",
+            Verdict::Same => "no clear change",
+            Verdict::MaybeBetter => "better? (spread unknown)",
+            Verdict::MaybeWorse => "worse? (spread unknown)",
+        }
+    }
+}
+
+impl Metric {
+    /// The change for people.
+    pub fn words(&self, delta: &Delta) -> String {
+        let shown = |v: f64| match self.points {
+            true => format!("{} pt", number::shown(v * 100.0, Digits::Signed(1))),
+            false => number::shown(v, Digits::SignedPercent(2)),
+        };
+        let interval = delta.interval.filter(|(low, high)| low != high);
+        let interval = interval.map_or_else(String::new, |(low, high)| format!(" [{}, {}]", shown(low), shown(high)));
+        format!("{}{interval}", shown(delta.change))
+    }
+}
+
+/// Metrics of a measurement (context and batch).
+pub static COST: [Metric; 5] = [
+    Metric {
+        name: "kv",
+        about: "bytes of the KV cache",
+        less_is_better: true,
+        points: false,
+        cost: Some(|a, b| {
+            let (base, new) = (a.cache_bytes()?, b.cache_bytes()?);
+            exact(base, new, true)
+        }),
+        quality: None,
+    },
+    Metric {
+        name: "memory",
+        about: "peak device memory, bytes",
+        less_is_better: true,
+        points: false,
+        cost: Some(|a, b| {
+            let peak = |r: &Row<'_>| r.measured?.vram_peak_mb.map(|mb| mb * MIB);
+            relative(peak(a)?, peak(b)?, None, true)
+        }),
+        quality: None,
+    },
+    Metric {
+        name: "prefill",
+        about: "prefill time, ms",
+        less_is_better: true,
+        points: false,
+        cost: Some(|a, b| {
+            let runs = |r: &Row<'_>| r.measured?.prefill_runs_ms.as_ref().map(|s| s.raw.clone());
+            let change = runs(a).zip(runs(b)).and_then(|(a, b)| paired::ratio_of_repeats(&a, &b));
+            relative(a.measured?.prefill_ms?, b.measured?.prefill_ms?, change, true)
+        }),
+        quality: None,
+    },
+    Metric {
+        name: "decode",
+        about: "generated tokens per second",
+        less_is_better: false,
+        points: false,
+        cost: Some(|a, b| {
+            let runs = |r: &Row<'_>| r.measured?.decode_runs_ms.as_ref().map(|s| s.raw.clone());
+            let tokens = |r: &Row<'_>| r.measured.and_then(|m| m.decode_tokens);
+            // The rate is the inverse of the time, so the sides change places.
+            let same = tokens(a) == tokens(b);
+            let change = runs(a).zip(runs(b)).filter(|_| same).and_then(|(a, b)| paired::ratio_of_repeats(&b, &a));
+            relative(a.decode_rate()?, b.decode_rate()?, change, false)
+        }),
+        quality: None,
+    },
+    Metric {
+        name: "energy",
+        about: "decode energy per token, J",
+        less_is_better: true,
+        points: false,
+        cost: Some(|a, b| relative(a.energy_j()?, b.energy_j()?, None, true)),
+        quality: None,
+    },
+];
+
+/// Metrics of a run's quality.
+pub static QUALITY: [Metric; 5] = [
+    Metric {
+        name: "ppl",
+        about: "perplexity through the run's own cache",
+        less_is_better: true,
+        points: false,
+        cost: None,
+        quality: Some(perplexity),
+    },
+    Metric {
+        name: "kld",
+        about: "mean KL divergence from the unquantized cache, nats",
+        less_is_better: true,
+        points: false,
+        cost: None,
+        quality: Some(|a, b| {
+            let (before, after) = (a.quality.kld.as_ref()?, b.quality.kld.as_ref()?);
+            let share = |k: &crate::schema::Kld| k.standard_error.filter(|_| k.mean > 0.0).map(|e| e / k.mean);
+            let change = share(before).zip(share(after)).and_then(|(a, b)| of_logs((after.mean / before.mean).ln(), a.hypot(b)));
+            relative(before.mean, after.mean, change, true)
+        }),
+    },
+    Metric {
+        name: "needle",
+        about: "share of needles found",
+        less_is_better: false,
+        points: true,
+        cost: None,
+        quality: Some(|a, b| {
+            let trials = |run: &Run| run.result.benchmarks.needle_in_haystack_trials.clone().unwrap_or_default();
+            let pairs = needle_pairs(&trials(b), &trials(a));
+            let count = |before, after| pairs.iter().filter(|p| **p == (before, after)).count();
+            let paired = paired::paired_rates(count(true, false), count(false, true), pairs.len());
+            score(a.quality.needle.as_ref()?, b.quality.needle.as_ref()?, paired)
+        }),
+    },
+    Metric {
+        name: "mmlu",
+        about: "MMLU accuracy",
+        less_is_better: false,
+        points: true,
+        cost: None,
+        quality: Some(|a, b| score(a.quality.mmlu.as_ref()?, b.quality.mmlu.as_ref()?, None)),
+    },
+    Metric {
+        name: "math",
+        about: "MATH accuracy",
+        less_is_better: false,
+        points: true,
+        cost: None,
+        quality: Some(|a, b| score(a.quality.math.as_ref()?, b.quality.math.as_ref()?, None)),
+    },
+];
+
+/// All metrics, by the names that conditions use.
+pub fn all() -> impl Iterator<Item = &'static Metric> {
+    QUALITY.iter().chain(&COST)
+}
+
+fn verdict(change: f64, interval: Option<(f64, f64)>, less_is_better: bool) -> Verdict {
+    let better = (change < 0.0) == less_is_better;
+    match interval {
+        _ if change == 0.0 => Verdict::Same,
+        Some((low, high)) if low <= 0.0 && high >= 0.0 => Verdict::Same,
+        Some(_) if better => Verdict::Better,
+        Some(_) => Verdict::Worse,
+        None if better => Verdict::MaybeBetter,
+        None => Verdict::MaybeWorse,
+    }
+}
+
+/// A relative change; `change` where repeats give one with an interval. `None` without a positive base.
+fn relative(base: f64, new: f64, change: Option<Change>, less_is_better: bool) -> Option<Delta> {
+    if base <= 0.0 || !base.is_finite() || !new.is_finite() {
+        return None;
+    }
+    let change = change.unwrap_or(Change { value: new / base - 1.0, interval: None });
+    let verdict = verdict(change.value, change.interval, less_is_better);
+    Some(Delta { base, new, change: change.value, interval: change.interval, verdict })
+}
+
+/// A relative change of numbers that have no spread.
+fn exact(base: f64, new: f64, less_is_better: bool) -> Option<Delta> {
+    let value = new / base - 1.0;
+    relative(base, new, Some(Change { value, interval: Some((value, value)) }), less_is_better)
+}
+
+/// The relative change whose logarithm is `centre` with standard error `error`.
+fn of_logs(centre: f64, error: f64) -> Option<Change> {
+    let finite = centre.is_finite() && error.is_finite();
+    let end = |z: f64| (centre + z * error).exp_m1();
+    finite.then(|| Change { value: centre.exp_m1(), interval: Some((end(-Z95), end(Z95))) })
+}
+
+/// Change of the perplexity, paired as far as the files allow: an unquantized base against the reference inside the new file;
+/// two quantized runs through their common reference (taken as independent, which is on the safe side); else unpaired.
+fn perplexity(before: &Run, after: &Run) -> Option<Delta> {
+    let block = |run: &Run| -> Option<Perplexity> {
+        let b = &run.result.benchmarks;
+        b.perplexity_quantized.clone().filter(|_| run.quantized()).or(b.perplexity.clone())
+    };
+    let (a, b) = (block(before)?, block(after)?);
+    // Other tokens make another quantity.
+    if (&a.dataset, a.tokens, a.window, a.burn_in) != (&b.dataset, b.tokens, b.window, b.burn_in) {
+        return None;
+    }
+    let (qa, qb) = (&before.quality, &after.quality);
+    let close = |x: Option<f64>, y: f64| x.is_some_and(|x| (x / y - 1.0).abs() < 1e-6);
+    let through_reference = match (before.quantized(), after.quantized()) {
+        (false, true) if close(qb.ppl_reference, a.value) => qb.ln_ratio.zip(qb.ln_ratio_error),
+        (true, false) if close(qa.ppl_reference, b.value) => qa.ln_ratio.map(|r| -r).zip(qa.ln_ratio_error),
+        (true, true) if qb.ppl_reference.is_some_and(|r| close(qa.ppl_reference, r)) => {
+            let error = qa.ln_ratio_error.zip(qb.ln_ratio_error).map(|(a, b)| a.hypot(b));
+            qa.ln_ratio.zip(qb.ln_ratio).map(|(a, b)| b - a).zip(error)
+        }
+        _ => None,
+    };
+    let unpaired = || {
+        let error = a.standard_error.zip(b.standard_error).map(|(ea, eb)| (ea / a.value).hypot(eb / b.value))?;
+        Some(((b.value / a.value).ln(), error))
+    };
+    let change = through_reference.or_else(unpaired).and_then(|(centre, error)| of_logs(centre, error));
+    let change = if a.value == b.value { None } else { change };
+    relative(a.value, b.value, change, true)
+}
+
+/// Difference of two rates: paired where the pairs are known, else with Newcombe's interval for independent samples (1998,
+/// method 10: from the two Wilson intervals).
+fn score(a: &Score, b: &Score, paired: Option<(f64, (f64, f64))>) -> Option<Delta> {
+    let (change, interval) = paired.unwrap_or_else(|| {
+        let difference = b.rate - a.rate;
+        let low = difference - (b.rate - b.interval.0).hypot(a.interval.1 - a.rate);
+        let high = difference + (b.interval.1 - b.rate).hypot(a.rate - a.interval.0);
+        (difference, (low, high))
+    });
+    if a.trials == 0 || b.trials == 0 {
+        return None;
+    }
+    let verdict = verdict(change, Some(interval), false);
+    Some(Delta { base: a.rate, new: b.rate, change, interval: Some(interval), verdict })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_needs_an_interval_that_excludes_no_change() {
+        assert_eq!(verdict(-0.1, Some((-0.2, -0.05)), true), Verdict::Better);
+        assert_eq!(verdict(-0.1, Some((-0.2, -0.05)), false), Verdict::Worse);
+        assert_eq!(verdict(-0.1, Some((-0.2, 0.05)), true), Verdict::Same);
+        assert_eq!(verdict(0.1, None, true), Verdict::MaybeWorse);
+        assert_eq!(verdict(0.0, None, true), Verdict::Same);
+    }
+
+    #[test]
+    fn independent_rates_have_newcombe_s_interval() {
+        // 56/70 against 48/80 (Newcombe 1998, table II, a): 0.0524 to 0.3339.
+        let of = |s: usize, n: usize| Score {
+            successes: s,
+            trials: n,
+            rate: s as f64 / n as f64,
+            interval: crate::base::stats::wilson(s, n),
+            ..Score::default()
+        };
+        let (low, high) = score(&of(48, 80), &of(56, 70), None).unwrap().interval.unwrap();
+        assert!((low - 0.0524).abs() < 1e-4 && (high - 0.3339).abs() < 1e-4, "{low} {high}");
+    }
+}

@@ -1,0 +1,183 @@
+//! Two sets of results, pair by pair: what changed, how sure that is, and whether a condition on it is crossed.
+
+pub mod condition;
+pub mod metric;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::metric::{Delta, Metric, Verdict};
+use super::study::{Row, Run, Study};
+use super::table::{Cell, Column, Digits, Table};
+
+/// One pair of results and one metric.
+#[derive(Debug)]
+pub struct Line {
+    /// Model.
+    pub model: String,
+    /// What is compared: the cache, or both caches where they differ.
+    pub what: String,
+    /// Context and batch; `None` for quality, which is measured once a run.
+    pub place: Option<(usize, usize)>,
+    /// What was measured.
+    pub metric: &'static Metric,
+    /// The change.
+    pub delta: Delta,
+}
+
+/// A comparison.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    /// Pairs × metrics.
+    pub lines: Vec<Line>,
+    /// What has no partner, in words.
+    pub unpaired: Vec<String>,
+}
+
+/// A backend and a cache.
+type Setting<'a> = (&'a str, &'a str);
+
+/// Compares `new` with `base`. A setting (backend and cache) of a model is paired with the same setting; one that the base lacks
+/// is paired with the base's only setting of that model, if it has just one (INT4 against FP16).
+pub fn compare(base: &Study, new: &Study) -> Comparison {
+    let mut out = Comparison::default();
+    let settings = by_model(base);
+    let mut seen: BTreeSet<(usize, usize)> = BTreeSet::new();
+    let mut used: BTreeSet<(&str, Setting<'_>)> = BTreeSet::new();
+    let base_rows: BTreeMap<_, Row<'_>> =
+        base.rows().map(|r| (((r.run.result.model.as_str(), setting(r.run)), r.context(), r.batch()), r)).collect();
+    let base_runs: BTreeMap<_, &Run> = base.newest().into_iter().map(|r| ((r.result.model.as_str(), setting(r)), r)).collect();
+    let new_runs: BTreeMap<_, &Run> = new.newest().into_iter().map(|r| ((r.result.model.as_str(), setting(r)), r)).collect();
+    for row in new.rows() {
+        let model = row.run.result.model.as_str();
+        let Some(partner) = partner(settings.get(model), setting(row.run)) else {
+            out.unpaired.push(format!("new: {} {} has no partner", row.run.model, row.run.cache));
+            continue;
+        };
+        used.insert((model, partner));
+        let what = words(partner, setting(row.run));
+        let new_key = (model, setting(row.run));
+        if let (Some(before), Some(after)) = (base_runs.get(&(model, partner)), new_runs.get(&new_key)) {
+            let key = (std::ptr::from_ref::<Run>(before) as usize, std::ptr::from_ref::<Run>(after) as usize);
+            if seen.insert(key) {
+                out.lines.extend(metric::QUALITY.iter().filter_map(|m| {
+                    let delta = (m.quality?)(before, after)?;
+                    Some(Line { model: row.run.model.clone(), what: what.clone(), place: None, metric: m, delta })
+                }));
+            }
+        }
+        match base_rows.get(&((model, partner), row.context(), row.batch())) {
+            Some(before) if !before.skipped() && !row.skipped() => {
+                let place = row.context().zip(row.batch());
+                out.lines.extend(metric::COST.iter().filter_map(|m| {
+                    let delta = (m.cost?)(before, &row)?;
+                    Some(Line { model: row.run.model.clone(), what: what.clone(), place, metric: m, delta })
+                }));
+            }
+            Some(_) => out.unpaired.push(format!("{} {what}{}: skipped on a side", row.run.model, at(&row))),
+            None if row.measured.is_some() => {
+                out.unpaired.push(format!("new: {} {}{} has no partner", row.run.model, row.run.cache, at(&row)));
+            }
+            None => {}
+        }
+    }
+    for (model, settings) in &settings {
+        for s in settings.iter().filter(|s| !used.contains(&(*model, **s))) {
+            out.unpaired.push(format!("base: {model} {} ({}) has no partner", s.1, s.0));
+        }
+    }
+    let mut once = BTreeSet::new();
+    out.unpaired.retain(|line| once.insert(line.clone()));
+    out
+}
+
+fn setting(run: &Run) -> Setting<'_> {
+    (&run.result.attn_backend, &run.cache)
+}
+
+fn by_model(study: &Study) -> BTreeMap<&str, BTreeSet<Setting<'_>>> {
+    let mut out: BTreeMap<&str, BTreeSet<Setting<'_>>> = BTreeMap::new();
+    for run in &study.runs {
+        out.entry(&run.result.model).or_default().insert(setting(run));
+    }
+    out
+}
+
+fn partner<'a>(base: Option<&BTreeSet<Setting<'a>>>, wanted: Setting<'_>) -> Option<Setting<'a>> {
+    let base = base?;
+    let same = base.iter().find(|s| **s == wanted);
+    same.or_else(|| base.first().filter(|_| base.len() == 1)).copied()
+}
+
+fn words(base: Setting<'_>, new: Setting<'_>) -> String {
+    match (base.0 == new.0, base.1 == new.1) {
+        (true, true) => new.1.to_string(),
+        (true, false) => format!("{} against {}", new.1, base.1),
+        (false, true) => format!("{}: {} against {}", new.1, new.0, base.0),
+        (false, false) => format!("{} {} against {} {}", new.0, new.1, base.0, base.1),
+    }
+}
+
+fn at(row: &Row<'_>) -> String {
+    match (row.context(), row.batch()) {
+        (Some(context), Some(batch)) => format!(" at {context} tokens, batch {batch}"),
+        _ => String::new(),
+    }
+}
+
+/// The comparison as a table, one line for each pair and metric.
+pub fn table(comparison: &Comparison) -> Table {
+    let columns = vec![
+        Column::text("model", "Model"),
+        Column::text("cache", "KV cache"),
+        Column::integer("context_len", "context"),
+        Column::integer("batch_size", "batch"),
+        Column::text("metric", "metric"),
+        Column::real("base", "base", Digits::Significant(4)),
+        Column::real("new", "new", Digits::Significant(4)),
+        Column::text("change", "change"),
+        Column::real("change_value", "change, number", Digits::Significant(4)),
+        Column::real("change_low", "95 % low", Digits::Significant(4)),
+        Column::real("change_high", "95 % high", Digits::Significant(4)),
+        Column::text("verdict", "verdict"),
+    ];
+    let rows = comparison
+        .lines
+        .iter()
+        .map(|line| {
+            let d = &line.delta;
+            vec![
+                line.model.as_str().into(),
+                line.what.as_str().into(),
+                line.place.map(|p| p.0).into(),
+                line.place.map(|p| p.1).into(),
+                line.metric.name.into(),
+                d.base.into(),
+                d.new.into(),
+                line.metric.words(d).into(),
+                d.change.into(),
+                d.interval.map(|i| i.0).into(),
+                d.interval.map(|i| i.1).into(),
+                d.verdict.words().into(),
+            ]
+        })
+        .collect();
+    Table { id: "compare".into(), title: String::new(), note: String::new(), columns, rows }
+}
+
+/// The columns of [`table`] that people need; machine formats have all.
+pub fn for_people(table: &Table) -> Table {
+    let keep: Vec<bool> = table.columns.iter().map(|c| !["change_value", "change_low", "change_high"].contains(&c.name.as_str())).collect();
+    let pick = |cells: &[Cell]| cells.iter().zip(&keep).filter(|(_, k)| **k).map(|(c, _)| c.clone()).collect();
+    Table {
+        columns: table.columns.iter().zip(&keep).filter(|(_, k)| **k).map(|(c, _)| c.clone()).collect(),
+        rows: table.rows.iter().map(|row| pick(row)).collect(),
+        ..table.clone()
+    }
+}
+
+impl Comparison {
+    /// How many lines have `verdict`.
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.lines.iter().filter(|line| line.delta.verdict == verdict).count()
+    }
+}

@@ -1,0 +1,111 @@
+//! The figures of a report, as values.
+
+mod cost;
+mod quality;
+mod tradeoff;
+
+use super::advice::Bound;
+use super::chart::{Axis, Chart, NumberForm, Panel, Point, Points, Plot, Scale, Series};
+use super::group::{Group, Subject};
+use super::number;
+use super::study::Row;
+
+/// Most panels in one figure; more make further figures.
+const PANELS: usize = 12;
+/// Rise of the perplexity below which the axis is linear.
+const FINE: f64 = 0.001;
+
+/// All figures that `group` has data for, in the order of the report.
+pub fn all(group: &Group<'_>, bound: &Bound) -> Vec<Chart> {
+    let charts = [
+        tradeoff::memory(group, bound),
+        tradeoff::speed(group, bound),
+        cost::memory(group),
+        cost::peak_memory(group),
+        cost::decode(group),
+        cost::prefill(group),
+        cost::kernels(group),
+        cost::energy(group),
+        quality::delta_ppl(group),
+        quality::kld_by_position(group),
+        quality::residual_sweep(group, bound),
+        quality::needle_grid(group),
+    ];
+    charts.into_iter().filter(|chart| !chart.panels.is_empty()).flat_map(split).collect()
+}
+
+/// A chart with more panels than a page holds, as several.
+fn split(chart: Chart) -> Vec<Chart> {
+    if chart.panels.len() <= PANELS {
+        return vec![chart];
+    }
+    let pages = chart.panels.len().div_ceil(PANELS);
+    let part = |(i, panels): (usize, &[Panel])| Chart {
+        id: format!("{}_{}", chart.id, i + 1),
+        title: format!("{} ({} of {pages})", chart.title, i + 1),
+        caption: chart.caption.clone(),
+        panels: panels.to_vec(),
+    };
+    chart.panels.chunks(PANELS).enumerate().map(part).collect()
+}
+
+fn axis(label: &str, scale: Scale, form: NumberForm) -> Axis {
+    Axis { label: label.into(), scale, form }
+}
+
+fn context_axis() -> Axis {
+    axis("context, tokens", Scale::Log2, NumberForm::Tokens)
+}
+
+/// What a mark says on its first line.
+fn tip_head(row: &Row<'_>) -> String {
+    let context = row.context().map_or_else(String::new, |c| format!(" · {} tokens", number::tokens(c)));
+    let batch = row.batch().filter(|b| *b != 1).map_or_else(String::new, |b| format!(" · batch {b}"));
+    format!("{} · {}{context}{batch}", row.run.model, row.run.cache)
+}
+
+/// A value over the context length: one panel for each subject and batch size, one series for each cache.
+struct OverContext<'a> {
+    group: &'a Group<'a>,
+    y: &'a dyn Fn(f64) -> (Axis, f64),
+    value: &'a dyn Fn(&Row<'_>) -> Option<f64>,
+    interval: &'a dyn Fn(&Row<'_>) -> Option<(f64, f64)>,
+    tell: &'a dyn Fn(&Row<'_>, f64) -> String,
+    /// Whether a measurement in spilled memory is doubtful in this figure.
+    spill_matters: bool,
+}
+
+impl OverContext<'_> {
+    fn panels(&self) -> Vec<Panel> {
+        let subjects = self.group.subjects.iter();
+        subjects.flat_map(|s| s.batches().into_iter().filter_map(|batch| self.panel(s, batch))).collect()
+    }
+
+    fn panel(&self, subject: &Subject<'_>, batch: usize) -> Option<Panel> {
+        let highest = subject.rows.iter().filter_map(|r| (self.value)(r)).fold(0.0, f64::max);
+        let (y, unit) = (self.y)(highest);
+        let mut series = Vec::new();
+        for cache in subject.caches() {
+            let rows = subject.rows.iter().filter(|r| r.run.cache == cache && r.batch() == Some(batch));
+            let points: Vec<Point> = rows.filter_map(|row| self.point(row, unit)).collect();
+            if !points.is_empty() {
+                let colour = self.group.colour(cache);
+                series.push(Series { name: cache.into(), colour, joined: true, points, ..Series::default() });
+            }
+        }
+        let several = subject.batches().len() > 1 || batch != 1;
+        let title = if several { format!("{}, batch {batch}", subject.name) } else { subject.name.clone() };
+        (!series.is_empty()).then(|| Panel { title, plot: Plot::Points(Points { x: context_axis(), y, series, rule: None }) })
+    }
+
+    fn point(&self, row: &Row<'_>, unit: f64) -> Option<Point> {
+        let (x, y) = (row.context()? as f64, (self.value)(row)?);
+        let doubtful = self.spill_matters && row.spilled();
+        let mut tip = format!("{}\n{}", tip_head(row), (self.tell)(row, y));
+        if row.spilled() {
+            tip.push_str("\ndevice memory did not suffice: part of it was in the host's");
+        }
+        let interval = (self.interval)(row).map(|(low, high)| (low / unit, high / unit));
+        Some(Point { x, y: y / unit, interval, doubtful, tip })
+    }
+}

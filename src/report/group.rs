@@ -1,0 +1,132 @@
+//! Rows that belong together: one model on one backend, its caches in order, and the context at which they can be compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::scene::SERIES;
+use super::study::{Row, Run, Study};
+
+/// One model on one backend.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// For people: the model, and its backend where the study has several.
+    pub name: String,
+    /// The model's short name.
+    pub model: &'a str,
+    /// Attention backend.
+    pub backend: &'a str,
+    /// All measurements that are not skipped.
+    pub rows: Vec<Row<'a>>,
+    /// Measurements that were skipped, with the reason in them.
+    pub skipped: Vec<Row<'a>>,
+    /// The newest run with quality blocks of each cache, in the order of [`Group::caches`].
+    pub runs: Vec<&'a Run>,
+}
+
+/// A study by subject.
+#[derive(Debug)]
+pub struct Group<'a> {
+    /// The subjects, by model and backend.
+    pub subjects: Vec<Subject<'a>>,
+    /// Names of all caches: unquantized, then by falling number of bits, then by name.
+    pub caches: Vec<String>,
+    colours: BTreeMap<String, u8>,
+}
+
+impl<'a> Group<'a> {
+    /// Groups `study`.
+    pub fn of(study: &'a Study) -> Self {
+        let order: BTreeSet<(u8, String)> = study.runs.iter().map(|run| (rank(run), run.cache.clone())).collect();
+        let mut colours = BTreeMap::new();
+        let mut next = 0;
+        for (rank, cache) in &order {
+            let colour = if *rank == 0 { 0 } else { (next % (SERIES - 1) + 1) as u8 };
+            next += usize::from(*rank != 0);
+            colours.entry(cache.clone()).or_insert(colour);
+        }
+        let caches: Vec<String> = order.into_iter().map(|(_, cache)| cache).collect();
+        let backends: BTreeSet<&str> = study.runs.iter().map(|r| r.result.attn_backend.as_str()).collect();
+
+        let mut subjects: BTreeMap<(&str, &str, &str), Subject<'a>> = BTreeMap::new();
+        let mut subject = |run: &'a Run, add: &mut dyn FnMut(&mut Subject<'a>)| {
+            let (model, backend) = (run.model.as_str(), run.result.attn_backend.as_str());
+            let name = if backends.len() > 1 { format!("{model} · {backend}") } else { model.to_string() };
+            let empty = Subject { name, model, backend, rows: Vec::new(), skipped: Vec::new(), runs: Vec::new() };
+            add(subjects.entry((model, run.result.model.as_str(), backend)).or_insert(empty));
+        };
+        for row in study.rows().filter(|r| r.measured.is_some()) {
+            subject(row.run, &mut |s| if row.skipped() { s.skipped.push(row) } else { s.rows.push(row) });
+        }
+        for run in study.newest() {
+            subject(run, &mut |s| s.runs.push(run));
+        }
+        let mut subjects: Vec<Subject<'a>> = subjects.into_values().collect();
+        for s in &mut subjects {
+            s.runs.sort_by_key(|run| (rank(run), run.cache.clone()));
+            s.rows.sort_by_key(|row| (rank(row.run), row.run.cache.clone(), row.batch(), row.context()));
+        }
+        Group { subjects, caches, colours }
+    }
+
+    /// Palette place of a cache, the same in every figure.
+    pub fn colour(&self, cache: &str) -> u8 {
+        self.colours.get(cache).copied().unwrap_or(1)
+    }
+}
+
+/// Order of caches: unquantized first, then by falling number of bits.
+fn rank(run: &Run) -> u8 {
+    if !run.quantized() {
+        return 0;
+    }
+    let quant = &run.result.kv_quant;
+    let bits = quant.nbits.unwrap_or(16).saturating_add(quant.nbits_value.or(quant.nbits).unwrap_or(16));
+    255 - bits.min(254)
+}
+
+impl<'a> Subject<'a> {
+    /// Names of the caches measured, in order.
+    pub fn caches(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = Vec::new();
+        for run in self.rows.iter().map(|r| r.run).chain(self.runs.iter().copied()) {
+            if !names.contains(&run.cache.as_str()) {
+                names.push(&run.cache);
+            }
+        }
+        names
+    }
+
+    /// Batch sizes measured.
+    pub fn batches(&self) -> BTreeSet<usize> {
+        self.rows.iter().filter_map(Row::batch).collect()
+    }
+
+    /// The measurement of `cache` at `context` and `batch`.
+    pub fn row(&self, cache: &str, context: usize, batch: usize) -> Option<&Row<'a>> {
+        self.rows.iter().find(|r| r.run.cache == cache && r.context() == Some(context) && r.batch() == Some(batch))
+    }
+
+    /// The run whose quality blocks speak for `cache`.
+    pub fn run(&self, cache: &str) -> Option<&'a Run> {
+        self.runs.iter().copied().find(|run| run.cache == cache)
+    }
+
+    /// The unquantized cache's name.
+    pub fn baseline(&self) -> Option<&'a str> {
+        self.caches().into_iter().find(|cache| {
+            self.rows.iter().map(|r| r.run).chain(self.runs.iter().copied()).any(|run| run.cache == *cache && !run.quantized())
+        })
+    }
+
+    /// The (context, batch) at which caches are compared: where most of them ran within the card's memory; of several, the
+    /// longest context, then the smallest batch.
+    pub fn common_ground(&self) -> Option<(usize, usize)> {
+        let mut counts: BTreeMap<(usize, usize), BTreeSet<&str>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|r| !r.spilled()) {
+            if let (Some(context), Some(batch)) = (row.context(), row.batch()) {
+                counts.entry((context, batch)).or_default().insert(&row.run.cache);
+            }
+        }
+        let best = counts.into_iter().max_by_key(|((context, batch), caches)| (caches.len(), *context, std::cmp::Reverse(*batch)));
+        best.map(|(place, _)| place)
+    }
+}

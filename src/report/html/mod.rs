@@ -1,0 +1,127 @@
+//! The page: one file that needs nothing else, on- or offline. First what to use, then figures, tables and files.
+
+mod link;
+mod table;
+
+use std::path::Path;
+
+use minijinja::{Environment, Value, context};
+use super::advice::{self, Bound};
+use super::chart::Chart;
+use super::draw;
+use super::export::svg::{self, Colours};
+use super::font;
+use super::group::Group;
+use super::study::Study;
+use super::table::Table;
+use crate::base::error::{Error, Result};
+
+/// What the page shows.
+pub struct Page<'a> {
+    /// The files.
+    pub study: &'a Study,
+    /// The same, by subject.
+    pub group: &'a Group<'a>,
+    /// How much quality may be lost.
+    pub bound: &'a Bound,
+    /// The tables, in order.
+    pub tables: &'a [Table],
+    /// The figures, in order.
+    pub charts: &'a [Chart],
+    /// Folder that the page will lie in; links to files are relative to it.
+    pub folder: &'a Path,
+}
+
+/// The page's text.
+///
+/// # Errors
+/// A fault in the compiled-in template.
+pub fn render(page: &Page<'_>) -> Result<String> {
+    let links: Vec<String> = page.study.runs.iter().map(|run| link::to(page.folder, &run.file)).collect();
+    let name = |path: &Path| path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+    let names: Vec<String> = page.study.runs.iter().map(|run| name(&run.file)).collect();
+    let figures: Vec<Value> = page
+        .charts
+        .iter()
+        .map(|chart| {
+            let panels: Vec<String> =
+                chart.panels.iter().map(|panel| svg::render(&draw::panel(panel), Colours::Page)).collect();
+            context! { id => chart.id.as_str(), title => chart.title.as_str(), caption => chart.caption.as_str(), panels }
+        })
+        .collect();
+    let tables: Vec<Value> = page
+        .tables
+        .iter()
+        .map(|t| {
+            let html = table::render(t, &links, &names);
+            context! { id => t.id.as_str(), title => t.title.as_str(), note => t.note.as_str(), html }
+        })
+        .collect();
+    let cards: Vec<Value> = advice::all(page.group, page.bound)
+        .into_iter()
+        .map(|advice| {
+            let place = advice.choice.and_then(|run| page.study.runs.iter().position(|r| std::ptr::eq(r, run)));
+            let others: Vec<Vec<String>> = advice.others.into_iter().map(|(name, words)| vec![name, words]).collect();
+            context! {
+                chosen => advice.choice.is_some(),
+                file => place.map(|i| links[i].clone()),
+                headline => advice.headline,
+                reason => advice.reason,
+                saves => advice.saves,
+                costs => advice.costs,
+                caveats => advice.caveats,
+                others,
+            }
+        })
+        .collect();
+    let files: Vec<Value> = page
+        .study
+        .runs
+        .iter()
+        .zip(names.iter().zip(&links))
+        .map(|(run, (name, link))| {
+            let hardware = &run.result.hardware;
+            context! {
+                name => name.as_str(),
+                link => link.as_str(),
+                model => run.model.as_str(),
+                cache => run.cache.as_str(),
+                device => hardware.gpu_name.as_ref().or(hardware.device.as_ref()).cloned().unwrap_or_default(),
+                timestamp => run.result.timestamp.as_str(),
+                version => run.result.schema_version.as_str(),
+                warnings => warnings(&run.result),
+            }
+        })
+        .collect();
+    let rejected: Vec<String> = page.study.rejected.iter().map(ToString::to_string).collect();
+    let fonts: Vec<Value> = [(false, 400), (true, 500)]
+        .into_iter()
+        .filter_map(|(bold, weight)| font::font(bold).map(|f| context! { weight, data => link::base64(f.bytes) }))
+        .collect();
+
+    let mut environment = Environment::new();
+    let wrong = |e: minijinja::Error| Error::Invalid(format!("the report's template: {e:#}"));
+    environment.add_template("page.html", include_str!("page.html")).map_err(wrong)?;
+    let template = environment.get_template("page.html").map_err(wrong)?;
+    template
+        .render(context! {
+            css => include_str!("page.css"),
+            js => include_str!("page.js"),
+            bound => page.bound.words(),
+            fonts, cards, figures, tables, files, rejected,
+        })
+        .map_err(wrong)
+}
+
+/// A run's warnings, and those of its measurements with their context.
+fn warnings(result: &crate::schema::RunResult) -> Vec<String> {
+    let mut all = result.warnings.clone();
+    for m in &result.measurements {
+        let place = super::number::tokens(m.context_len);
+        all.extend(m.warnings.iter().map(|w| format!("{place} tokens: {w}")));
+        if m.skipped == Some(true) {
+            all.push(format!("{place} tokens skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
+        }
+    }
+    all
+}

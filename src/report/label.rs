@@ -1,0 +1,90 @@
+//! Names for people: of models and of caches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::schema::RunResult;
+
+/// Residual length that a name need not mention.
+const USUAL_RESIDUAL: usize = 128;
+
+/// Short names of models: without the owner's name and a version suffix (`mistralai/Mistral-7B-v0.1` → `Mistral-7B`, as in the
+/// thesis' tables), unless two models would then share one.
+pub fn short_models<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
+    let names: BTreeSet<&str> = names.collect();
+    let forms = |name: &str| {
+        let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(name).to_string();
+        [without_version(&last).to_string(), last, name.to_string()]
+    };
+    names
+        .iter()
+        .map(|name| {
+            let own = forms(name);
+            // The first form that no other model's same form equals.
+            let free = (0..own.len()).find(|&i| !names.iter().any(|other| other != name && forms(other)[i] == own[i]));
+            let short = free.map_or_else(|| name.to_string(), |i| own[i].clone());
+            (name.to_string(), short)
+        })
+        .collect()
+}
+
+/// `Mistral-7B-v0.1` → `Mistral-7B`.
+fn without_version(name: &str) -> &str {
+    match name.rsplit_once("-v") {
+        Some((stem, version))
+            if !stem.is_empty()
+                && version.starts_with(|c: char| c.is_ascii_digit())
+                && version.chars().all(|c| c.is_ascii_digit() || c == '.') =>
+        {
+            stem
+        }
+        _ => name,
+    }
+}
+
+/// Name of a cache. Files of 2.0: the thesis' own (`FP16`, `INT4`, `INT2-KIVI`). Files of 3.0: the `--kv-quant` name with its
+/// preset in capitals (`INT4-HQQ`, `INT4-HQQ,group=32`), or the model's float type for an unquantized cache.
+pub fn cache(result: &RunResult) -> String {
+    let quant = &result.kv_quant;
+    if !quant.enabled {
+        return match result.model_config.dtype.as_deref() {
+            Some("bf16" | "bfloat16") => "BF16".into(),
+            Some("f32" | "float32") => "FP32".into(),
+            _ => "FP16".into(),
+        };
+    }
+    let Some(name) = &quant.name else {
+        let bits = quant.nbits.map_or_else(|| "?".into(), |b| b.to_string());
+        return format!("INT{bits}{}", if quant.asymmetric { "-KIVI" } else { "" });
+    };
+    let (preset, overrides) = match name.split_once(',') {
+        Some((preset, overrides)) => (preset, format!(",{overrides}")),
+        None => (name.as_str(), String::new()),
+    };
+    let residual = match quant.residual_length {
+        Some(n) if n != USUAL_RESIDUAL && !overrides.contains("residual=") => format!(",residual={n}"),
+        _ => String::new(),
+    };
+    format!("{}{overrides}{residual}", preset.to_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_lose_owner_and_version_unless_that_makes_two_alike() {
+        let short = short_models(["mistralai/Mistral-7B-v0.1", "Qwen/Qwen3-8B", "builtin"].into_iter());
+        assert_eq!(short["mistralai/Mistral-7B-v0.1"], "Mistral-7B");
+        assert_eq!(short["Qwen/Qwen3-8B"], "Qwen3-8B");
+        assert_eq!(short["builtin"], "builtin");
+        let short = short_models(["a/M-v0.1", "a/M-v0.3", "b/N", "c/N"].into_iter());
+        assert_eq!((short["a/M-v0.1"].as_str(), short["a/M-v0.3"].as_str()), ("M-v0.1", "M-v0.3"));
+        assert_eq!((short["b/N"].as_str(), short["c/N"].as_str()), ("b/N", "c/N"));
+    }
+
+    #[test]
+    fn a_word_that_starts_with_v_is_not_a_version() {
+        assert_eq!(without_version("Llama-vision"), "Llama-vision");
+        assert_eq!(without_version("-v2"), "-v2");
+    }
+}

@@ -1,0 +1,240 @@
+//! Result files, read and set in order: the input of every table and chart.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::label;
+use super::quality::Quality;
+use crate::base::error::{Error, Result};
+use crate::schema::read;
+use crate::schema::{Measurement, RunResult};
+
+/// Bytes in the unit that result files call MB.
+pub const MIB: f64 = 1_048_576.0;
+
+/// One result file and what follows from it.
+#[derive(Debug)]
+pub struct Run {
+    /// The file.
+    pub file: PathBuf,
+    /// Its content.
+    pub result: RunResult,
+    /// The model's name for people: without its owner and its version suffix, as long as that is unambiguous.
+    pub model: String,
+    /// The cache's name for people: `INT4-KIVI`, `FP16`.
+    pub cache: String,
+    /// Quality, with the reference it is held against.
+    pub quality: Quality,
+}
+
+impl Run {
+    /// Whether the cache is quantized.
+    pub fn quantized(&self) -> bool {
+        self.result.kv_quant.enabled
+    }
+
+    /// Key of the runs that may be compared as caches: the same model on the same backend.
+    pub fn subject(&self) -> (&str, &str) {
+        (&self.result.model, &self.result.attn_backend)
+    }
+}
+
+/// One measurement of one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// Index of the run in [`Study::runs`].
+    pub index: usize,
+    /// The run.
+    pub run: &'a Run,
+    /// The measurement; `None` for a file that holds quality blocks only.
+    pub measured: Option<&'a Measurement>,
+}
+
+impl Row<'_> {
+    /// Prompt length, tokens.
+    pub fn context(&self) -> Option<usize> {
+        self.measured.map(|m| m.context_len)
+    }
+
+    /// Sequences side by side (1 where a 2.0 file does not say).
+    pub fn batch(&self) -> Option<usize> {
+        self.measured.map(|m| m.batch_size.unwrap_or(1))
+    }
+
+    /// Whether nothing was measured.
+    pub fn skipped(&self) -> bool {
+        self.measured.is_some_and(|m| m.skipped == Some(true))
+    }
+
+    /// Cache bytes: by the ledger, else from `kv_cache_mb`.
+    pub fn cache_bytes(&self) -> Option<f64> {
+        let m = self.measured?;
+        m.kv_bytes.map(|b| b.total_bytes as f64).or(m.kv_cache_mb.map(|mb| mb * MIB))
+    }
+
+    /// Generated tokens per second, from the unrounded time where the file has one.
+    pub fn decode_rate(&self) -> Option<f64> {
+        let m = self.measured?;
+        let timed = m.decode_ms.zip(m.decode_tokens).filter(|(ms, _)| *ms > 0.0);
+        timed
+            .map(|(ms, tokens)| (tokens * m.batch_size.unwrap_or(1)) as f64 / ms * 1e3)
+            .or(m.decode_tokens_per_sec)
+    }
+
+    /// Decode energy per generated token, joules; 2.0 files write 0 where nothing was measured.
+    pub fn energy_j(&self) -> Option<f64> {
+        let m = self.measured?;
+        let window = m.energy.as_ref().and_then(|e| e.decode.as_ref()).map(|d| d.j_per_token);
+        window.or(m.energy_mj_per_token.map(|mj| mj / 1e3)).filter(|j| *j > 0.0)
+    }
+
+    /// Whether device memory did not suffice and the driver used the host's, which makes times meaningless: by the file's
+    /// own flag, or because the allocator held more than the card has.
+    pub fn spilled(&self) -> bool {
+        let Some(m) = self.measured else { return false };
+        let reserved_too_much = m.vram_reserved_mb.zip(self.run.result.hardware.vram_total_mb).is_some_and(|(r, t)| r > t);
+        m.vram_overflow == Some(true) || reserved_too_much
+    }
+}
+
+/// All result files of a report.
+#[derive(Debug, Default)]
+pub struct Study {
+    /// By model, backend, cache and time.
+    pub runs: Vec<Run>,
+    /// Files that were skipped: each error names its file.
+    pub rejected: Vec<Error>,
+    /// Measurements that a later file of the same experiment replaces.
+    pub superseded: usize,
+    kept: Vec<(usize, Option<usize>)>,
+}
+
+impl Study {
+    /// Reads `paths`: files, and folders with all `*.json` below them. A file that cannot be read is put into
+    /// [`Study::rejected`]; the rest goes on.
+    ///
+    /// # Errors
+    /// A path that does not exist, and a folder that cannot be listed.
+    pub fn load(paths: &[PathBuf]) -> Result<Self> {
+        let files = find(paths)?;
+        let read: Vec<Result<(PathBuf, RunResult)>> =
+            files.into_par_iter().map(|file| read::read(&file).map(|result| (file, result))).collect();
+        let (mut good, mut rejected) = (Vec::new(), Vec::new());
+        for outcome in read {
+            match outcome {
+                Ok(pair) => good.push(pair),
+                Err(error) => rejected.push(error),
+            }
+        }
+        let mut study = Study::of(good);
+        study.rejected = rejected;
+        Ok(study)
+    }
+
+    /// Sets results in order and derives what follows from them.
+    pub fn of(results: Vec<(PathBuf, RunResult)>) -> Self {
+        let short = label::short_models(results.iter().map(|(_, r)| r.model.as_str()));
+        let mut runs: Vec<Run> = results
+            .into_iter()
+            .map(|(file, result)| Run {
+                model: short.get(&result.model).cloned().unwrap_or_else(|| result.model.clone()),
+                cache: label::cache(&result),
+                quality: Quality::default(),
+                file,
+                result,
+            })
+            .collect();
+        // The file name decides last, so that the order never depends on the folder's.
+        runs.sort_by(|a, b| {
+            let key = |r: &Run| (r.model.clone(), r.result.model.clone(), r.result.attn_backend.clone(), r.cache.clone());
+            let when = |r: &Run| (r.result.timestamp.clone(), r.file.clone());
+            key(a).cmp(&key(b)).then_with(|| when(a).cmp(&when(b)))
+        });
+        let qualities: Vec<Quality> = {
+            let mut references: BTreeMap<(&str, &str), &RunResult> = BTreeMap::new();
+            for run in runs.iter().filter(|r| !r.quantized()) {
+                references.insert(run.subject(), &run.result);
+            }
+            runs.iter().map(|run| Quality::of(&run.result, references.get(&run.subject()).copied())).collect()
+        };
+        for (run, quality) in runs.iter_mut().zip(qualities) {
+            run.quality = quality;
+        }
+        let mut study = Study { runs, ..Study::default() };
+        study.keep_newest();
+        study
+    }
+
+    /// Picks the measurements to show: of two for the same model × backend × cache × context × batch, the later file's.
+    fn keep_newest(&mut self) {
+        let mut newest: BTreeMap<_, (usize, Option<usize>)> = BTreeMap::new();
+        let mut count = 0;
+        for (index, run) in self.runs.iter().enumerate() {
+            let name = (&run.model, &run.result.model, &run.result.attn_backend, &run.cache);
+            let places: Vec<Option<usize>> = match run.result.measurements.len() {
+                0 => vec![None],
+                n => (0..n).map(Some).collect(),
+            };
+            for place in places {
+                let measured = place.and_then(|p| run.result.measurements.get(p));
+                let size = measured.map(|m| (m.context_len, m.batch_size.unwrap_or(1)));
+                newest.insert((name, size), (index, place));
+                count += 1;
+            }
+        }
+        self.kept = newest.into_values().collect();
+        self.superseded = count - self.kept.len();
+    }
+
+    /// The measurements, by model, backend, cache, context and batch.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.kept.iter().map(|&(index, place)| {
+            let run = &self.runs[index];
+            Row { index, run, measured: place.and_then(|p| run.result.measurements.get(p)) }
+        })
+    }
+
+    /// The newest run of each model × backend × cache, in order of name: where quality is read from.
+    pub fn newest(&self) -> Vec<&Run> {
+        let mut newest: BTreeMap<_, &Run> = BTreeMap::new();
+        for run in &self.runs {
+            let entry = newest.entry((&run.model, run.subject(), &run.cache)).or_insert(run);
+            // A later file without quality blocks (a profile only) does not hide an earlier one's.
+            if run.quality.any() || !entry.quality.any() {
+                *entry = run;
+            }
+        }
+        newest.into_values().collect()
+    }
+}
+
+/// Files named by `paths`, folders searched below for `*.json` (hidden ones and links to folders left out), sorted.
+fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        let metadata = std::fs::metadata(path)
+            .map_err(|e| Error::file(path, format!("{e}; give result files, or a folder that holds them")))?;
+        if metadata.is_dir() { search(path, &mut files)? } else { files.push(path.clone()) }
+    }
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+fn search(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let entry = entry.map_err(|e| Error::io(folder, e))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Error::io(entry.path(), e))?);
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if kind.is_dir() {
+            search(&path, files)?;
+        } else if path.extension().is_some_and(|e| e == "json") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

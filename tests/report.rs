@@ -1,0 +1,30 @@
+//! From result files to tables, figures and pages: what `aggregate`, `compare` and `report` promise.
+
+#[path = "report/aggregate.rs"]
+mod aggregate;
+#[path = "report/browser.rs"]
+mod browser;
+#[path = "report/compare.rs"]
+mod compare;
+#[path = "report/formats.rs"]
+mod formats;
+#[path = "report/report.rs"]
+mod report;
+#[path = "support/results.rs"]
+mod results;
+#[path = "report/thesis.rs"]
+mod thesis;
+
+use assert_cmd::Command;
+
+/// The binary under test.
+fn kvprof() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvprof"));
+    command.env_remove("KVPROF_TEST_DATA");
+    command
+}
+
+/// Standard error of a run, as text.
+fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

@@ -1,0 +1,83 @@
+//! `kvprof compare`.
+
+use std::path::{Path, PathBuf};
+
+use crate::results::{self, Cache};
+use crate::{kvprof, stderr};
+
+fn one(folder: &Path, name: &str, result: &kvprof::schema::RunResult) -> PathBuf {
+    let sub = folder.join(name);
+    std::fs::create_dir_all(&sub).unwrap();
+    results::write(&sub, result)
+}
+
+#[test]
+fn a_quantized_cache_against_the_unquantized_one_is_paired_through_its_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = one(folder.path(), "a", &results::run("m", &Cache::new("none", 16, 0.0)));
+    let new = one(folder.path(), "b", &results::run("m", &Cache { slowdown: 2.0, ..Cache::new("int4-hqq", 4, 0.004) }));
+    let output = kvprof().arg("compare").arg(&base).arg("--against").arg(&new).arg("--format").arg("json").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let find = |metric: &str| rows.iter().find(|r| r["metric"] == metric).unwrap();
+    let ppl = find("ppl");
+    let error: f64 = 0.004 / 8.0 + 0.0001;
+    assert!((ppl["change_value"].as_f64().unwrap() - 0.004f64.exp_m1()).abs() < 1e-12);
+    assert!((ppl["change_low"].as_f64().unwrap() - (0.004 - 1.959_964 * error).exp_m1()).abs() < 1e-6);
+    assert_eq!(ppl["verdict"], "worse");
+    assert_eq!(find("kv")["verdict"], "better");
+    let decode = find("decode");
+    assert!((decode["change_value"].as_f64().unwrap() + 0.5).abs() < 1e-9, "{decode}");
+    assert_eq!(decode["verdict"], "worse");
+    assert_eq!(find("needle")["verdict"], "no clear change");
+    assert_eq!(rows.iter().filter(|r| r["metric"] == "decode").count(), results::CONTEXTS.len());
+}
+
+#[test]
+fn conditions_decide_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = one(folder.path(), "a", &results::run("m", &Cache::new("none", 16, 0.0)));
+    let new = one(folder.path(), "b", &results::run("m", &Cache { slowdown: 1.1, ..Cache::new("int4-hqq", 4, 0.004) }));
+    let code = |conditions: &[&str]| {
+        let mut command = kvprof();
+        command.arg("compare").arg(&base).arg("--against").arg(&new);
+        for condition in conditions {
+            command.arg("--fail-if").arg(condition);
+        }
+        let output = command.output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    assert_eq!(code(&[]).0, Some(0));
+    assert_eq!(code(&["ppl>1%", "decode<-20%"]).0, Some(0));
+    let (status, message) = code(&["ppl>1%", "decode<-5%"]);
+    assert_eq!(status, Some(1));
+    assert_eq!(message.lines().filter(|l| l.starts_with("failed: decode<-5%")).count(), results::CONTEXTS.len(), "{message}");
+    let (status, message) = code(&["math<-1pt"]);
+    assert!(status == Some(1) && message.contains("cannot be told"), "{message}");
+    let (status, message) = code(&["pplx>1%"]);
+    assert!(status == Some(2) && message.contains("pplx>1%"), "{message}");
+}
+
+#[test]
+fn equal_results_do_not_change() {
+    let folder = tempfile::tempdir().unwrap();
+    results::write_sweep(folder.path(), "m");
+    let output =
+        kvprof().arg("compare").arg(folder.path()).arg("--against").arg(folder.path()).arg("-f").arg("json").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(rows.len() > 50);
+    for row in rows {
+        assert_eq!((row["change_value"].as_f64(), row["verdict"].as_str()), (Some(0.0), Some("no clear change")), "{row}");
+    }
+}
+
+#[test]
+fn what_has_no_partner_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = one(folder.path(), "a", &results::run("m", &Cache::new("none", 16, 0.0)));
+    let other = one(folder.path(), "b", &results::run("another", &Cache::new("none", 16, 0.0)));
+    let output = kvprof().arg("compare").arg(&base).arg("--against").arg(&other).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("another") && stderr(&output).contains("no partner"), "{}", stderr(&output));
+}

@@ -1,0 +1,127 @@
+//! `kvprof report`.
+
+use std::path::{Path, PathBuf};
+
+use crate::results::{self, Cache};
+use crate::{kvprof, stderr};
+
+/// A report on the sweep of `results`, in `folder/out`.
+pub fn make(folder: &Path) -> PathBuf {
+    let (raw, out) = (folder.join("raw"), folder.join("out"));
+    std::fs::create_dir_all(&raw).unwrap();
+    results::write_sweep(&raw, "org/Small-1B");
+    let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    out
+}
+
+#[test]
+fn a_full_sweep_has_every_figure_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = make(folder.path());
+    for figure in [
+        "memory_vs_context",
+        "peak_memory_vs_context",
+        "decode_vs_context",
+        "prefill_vs_context",
+        "delta_ppl",
+        "needle_grid",
+        "kernel_categories",
+        "energy_vs_context",
+        "residual_sweep",
+        "kld_by_position",
+        "pareto_memory",
+        "pareto_speed",
+    ] {
+        let read = |extension: &str| std::fs::read(out.join(format!("figures/{figure}.{extension}"))).unwrap();
+        assert!(read("svg").starts_with(b"<svg"), "{figure}");
+        assert!(read("pdf").starts_with(b"%PDF"), "{figure}");
+        assert!(read("png").starts_with(b"\x89PNG"), "{figure}");
+    }
+    for table in ["delta_ppl", "quality", "memory", "latency", "needle", "energy"] {
+        let text = std::fs::read_to_string(out.join(format!("tables/{table}.tex"))).unwrap();
+        assert!(text.contains("\\toprule") && text.contains(&format!("\\label{{tab:{table}}}")), "{table}");
+    }
+}
+
+#[test]
+fn the_smallest_cache_within_the_bound_is_recommended() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    std::fs::create_dir_all(&raw).unwrap();
+    results::write_sweep(&raw, "org/Small-1B");
+    let page = |bound: &[&str]| {
+        let out = folder.path().join("out");
+        let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).args(bound).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        std::fs::read_to_string(out.join("report.html")).unwrap()
+    };
+    // Of the 4-bit caches the one with 32 tokens in full precision is smallest, but its interval reaches past 1 %.
+    assert!(page(&[]).contains("For Small-1B, use INT4-HQQ,residual=64."));
+    assert!(page(&["--max-ppl-rise", "2%"]).contains("For Small-1B, use INT4-HQQ,residual=32."));
+    assert!(page(&["--max-ppl-rise", "0.1"]).contains("For Small-1B, use INT8-HQQ."));
+    assert!(page(&["--max-ppl-rise", "0"]).contains("For Small-1B, keep the unquantized cache."));
+    // The 2-bit cache loses needles as well as perplexity.
+    assert!(page(&["--max-ppl-rise", "50"]).contains("For Small-1B, use INT4-HQQ,residual=32."));
+    assert!(page(&["--max-ppl-rise", "50", "--max-score-fall", "40"]).contains("For Small-1B, use INT2-HQQ-KIVI."));
+}
+
+#[test]
+fn the_page_needs_nothing_else_and_links_numbers_to_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = make(folder.path());
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for reference in ["http://", "https://", "src=\"", "@import", "url("] {
+        let rest = page.replace("http://www.w3.org/2000/svg", "").replace("url(data:", "");
+        assert!(!rest.contains(reference), "the page refers to {reference}");
+    }
+    // The numbers of a table are links, and each leads to a file.
+    let mut links = 0;
+    for piece in page.split("<td class=\"n\"").skip(1) {
+        let cell = piece.split("</td>").next().unwrap();
+        if let Some(link) = cell.split("<a href=\"").nth(1) {
+            let target = out.join(link.split('"').next().unwrap());
+            assert!(target.is_file(), "{}", target.display());
+            links += 1;
+        }
+    }
+    assert!(links > 100, "{links} linked numbers");
+}
+
+#[test]
+fn names_from_files_cannot_break_the_page_or_the_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("none", 16, 0.0));
+    result.model = "</script><img src=x onerror=alert(1)> & 50% {x}_$\\".into();
+    result.experiment_id = "odd".into();
+    results::write(folder.path(), &result);
+    let out = folder.path().join("out");
+    let output = kvprof().arg("report").arg(folder.path()).arg("-o").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(!page.contains("<img"), "markup of a model's name must not reach the page");
+    let table = std::fs::read_to_string(out.join("tables/memory.tex")).unwrap();
+    assert!(table.contains("50\\% \\{x\\}\\_\\$"), "{table}");
+}
+
+#[test]
+fn skipped_files_and_skipped_measurements_are_told_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    std::fs::create_dir_all(&raw).unwrap();
+    let mut result = results::run("m", &Cache::new("none", 16, 0.0));
+    result.measurements[2] = kvprof::schema::Measurement {
+        context_len: 4096,
+        skipped: Some(true),
+        skip_reason: Some("out of memory".into()),
+        ..Default::default()
+    };
+    results::write(&raw, &result);
+    std::fs::write(raw.join("broken.json"), "{").unwrap();
+    let out = folder.path().join("out");
+    let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("broken.json") && page.contains("1 file was skipped"));
+    assert!(page.contains("4k tokens skipped: out of memory"));
+}
