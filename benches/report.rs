@@ -20,7 +20,10 @@ fn main() -> anyhow::Result<()> {
         results::write(&raw, &results::run(&model, &results::Cache::new("none", 16, 0.0)));
         for (i, name) in names.iter().enumerate() {
             // The name outlives the program's only use of it.
-            let cache = results::Cache { residual: 32 * (i + 1), ..results::Cache::new(name.clone().leak(), 4, 0.1 / (i + 1) as f64) };
+            let cache = results::Cache {
+                residual: 32 * (i + 1),
+                ..results::Cache::new(name.clone().leak(), 4, 0.1 / (i + 1) as f64)
+            };
             results::write(&raw, &results::run(&model, &cache));
         }
     }
@@ -33,7 +36,12 @@ fn main() -> anyhow::Result<()> {
 
 fn time(arguments: &[&str], output: &std::path::Path, raw: &std::path::Path) -> anyhow::Result<Duration> {
     let start = Instant::now();
-    let status = Command::new(env!("CARGO_BIN_EXE_kvprof")).args(arguments).arg(output).arg(raw).stdout(std::process::Stdio::null()).status()?;
+    let status = Command::new(env!("CARGO_BIN_EXE_kvprof"))
+        .args(arguments)
+        .arg(output)
+        .arg(raw)
+        .stdout(std::process::Stdio::null())
+        .status()?;
     anyhow::ensure!(status.success(), "{arguments:?}: {status}");
     Ok(start.elapsed())
 }

@@ -117,7 +117,9 @@ mod tests {
 
     #[test]
     fn student_quantiles_agree_with_the_tables() {
-        for (freedom, expected) in [(1.0, 12.706_205), (2.0, 4.302_653), (4.0, 2.776_445), (8.0, 2.306_004), (30.0, 2.042_272)] {
+        for (freedom, expected) in
+            [(1.0, 12.706_205), (2.0, 4.302_653), (4.0, 2.776_445), (8.0, 2.306_004), (30.0, 2.042_272)]
+        {
             assert!((student95(freedom) - expected).abs() < 1e-5, "{freedom}: {}", student95(freedom));
         }
         assert!((student95(1e9) - Z95).abs() < 1e-6);

@@ -32,7 +32,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let format = match (args.format, extension) {
         (Some(format), _) => format,
         (None, Some(extension)) => TableFormat::of_extension(extension).ok_or_else(|| {
-            Error::usage(format!("cannot tell the format from .{extension}; add --format csv, md, latex, json or parquet"))
+            Error::usage(format!(
+                "cannot tell the format from .{extension}; add --format csv, md, latex, json or parquet"
+            ))
         })?,
         (None, None) => TableFormat::Csv,
     };

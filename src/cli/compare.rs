@@ -48,7 +48,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let skipped = [report_rejected(&base), report_rejected(&new)].iter().any(|code| *code != ExitCode::SUCCESS);
     for (study, side) in [(&base, "BASE"), (&new, "--against")] {
         if study.runs.is_empty() {
-            return Err(Error::usage(format!("no result file among the paths of {side}; `kvprof run` makes them")).into());
+            return Err(
+                Error::usage(format!("no result file among the paths of {side}; `kvprof run` makes them")).into()
+            );
         }
     }
     let comparison = compare::compare(&base, &new);
@@ -59,7 +61,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(Error::usage("the two sides have no measurement of the same model, context and batch").into());
     }
     let table = compare::table(&comparison);
-    let table = if matches!(format, TableFormat::Md | TableFormat::Latex) { compare::for_people(&table) } else { table };
+    let table =
+        if matches!(format, TableFormat::Md | TableFormat::Latex) { compare::for_people(&table) } else { table };
     let bytes = format.render(&table)?;
     match &args.output {
         Some(path) => write_file(path, &bytes)?,
@@ -89,8 +92,15 @@ fn fails(condition: &Condition, comparison: &Comparison) -> bool {
         return true;
     };
     for line in &crossed {
-        let place = line.place.map_or_else(String::new, |(context, batch)| format!(" at {context} tokens, batch {batch}"));
-        eprintln!("failed: {}: {} {}{place}: {}", condition.text, line.model, line.what, line.metric.words(&line.delta));
+        let place =
+            line.place.map_or_else(String::new, |(context, batch)| format!(" at {context} tokens, batch {batch}"));
+        eprintln!(
+            "failed: {}: {} {}{place}: {}",
+            condition.text,
+            line.model,
+            line.what,
+            line.metric.words(&line.delta)
+        );
     }
     !crossed.is_empty()
 }

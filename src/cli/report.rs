@@ -65,7 +65,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let folder = args.output.join("figures");
     charts.par_iter().try_for_each(|chart| write_figure(&folder, chart))?;
     std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
-    let page = Page { study: &study, group: &group, bound: &bound, tables: &tables, charts: &charts, folder: &args.output };
+    let page =
+        Page { study: &study, group: &group, bound: &bound, tables: &tables, charts: &charts, folder: &args.output };
     let path = args.output.join("report.html");
     write_file(&path, html::render(&page)?.as_bytes())?;
     println!("{}: {} tables, {} figures from {} files", path.display(), tables.len(), charts.len(), study.runs.len());

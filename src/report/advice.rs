@@ -77,15 +77,21 @@ pub fn judge(quality: &Quality, bound: &Bound) -> Verdict {
     if let Some(rise) = quality.relative_rise() {
         let worst = quality.relative_interval().map_or(rise, |(_, high)| high);
         let shown = |v| number::shown(v, Digits::SignedPercent(2));
-        let interval = quality.relative_interval().map_or_else(String::new, |(low, high)| format!(" (95 %: {} to {})", shown(low), shown(high)));
+        let interval = quality
+            .relative_interval()
+            .map_or_else(String::new, |(low, high)| format!(" (95 %: {} to {})", shown(low), shown(high)));
         let words = format!("perplexity {}{interval}", shown(rise));
-        if worst > bound.ppl_rise { broken.push(words.clone()) }
+        if worst > bound.ppl_rise {
+            broken.push(words.clone())
+        }
         measured.push(words);
     }
     for (name, score) in [("needle", &quality.needle), ("MMLU", &quality.mmlu), ("MATH", &quality.math)] {
         let Some((score, delta)) = score.as_ref().and_then(|s| s.delta.map(|d| (s, d))) else { continue };
         let words = score_words(name, score, delta);
-        if delta < -bound.score_fall - 1e-12 { broken.push(words.clone()) }
+        if delta < -bound.score_fall - 1e-12 {
+            broken.push(words.clone())
+        }
         measured.push(words);
     }
     match (measured.is_empty(), broken.is_empty()) {
@@ -115,7 +121,11 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
         .runs
         .iter()
         .filter(|run| run.quantized())
-        .map(|run| Candidate { run, bytes: row(&run.cache).and_then(Row::cache_bytes), verdict: judge(&run.quality, bound) })
+        .map(|run| Candidate {
+            run,
+            bytes: row(&run.cache).and_then(Row::cache_bytes),
+            verdict: judge(&run.quality, bound),
+        })
         .collect();
     // Smallest first; those whose size is unknown last.
     candidates.sort_by(|a, b| a.bytes.unwrap_or(f64::INFINITY).total_cmp(&b.bytes.unwrap_or(f64::INFINITY)));
@@ -124,7 +134,8 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
         (bytes, _) => bytes.is_some(),
     };
     let chosen = candidates.iter().position(|c| matches!(c.verdict, Verdict::Keeps(_)) && smaller(c));
-    let others = candidates.iter().enumerate().filter(|(i, _)| Some(*i) != chosen).map(|(_, c)| other_words(c)).collect();
+    let others =
+        candidates.iter().enumerate().filter(|(i, _)| Some(*i) != chosen).map(|(_, c)| other_words(c)).collect();
     let mut advice = Advice {
         subject: subject.name.clone(),
         choice: chosen.map(|i| candidates[i].run),
@@ -253,7 +264,10 @@ mod tests {
 
     #[test]
     fn a_score_may_fall_to_the_bound_and_no_further() {
-        let with = |delta: f64| Quality { needle: Some(Score { delta: Some(delta), ..Score::default() }), ..quality(0.0, None) };
+        let with = |delta: f64| Quality {
+            needle: Some(Score { delta: Some(delta), ..Score::default() }),
+            ..quality(0.0, None)
+        };
         assert!(matches!(judge(&with(-0.02), &Bound::default()), Verdict::Keeps(_)));
         let Verdict::Breaks(words) = judge(&with(-0.05), &Bound::default()) else { panic!("kept") };
         assert!(words.contains("needle") && !words.contains("perplexity"), "{words}");

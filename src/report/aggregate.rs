@@ -67,7 +67,9 @@ fn columns() -> Vec<(Column, Get)> {
             ledger.map(|b| b.unquantized_bytes as f64 / b.total_bytes as f64).into()
         }),
         (real("kv_codes_bytes"), |r| r.measured.and_then(|m| m.kv_bytes).map(|b| b.codes_bytes as f64).into()),
-        (real("kv_parameters_bytes"), |r| r.measured.and_then(|m| m.kv_bytes).map(|b| b.parameters_bytes as f64).into()),
+        (real("kv_parameters_bytes"), |r| {
+            r.measured.and_then(|m| m.kv_bytes).map(|b| b.parameters_bytes as f64).into()
+        }),
         (real("kv_window_bytes"), |r| r.measured.and_then(|m| m.kv_bytes).map(|b| b.window_bytes as f64).into()),
         (real("kv_scratch_bytes"), |r| r.measured.and_then(|m| m.kv_bytes).map(|b| b.scratch_bytes as f64).into()),
         (real("peak_bytes"), |r| r.measured.and_then(|m| m.vram_peak_mb).map(|mb| mb * MIB).into()),

@@ -19,9 +19,7 @@ pub struct Font {
 pub fn font(bold: bool) -> Option<&'static Font> {
     static FONTS: [OnceLock<Option<Font>>; 2] = [OnceLock::new(), OnceLock::new()];
     let bytes = if bold { MEDIUM } else { REGULAR };
-    FONTS[usize::from(bold)]
-        .get_or_init(|| Face::parse(bytes, 0).ok().map(|face| Font { bytes, face }))
-        .as_ref()
+    FONTS[usize::from(bold)].get_or_init(|| Face::parse(bytes, 0).ok().map(|face| Font { bytes, face })).as_ref()
 }
 
 impl Font {

@@ -113,7 +113,11 @@ impl<'a> Subject<'a> {
     /// The unquantized cache's name.
     pub fn baseline(&self) -> Option<&'a str> {
         self.caches().into_iter().find(|cache| {
-            self.rows.iter().map(|r| r.run).chain(self.runs.iter().copied()).any(|run| run.cache == *cache && !run.quantized())
+            self.rows
+                .iter()
+                .map(|r| r.run)
+                .chain(self.runs.iter().copied())
+                .any(|run| run.cache == *cache && !run.quantized())
         })
     }
 
@@ -126,7 +130,9 @@ impl<'a> Subject<'a> {
                 counts.entry((context, batch)).or_default().insert(&row.run.cache);
             }
         }
-        let best = counts.into_iter().max_by_key(|((context, batch), caches)| (caches.len(), *context, std::cmp::Reverse(*batch)));
+        let best = counts
+            .into_iter()
+            .max_by_key(|((context, batch), caches)| (caches.len(), *context, std::cmp::Reverse(*batch)));
         best.map(|(place, _)| place)
     }
 }

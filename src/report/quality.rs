@@ -59,11 +59,14 @@ impl Quality {
         let own = quantized.or(blocks.perplexity.as_ref());
         let recorded = quantized.and_then(|q| q.reference_value).or(blocks.perplexity.as_ref().map(|p| p.value));
         let elsewhere = other.and_then(|b| b.perplexity.as_ref()).filter(|p| {
-            own.is_some_and(|own| (&own.dataset, own.tokens, own.window, own.burn_in) == (&p.dataset, p.tokens, p.window, p.burn_in))
+            own.is_some_and(|own| {
+                (&own.dataset, own.tokens, own.window, own.burn_in) == (&p.dataset, p.tokens, p.window, p.burn_in)
+            })
         });
         let ppl_reference = recorded.or(elsewhere.map(|p| p.value));
         let ppl_quantized = quantized.map(|q| q.value);
-        let computed = ppl_quantized.zip(ppl_reference).filter(|(q, r)| *q > 0.0 && *r > 0.0).map(|(q, r)| (q / r).ln());
+        let computed =
+            ppl_quantized.zip(ppl_reference).filter(|(q, r)| *q > 0.0 && *r > 0.0).map(|(q, r)| (q / r).ln());
         let fractions = [
             quantized.and_then(|q| q.quantized_read_fraction),
             blocks.needle_in_haystack.as_ref().and_then(|n| n.quantized_read_fraction),
@@ -80,10 +83,7 @@ impl Quality {
             ln_ratio: quantized.and_then(|q| q.ln_ratio).or(computed),
             ln_ratio_error: quantized.and_then(|q| q.ln_ratio_standard_error),
             kld: blocks.kld.clone(),
-            needle: blocks
-                .needle_in_haystack
-                .as_ref()
-                .map(|n| needle(n, trials, other_trials)),
+            needle: blocks.needle_in_haystack.as_ref().map(|n| needle(n, trials, other_trials)),
             mmlu: blocks.mmlu.as_ref().map(|a| accuracy(a, before.and_then(|b| b.mmlu.as_ref()))),
             math: blocks.math.as_ref().map(|a| accuracy(a, before.and_then(|b| b.math.as_ref()))),
             quantized_read_fraction: fractions.into_iter().flatten().reduce(f64::min),
@@ -92,7 +92,11 @@ impl Quality {
 
     /// Whether anything was measured.
     pub fn any(&self) -> bool {
-        self.ppl_reference.is_some() || self.needle.is_some() || self.mmlu.is_some() || self.math.is_some() || self.kld.is_some()
+        self.ppl_reference.is_some()
+            || self.needle.is_some()
+            || self.mmlu.is_some()
+            || self.math.is_some()
+            || self.kld.is_some()
     }
 
     /// Perplexity of this run's own cache.
@@ -155,8 +159,11 @@ pub fn needle_pairs(trials: &[NeedleTrial], reference: &[NeedleTrial]) -> Vec<(b
 
 fn accuracy(block: &Accuracy, reference: Option<&Accuracy>) -> Score {
     let mut score = score(block.correct, block.questions);
-    let pairs = block.lost.zip(block.gained).and_then(|(lost, gained)| paired::paired_rates(lost, gained, block.questions));
-    let unpaired = reference.filter(|r| r.questions == block.questions && r.data == block.data).map(|r| block.accuracy - r.accuracy);
+    let pairs =
+        block.lost.zip(block.gained).and_then(|(lost, gained)| paired::paired_rates(lost, gained, block.questions));
+    let unpaired = reference
+        .filter(|r| r.questions == block.questions && r.data == block.data)
+        .map(|r| block.accuracy - r.accuracy);
     score.delta = pairs.map(|(difference, _)| difference).or(block.delta).or(unpaired);
     score.delta_interval = pairs.map(|(_, interval)| interval);
     score

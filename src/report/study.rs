@@ -78,9 +78,7 @@ impl Row<'_> {
     pub fn decode_rate(&self) -> Option<f64> {
         let m = self.measured?;
         let timed = m.decode_ms.zip(m.decode_tokens).filter(|(ms, _)| *ms > 0.0);
-        timed
-            .map(|(ms, tokens)| (tokens * m.batch_size.unwrap_or(1)) as f64 / ms * 1e3)
-            .or(m.decode_tokens_per_sec)
+        timed.map(|(ms, tokens)| (tokens * m.batch_size.unwrap_or(1)) as f64 / ms * 1e3).or(m.decode_tokens_per_sec)
     }
 
     /// Decode energy per generated token, joules; 2.0 files write 0 where nothing was measured.
@@ -94,7 +92,8 @@ impl Row<'_> {
     /// own flag, or because the allocator held more than the card has.
     pub fn spilled(&self) -> bool {
         let Some(m) = self.measured else { return false };
-        let reserved_too_much = m.vram_reserved_mb.zip(self.run.result.hardware.vram_total_mb).is_some_and(|(r, t)| r > t);
+        let reserved_too_much =
+            m.vram_reserved_mb.zip(self.run.result.hardware.vram_total_mb).is_some_and(|(r, t)| r > t);
         m.vram_overflow == Some(true) || reserved_too_much
     }
 }
@@ -148,7 +147,8 @@ impl Study {
             .collect();
         // The file name decides last, so that the order never depends on the folder's.
         runs.sort_by(|a, b| {
-            let key = |r: &Run| (r.model.clone(), r.result.model.clone(), r.result.attn_backend.clone(), r.cache.clone());
+            let key =
+                |r: &Run| (r.model.clone(), r.result.model.clone(), r.result.attn_backend.clone(), r.cache.clone());
             let when = |r: &Run| (r.result.timestamp.clone(), r.file.clone());
             key(a).cmp(&key(b)).then_with(|| when(a).cmp(&when(b)))
         });

@@ -13,7 +13,14 @@ const WIDE: usize = 7;
 
 /// All tables that `group` has data for, in the order of the report.
 pub fn all(study: &Study, group: &Group<'_>) -> Vec<Table> {
-    let tables = [delta_ppl(study, group), quality(study, group), memory(group), latency(group), needle(study, group), energy(group)];
+    let tables = [
+        delta_ppl(study, group),
+        quality(study, group),
+        memory(group),
+        latency(group),
+        needle(study, group),
+        energy(group),
+    ];
     tables.into_iter().filter(|table| !table.rows.is_empty()).collect()
 }
 
@@ -27,7 +34,8 @@ fn sourced(cell: Cell, study: &Study, run: &Run) -> Cell {
 }
 
 fn delta_ppl(study: &Study, group: &Group<'_>) -> Table {
-    let subjects: Vec<&Subject<'_>> = group.subjects.iter().filter(|s| s.runs.iter().any(|r| r.quality.delta_ppl().is_some())).collect();
+    let subjects: Vec<&Subject<'_>> =
+        group.subjects.iter().filter(|s| s.runs.iter().any(|r| r.quality.delta_ppl().is_some())).collect();
     let caches: Vec<&String> = group
         .caches
         .iter()
@@ -74,8 +82,12 @@ fn delta_ppl(study: &Study, group: &Group<'_>) -> Table {
 }
 
 fn quality(study: &Study, group: &Group<'_>) -> Table {
-    let runs: Vec<(&str, &Run)> =
-        group.subjects.iter().flat_map(|s| s.runs.iter().map(|r| (s.name.as_str(), *r))).filter(|(_, r)| r.quality.any()).collect();
+    let runs: Vec<(&str, &Run)> = group
+        .subjects
+        .iter()
+        .flat_map(|s| s.runs.iter().map(|r| (s.name.as_str(), *r)))
+        .filter(|(_, r)| r.quality.any())
+        .collect();
     let score = |get: fn(&Run) -> Option<&Score>| {
         move |run: &Run| get(run).map_or_else(Cell::missing, |s| Cell::from(s.rate).with_interval(Some(s.interval)))
     };
@@ -103,7 +115,8 @@ fn quality(study: &Study, group: &Group<'_>) -> Table {
         ),
     ];
     // A column that nobody measured is left out.
-    let used: Vec<&(Column, Get<'_>)> = all.iter().filter(|(_, get)| runs.iter().any(|(_, r)| get(r).number().is_some())).collect();
+    let used: Vec<&(Column, Get<'_>)> =
+        all.iter().filter(|(_, get)| runs.iter().any(|(_, r)| get(r).number().is_some())).collect();
     let mut columns = vec![Column::text("model", "Model"), Column::text("cache", "KV cache")];
     columns.extend(used.iter().map(|(column, _)| column.clone()));
     let rows = runs
@@ -138,7 +151,9 @@ fn memory(group: &Group<'_>) -> Table {
     let mut table = Table {
         id: "memory".into(),
         title: "Size of the KV cache, MiB, by context length".into(),
-        note: "The last column: how many times smaller than the unquantized cache, at the longest context that both have.".into(),
+        note:
+            "The last column: how many times smaller than the unquantized cache, at the longest context that both have."
+                .into(),
         columns,
         rows: Vec::new(),
     };
@@ -157,7 +172,10 @@ fn memory(group: &Group<'_>) -> Table {
                     at(c).map_or_else(Cell::missing, |r| Cell::from(r.cache_bytes().map(|b| b / MIB)).from_run(r.index))
                 }));
                 let ratio = s.baseline().filter(|b| *b != cache).and_then(|baseline| {
-                    contexts.iter().rev().find_map(|c| Some(s.row(baseline, *c, batch)?.cache_bytes()? / at(c)?.cache_bytes()?))
+                    contexts
+                        .iter()
+                        .rev()
+                        .find_map(|c| Some(s.row(baseline, *c, batch)?.cache_bytes()? / at(c)?.cache_bytes()?))
                 });
                 row.push(ratio.into());
                 table.rows.push(row);
@@ -182,7 +200,9 @@ fn latency(group: &Group<'_>) -> Table {
     let mut table = Table {
         id: "latency".into(),
         title: "Prefill and decode time".into(),
-        note: "An asterisk: device memory did not suffice and part of it was the host's, so the time is the host link's.".into(),
+        note:
+            "An asterisk: device memory did not suffice and part of it was the host's, so the time is the host link's."
+                .into(),
         columns,
         rows: Vec::new(),
     };
@@ -191,10 +211,16 @@ fn latency(group: &Group<'_>) -> Table {
             let (Some(m), Some(context), Some(batch)) = (row.measured, row.context(), row.batch()) else { continue };
             let remark = |cell: Cell| {
                 let cell = cell.from_run(row.index);
-                if row.spilled() && cell.number().is_some() { cell.with_remark("part of the memory was the host's") } else { cell }
+                if row.spilled() && cell.number().is_some() {
+                    cell.with_remark("part of the memory was the host's")
+                } else {
+                    cell
+                }
             };
             let full = s.baseline().filter(|b| *b != row.run.cache).and_then(|b| s.row(b, context, batch));
-            let change = full.filter(|f| !f.spilled() && !row.spilled()).and_then(|f| Some(row.decode_rate()? / f.decode_rate()? - 1.0));
+            let change = full
+                .filter(|f| !f.spilled() && !row.spilled())
+                .and_then(|f| Some(row.decode_rate()? / f.decode_rate()? - 1.0));
             table.rows.push(vec![
                 s.name.as_str().into(),
                 row.run.cache.as_str().into(),
@@ -214,10 +240,13 @@ fn latency(group: &Group<'_>) -> Table {
 fn needle(study: &Study, group: &Group<'_>) -> Table {
     let runs = || group.subjects.iter().flat_map(|s| s.runs.iter().map(move |r| (s, *r)));
     let block = |run: &Run| run.result.benchmarks.needle_in_haystack.clone();
-    let contexts: BTreeSet<usize> =
-        runs().filter_map(|(_, r)| block(r)).flat_map(|n| n.per_context.keys().filter_map(|k| k.parse().ok()).collect::<Vec<usize>>()).collect();
+    let contexts: BTreeSet<usize> = runs()
+        .filter_map(|(_, r)| block(r))
+        .flat_map(|n| n.per_context.keys().filter_map(|k| k.parse().ok()).collect::<Vec<usize>>())
+        .collect();
     let mut columns = vec![Column::text("model", "Model"), Column::text("cache", "KV cache")];
-    columns.extend(contexts.iter().map(|c| Column::real(&format!("rate_{c}"), &number::tokens(*c), Digits::Percent(0))));
+    columns
+        .extend(contexts.iter().map(|c| Column::real(&format!("rate_{c}"), &number::tokens(*c), Digits::Percent(0))));
     columns.push(Column::integer("trials", "trials"));
     columns.push(Column::real("rate", "all", Digits::Percent(0)));
     columns.push(Column::real("delta", "against unquantized", Digits::SignedPercent(0)));
@@ -225,7 +254,11 @@ fn needle(study: &Study, group: &Group<'_>) -> Table {
     for (s, run) in runs() {
         let (Some(block), Some(score)) = (block(run), run.quality.needle.as_ref()) else { continue };
         let mut row: Vec<Cell> = vec![s.name.as_str().into(), run.cache.as_str().into()];
-        row.extend(contexts.iter().map(|c| sourced(block.per_context.get(&c.to_string()).map(|n| n.success_rate).into(), study, run)));
+        row.extend(
+            contexts
+                .iter()
+                .map(|c| sourced(block.per_context.get(&c.to_string()).map(|n| n.success_rate).into(), study, run)),
+        );
         row.push(score.trials.into());
         row.push(sourced(Cell::from(score.rate).with_interval(Some(score.interval)), study, run));
         row.push(sourced(Cell::from(score.delta).with_interval(score.delta_interval), study, run));

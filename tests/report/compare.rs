@@ -16,7 +16,8 @@ fn a_quantized_cache_against_the_unquantized_one_is_paired_through_its_reference
     let folder = tempfile::tempdir().unwrap();
     let base = one(folder.path(), "a", &results::run("m", &Cache::new("none", 16, 0.0)));
     let new = one(folder.path(), "b", &results::run("m", &Cache { slowdown: 2.0, ..Cache::new("int4-hqq", 4, 0.004) }));
-    let output = kvprof().arg("compare").arg(&base).arg("--against").arg(&new).arg("--format").arg("json").output().unwrap();
+    let output =
+        kvprof().arg("compare").arg(&base).arg("--against").arg(&new).arg("--format").arg("json").output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     let find = |metric: &str| rows.iter().find(|r| r["metric"] == metric).unwrap();
@@ -51,7 +52,11 @@ fn conditions_decide_the_exit_code() {
     assert_eq!(code(&["ppl>1%", "decode<-20%"]).0, Some(0));
     let (status, message) = code(&["ppl>1%", "decode<-5%"]);
     assert_eq!(status, Some(1));
-    assert_eq!(message.lines().filter(|l| l.starts_with("failed: decode<-5%")).count(), results::CONTEXTS.len(), "{message}");
+    assert_eq!(
+        message.lines().filter(|l| l.starts_with("failed: decode<-5%")).count(),
+        results::CONTEXTS.len(),
+        "{message}"
+    );
     let (status, message) = code(&["math<-1pt"]);
     assert!(status == Some(1) && message.contains("cannot be told"), "{message}");
     let (status, message) = code(&["pplx>1%"]);
@@ -62,13 +67,24 @@ fn conditions_decide_the_exit_code() {
 fn equal_results_do_not_change() {
     let folder = tempfile::tempdir().unwrap();
     results::write_sweep(folder.path(), "m");
-    let output =
-        kvprof().arg("compare").arg(folder.path()).arg("--against").arg(folder.path()).arg("-f").arg("json").output().unwrap();
+    let output = kvprof()
+        .arg("compare")
+        .arg(folder.path())
+        .arg("--against")
+        .arg(folder.path())
+        .arg("-f")
+        .arg("json")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert!(rows.len() > 50);
     for row in rows {
-        assert_eq!((row["change_value"].as_f64(), row["verdict"].as_str()), (Some(0.0), Some("no clear change")), "{row}");
+        assert_eq!(
+            (row["change_value"].as_f64(), row["verdict"].as_str()),
+            (Some(0.0), Some("no clear change")),
+            "{row}"
+        );
     }
 }
 

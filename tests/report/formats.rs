@@ -1,6 +1,8 @@
 //! Every output format, as it was when last looked at. `cargo insta review` shows what changed.
 
-use kvprof::report::chart::{Axis, Bar, Bars, Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series};
+use kvprof::report::chart::{
+    Axis, Bar, Bars, Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series,
+};
 use kvprof::report::draw;
 use kvprof::report::export::svg::Colours;
 use kvprof::report::export::{TableFormat, pdf, png, svg};
@@ -28,7 +30,13 @@ fn table() -> Table {
                 0.5.into(),
                 false.into(),
             ],
-            vec!["a|b & \"c\", <d>".into(), 8192usize.into(), Cell::from(-1.25).with_remark("doubtful"), Cell::missing(), true.into()],
+            vec![
+                "a|b & \"c\", <d>".into(),
+                8192usize.into(),
+                Cell::from(-1.25).with_remark("doubtful"),
+                Cell::missing(),
+                true.into(),
+            ],
             vec!["second".into(), Cell::missing(), f64::NAN.into(), 1e-7.into(), Cell::missing()],
         ],
     }
@@ -75,7 +83,8 @@ fn parquet() {
 fn chart() -> Chart {
     let axis = |label: &str, scale, form| Axis { label: label.into(), scale, form };
     let point = |x, y, interval, doubtful| Point { x, y, interval, doubtful, tip: format!("at {x}\n<{y}>") };
-    let series = |name: &str, colour, points| Series { name: name.into(), colour, joined: true, points, ..Series::default() };
+    let series =
+        |name: &str, colour, points| Series { name: name.into(), colour, joined: true, points, ..Series::default() };
     let points = Points {
         x: axis("context, tokens", Scale::Log2, NumberForm::Tokens),
         y: axis("rise of perplexity", Scale::Symlog(0.001), NumberForm::Percent),
@@ -88,7 +97,11 @@ fn chart() -> Chart {
     let bars = Bars {
         x: axis("kernel time, ms", Scale::Linear, NumberForm::Plain),
         parts: vec!["attention".into(), "ffn".into()],
-        bars: vec![Bar { name: "INT4-HQQ-KIVI".into(), values: vec![1.5, 0.5], tips: vec!["attention".into(), "ffn".into()] }],
+        bars: vec![Bar {
+            name: "INT4-HQQ-KIVI".into(),
+            values: vec![1.5, 0.5],
+            tips: vec!["attention".into(), "ffn".into()],
+        }],
     };
     let cell = |shade: f64, text: &str| Some(HeatCell { shade, text: text.into(), tip: text.into() });
     let heat = Heat {
@@ -104,7 +117,11 @@ fn chart() -> Chart {
         id: "example".into(),
         title: "An example".into(),
         caption: String::new(),
-        panels: vec![panel("Lines", Plot::Points(points)), panel("Bars", Plot::Bars(bars)), panel("Cells", Plot::Heat(heat))],
+        panels: vec![
+            panel("Lines", Plot::Points(points)),
+            panel("Bars", Plot::Bars(bars)),
+            panel("Cells", Plot::Heat(heat)),
+        ],
     }
 }
 
@@ -122,14 +139,20 @@ fn svg_in_a_page() {
 #[test]
 fn pdf_file() {
     let bytes = pdf::render(&draw::figure(&chart()));
-    let find = |needle: &[u8], from: usize| from + bytes[from..].windows(needle.len()).position(|w| w == needle).unwrap();
+    let find =
+        |needle: &[u8], from: usize| from + bytes[from..].windows(needle.len()).position(|w| w == needle).unwrap();
     let object = find(b"4 0 obj", 0);
     let start = find(b"stream\n", object) + 7;
     let end = find(b"endstream", start);
     let readable = |b: &&u8| b.is_ascii_graphic() || **b == b' ' || **b == b'\n';
     let operations: String = bytes[start..end].iter().filter(readable).map(|b| char::from(*b)).collect();
     let texts = operations.lines().filter(|l| l.ends_with("Tj")).count();
-    insta::assert_snapshot!(format!("{} bytes, {texts} texts\n{:x}\n{}", bytes.len(), Sha256::digest(&bytes), shapes(&operations)));
+    insta::assert_snapshot!(format!(
+        "{} bytes, {texts} texts\n{:x}\n{}",
+        bytes.len(),
+        Sha256::digest(&bytes),
+        shapes(&operations)
+    ));
 }
 
 /// Operations without the texts, whose codes are glyph numbers.
@@ -194,7 +217,11 @@ fn texts_stay_apart_and_inside() {
             })
             .collect();
         for (i, (text, [x0, y0, x1, y1])) in boxes.iter().enumerate() {
-            assert!(*x0 >= 0.0 && *y0 >= 0.0 && *x1 <= scene.width && *y1 <= scene.height, "{text:?} leaves {}", panel.title);
+            assert!(
+                *x0 >= 0.0 && *y0 >= 0.0 && *x1 <= scene.width && *y1 <= scene.height,
+                "{text:?} leaves {}",
+                panel.title
+            );
             for (other, [a0, b0, a1, b1]) in &boxes[i + 1..] {
                 assert!(x1 <= a0 || a1 <= x0 || y1 <= b0 || b1 <= y0, "{text:?} overlaps {other:?} in {}", panel.title);
             }

@@ -63,7 +63,9 @@ fn report_gives_the_thesis_table_and_figures() {
     let row = |model: &str| table.lines().find(|l| l.contains(model) && l.contains('&')).unwrap().trim().to_string();
     assert_eq!(row("Mistral-7B"), r"Mistral-7B & 4.611 & $-$0.001 & $+$0.002 & $+$0.137 & $+$0.368 \\");
     assert_eq!(row("Qwen3-8B"), r"Qwen3-8B & 8.349 & $+$0.001 & $+$0.225 & $+$43.705 & $+$0.814 \\");
-    for figure in ["memory_vs_context", "decode_vs_context", "delta_ppl", "needle_grid", "pareto_memory", "pareto_speed"] {
+    for figure in
+        ["memory_vs_context", "decode_vs_context", "delta_ppl", "needle_grid", "pareto_memory", "pareto_speed"]
+    {
         for extension in ["svg", "pdf", "png"] {
             let path = out.path().join(format!("figures/{figure}.{extension}"));
             assert!(path.metadata().unwrap().len() > 1000, "{}", path.display());

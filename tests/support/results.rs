@@ -152,11 +152,20 @@ fn measurement(context: usize, cache: &Cache) -> Measurement {
     let step = (4.0 + context as f64 / 2048.0) * cache.slowdown;
     let decode = Summary::of(&[0.99, 1.0, 1.0, 1.005, 1.01].map(|f| f * step * 128.0)).unwrap();
     let prefill = Summary::of(&[0.98, 1.0, 1.01].map(|f| f * context as f64 / 50.0)).unwrap();
-    let categories = [("attention", 0.3), ("ffn", 0.4), ("dequantization", 0.1), ("elementwise", 0.1), ("memory", 0.05), ("other", 0.05)];
+    let categories = [
+        ("attention", 0.3),
+        ("ffn", 0.4),
+        ("dequantization", 0.1),
+        ("elementwise", 0.1),
+        ("memory", 0.05),
+        ("other", 0.05),
+    ];
     let phase = PhaseKernels {
         categories: categories
             .iter()
-            .map(|(name, share)| (name.to_string(), CategoryTime { ms: share * step * 100.0, count: 900, share: *share }))
+            .map(|(name, share)| {
+                (name.to_string(), CategoryTime { ms: share * step * 100.0, count: 900, share: *share })
+            })
             .collect(),
         ..PhaseKernels::default()
     };
@@ -174,7 +183,14 @@ fn measurement(context: usize, cache: &Cache) -> Measurement {
         kv_cache_type: Some(cache.name.into()),
         prefill_runs_ms: Some(prefill),
         decode_runs_ms: Some(decode),
-        steps: Some(Steps { median_ms: step, p99_ms: step * 1.5, flush_mean_ms: Some(step * 1.2), flushes: 2, count: 640, ..Steps::default() }),
+        steps: Some(Steps {
+            median_ms: step,
+            p99_ms: step * 1.5,
+            flush_mean_ms: Some(step * 1.2),
+            flushes: 2,
+            count: 640,
+            ..Steps::default()
+        }),
         kv_bytes: Some(ledger),
         energy: Some(Energy {
             source: Some("counter".into()),
@@ -226,7 +242,8 @@ fn needle(cache: &Cache) -> Needle {
         NeedleScore { trials: of.len(), successes, success_rate: successes as f64 / of.len() as f64 }
     };
     let whole = score(&all.iter().collect::<Vec<_>>());
-    let per_context = CONTEXTS.map(|c| (c.to_string(), score(&all.iter().filter(|t| t.context_length == c).collect::<Vec<_>>())));
+    let per_context =
+        CONTEXTS.map(|c| (c.to_string(), score(&all.iter().filter(|t| t.context_length == c).collect::<Vec<_>>())));
     Needle {
         total_trials: whole.trials,
         successes: whole.successes,
@@ -250,7 +267,14 @@ fn kld(cache: &Cache) -> Kld {
         top1_agreement: Some(0.95),
         ..KldBin::default()
     };
-    Kld { tokens: 4096, mean, p99: Some(mean * 9.0), top1_agreement: Some(0.96), by_position: (0..8).map(bin).collect(), ..Kld::default() }
+    Kld {
+        tokens: 4096,
+        mean,
+        p99: Some(mean * 9.0),
+        top1_agreement: Some(0.96),
+        by_position: (0..8).map(bin).collect(),
+        ..Kld::default()
+    }
 }
 
 /// Writes `result` into `folder` under its usual name.

@@ -64,7 +64,8 @@ impl Condition {
 
     /// The lines of `comparison` that cross the condition; `None` when none measures its metric, so that it cannot be told.
     pub fn crossed<'a>(&self, comparison: &'a Comparison) -> Option<Vec<&'a Line>> {
-        let measured: Vec<&Line> = comparison.lines.iter().filter(|line| std::ptr::eq(line.metric, self.metric)).collect();
+        let measured: Vec<&Line> =
+            comparison.lines.iter().filter(|line| std::ptr::eq(line.metric, self.metric)).collect();
         if measured.is_empty() {
             return None;
         }

@@ -160,7 +160,8 @@ pub static QUALITY: [Metric; 5] = [
         quality: Some(|a, b| {
             let (before, after) = (a.quality.kld.as_ref()?, b.quality.kld.as_ref()?);
             let share = |k: &crate::schema::Kld| k.standard_error.filter(|_| k.mean > 0.0).map(|e| e / k.mean);
-            let change = share(before).zip(share(after)).and_then(|(a, b)| of_logs((after.mean / before.mean).ln(), a.hypot(b)));
+            let change =
+                share(before).zip(share(after)).and_then(|(a, b)| of_logs((after.mean / before.mean).ln(), a.hypot(b)));
             relative(before.mean, after.mean, change, true)
         }),
     },

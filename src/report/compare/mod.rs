@@ -45,8 +45,10 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
     let mut used: BTreeSet<(&str, Setting<'_>)> = BTreeSet::new();
     let base_rows: BTreeMap<_, Row<'_>> =
         base.rows().map(|r| (((r.run.result.model.as_str(), setting(r.run)), r.context(), r.batch()), r)).collect();
-    let base_runs: BTreeMap<_, &Run> = base.newest().into_iter().map(|r| ((r.result.model.as_str(), setting(r)), r)).collect();
-    let new_runs: BTreeMap<_, &Run> = new.newest().into_iter().map(|r| ((r.result.model.as_str(), setting(r)), r)).collect();
+    let base_runs: BTreeMap<_, &Run> =
+        base.newest().into_iter().map(|r| ((r.result.model.as_str(), setting(r)), r)).collect();
+    let new_runs: BTreeMap<_, &Run> =
+        new.newest().into_iter().map(|r| ((r.result.model.as_str(), setting(r)), r)).collect();
     for row in new.rows() {
         let model = row.run.result.model.as_str();
         let Some(partner) = partner(settings.get(model), setting(row.run)) else {
@@ -166,7 +168,11 @@ pub fn table(comparison: &Comparison) -> Table {
 
 /// The columns of [`table`] that people need; machine formats have all.
 pub fn for_people(table: &Table) -> Table {
-    let keep: Vec<bool> = table.columns.iter().map(|c| !["change_value", "change_low", "change_high"].contains(&c.name.as_str())).collect();
+    let keep: Vec<bool> = table
+        .columns
+        .iter()
+        .map(|c| !["change_value", "change_low", "change_high"].contains(&c.name.as_str()))
+        .collect();
     let pick = |cells: &[Cell]| cells.iter().zip(&keep).filter(|(_, k)| **k).map(|(c, _)| c.clone()).collect();
     Table {
         columns: table.columns.iter().zip(&keep).filter(|(_, k)| **k).map(|(c, _)| c.clone()).collect(),

@@ -149,7 +149,10 @@ mod tests {
         for scale in [Scale::Linear, Scale::Log2, Scale::Log10, Scale::Symlog(0.01)] {
             for values in [&[][..], &[0.0], &[7.0], &[f64::NAN], &[f64::INFINITY, -1.0]] {
                 let r = ruler(scale, NumberForm::Plain, values);
-                assert!(r.range.1 > r.range.0 && r.range.0.is_finite() && r.range.1.is_finite(), "{scale:?} {values:?}");
+                assert!(
+                    r.range.1 > r.range.0 && r.range.0.is_finite() && r.range.1.is_finite(),
+                    "{scale:?} {values:?}"
+                );
             }
         }
     }

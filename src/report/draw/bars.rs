@@ -49,7 +49,8 @@ pub fn draw(plot: &Bars) -> Scene {
     }
     scene.push(Form::Line { points: vec![(left, 0.0), (left, bottom)], width: 0.9, dashed: false }, Ink::Axis);
     scene.text((right, bottom + 30.0), &plot.x.label, SMALL, Anchor::End, Ink::Muted);
-    let names: Vec<(String, u8)> = plot.parts.iter().enumerate().map(|(i, name)| (name.clone(), part_colour(i))).collect();
+    let names: Vec<(String, u8)> =
+        plot.parts.iter().enumerate().map(|(i, name)| (name.clone(), part_colour(i))).collect();
     let height = legend::draw(&mut scene, &names, Swatch::Block, 4.0, bottom + 38.0);
     scene.height = bottom + 38.0 + height + 6.0;
     scene

@@ -53,7 +53,8 @@ pub fn draw(scene: &mut Scene, entries: &[(String, u8)], swatch: Swatch, left: f
 /// Draws the mark of a palette place, so that series differ in form as well as in colour; hollow where `doubtful`.
 pub fn mark(scene: &mut Scene, (x, y): (f64, f64), colour: u8, doubtful: bool, tip: &str) {
     let form = |r: f64| {
-        let polygon = |points: &[(f64, f64)]| Form::Polygon(points.iter().map(|(dx, dy)| (x + dx * r, y + dy * r)).collect());
+        let polygon =
+            |points: &[(f64, f64)]| Form::Polygon(points.iter().map(|(dx, dy)| (x + dx * r, y + dy * r)).collect());
         match colour % 6 {
             0 => Form::Circle(x, y, r),
             1 => Form::Rect(x - 0.9 * r, y - 0.9 * r, 1.8 * r, 1.8 * r),
@@ -61,8 +62,18 @@ pub fn mark(scene: &mut Scene, (x, y): (f64, f64), colour: u8, doubtful: bool, t
             3 => polygon(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]),
             4 => polygon(&[(0.0, 1.25), (1.15, -0.8), (-1.15, -0.8)]),
             _ => polygon(&[
-                (-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4), (0.4, 1.2), (-0.4, 1.2), (-0.4, 0.4),
-                (-1.2, 0.4), (-1.2, -0.4), (-0.4, -0.4),
+                (-0.4, -1.2),
+                (0.4, -1.2),
+                (0.4, -0.4),
+                (1.2, -0.4),
+                (1.2, 0.4),
+                (0.4, 0.4),
+                (0.4, 1.2),
+                (-0.4, 1.2),
+                (-0.4, 0.4),
+                (-1.2, 0.4),
+                (-1.2, -0.4),
+                (-0.4, -0.4),
             ]),
         }
     };

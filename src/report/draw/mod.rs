@@ -29,10 +29,15 @@ pub fn panel(panel: &Panel) -> Scene {
         Plot::Bars(plot) => bars::draw(plot),
         Plot::Heat(plot) => heat::draw(plot),
     };
-    let mut scene =
-        Scene { width: PANEL_WIDTH, height: body.height + TITLE_HEIGHT, title: panel.title.clone(), shapes: Vec::new() };
+    let mut scene = Scene {
+        width: PANEL_WIDTH,
+        height: body.height + TITLE_HEIGHT,
+        title: panel.title.clone(),
+        shapes: Vec::new(),
+    };
     let title = legend::fit(&panel.title, TITLE, true, PANEL_WIDTH - 8.0);
-    let form = Form::Text { at: (4.0, 15.0), text: title, size: TITLE, bold: true, anchor: Anchor::Start, upright: false };
+    let form =
+        Form::Text { at: (4.0, 15.0), text: title, size: TITLE, bold: true, anchor: Anchor::Start, upright: false };
     scene.push(form, Ink::Text);
     scene.place(body, 0.0, TITLE_HEIGHT);
     scene

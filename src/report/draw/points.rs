@@ -31,7 +31,8 @@ pub fn draw(plot: &Points) -> Scene {
     let (mut scene, map, left) = axes(&x, &y);
     let place = |px: f64, py: f64| Some(map(x.place(px)?, y.place(py)?));
     if let Some((value, name)) = &plot.rule
-        && let (Some(at), Some(end)) = (y.place(*value).map(|v| map(x.range.0, v)), y.place(*value).map(|v| map(x.range.1, v)))
+        && let (Some(at), Some(end)) =
+            (y.place(*value).map(|v| map(x.range.0, v)), y.place(*value).map(|v| map(x.range.1, v)))
     {
         scene.push(Form::Line { points: vec![at, end], width: 1.0, dashed: true }, Ink::Muted);
         scene.text((end.0 - 3.0, end.1 - 4.0), name, SMALL - 1.0, Anchor::End, Ink::Muted);
@@ -43,8 +44,12 @@ pub fn draw(plot: &Points) -> Scene {
             scene.push(Form::Line { points: line, width: 1.6, dashed: series.colour == 0 }, ink);
         }
         for p in &series.points {
-            let Some((low, high)) = p.interval.and_then(|(l, h)| Some((place(p.x, l)?, place(p.x, h)?))) else { continue };
-            let mut stroke = |a: (f64, f64), b: (f64, f64)| scene.push(Form::Line { points: vec![a, b], width: 1.1, dashed: false }, ink);
+            let Some((low, high)) = p.interval.and_then(|(l, h)| Some((place(p.x, l)?, place(p.x, h)?))) else {
+                continue;
+            };
+            let mut stroke = |a: (f64, f64), b: (f64, f64)| {
+                scene.push(Form::Line { points: vec![a, b], width: 1.1, dashed: false }, ink)
+            };
             stroke(low, high);
             for end in [low, high] {
                 stroke((end.0 - 3.0, end.1), (end.0 + 3.0, end.1));
@@ -59,10 +64,17 @@ pub fn draw(plot: &Points) -> Scene {
             }
         }
     }
-    scene.text((4.0, 11.0), &legend::fit(&plot.y.label, SMALL, false, PANEL_WIDTH - 8.0), SMALL, Anchor::Start, Ink::Muted);
+    scene.text(
+        (4.0, 11.0),
+        &legend::fit(&plot.y.label, SMALL, false, PANEL_WIDTH - 8.0),
+        SMALL,
+        Anchor::Start,
+        Ink::Muted,
+    );
     let bottom = HEAD + HEIGHT;
     scene.text((PANEL_WIDTH - 8.0, bottom + 12.0), &plot.x.label, SMALL, Anchor::End, Ink::Muted);
-    let names: Vec<(String, u8)> = plot.series.iter().filter(|s| !s.name.is_empty()).map(|s| (s.name.clone(), s.colour)).collect();
+    let names: Vec<(String, u8)> =
+        plot.series.iter().filter(|s| !s.name.is_empty()).map(|s| (s.name.clone(), s.colour)).collect();
     let swatch = if plot.series.iter().any(|s| s.joined && !s.name.is_empty()) { Swatch::Line } else { Swatch::Mark };
     let height = legend::draw(&mut scene, &names, swatch, left, bottom + FOOT);
     scene.height = bottom + FOOT + height + 6.0;
@@ -80,7 +92,11 @@ impl Ranged for Ruler {
     }
 
     fn key_points<H: KeyPointHint>(&self, hint: H) -> Vec<f64> {
-        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.iter().map(|(place, _)| *place).collect() }
+        if hint.weight().allow_light_points() {
+            Vec::new()
+        } else {
+            self.ticks.iter().map(|(place, _)| *place).collect()
+        }
     }
 
     fn range(&self) -> Range<f64> {

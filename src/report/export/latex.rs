@@ -12,7 +12,10 @@ pub fn render(table: &Table) -> String {
         out.push_str(&format!("  \\caption{{{}}}\n", escape(&caption)));
     }
     out.push_str(&format!("  \\label{{tab:{}}}\n", table.id));
-    out.push_str(&format!("  \\begin{{tabular}}{{@{{}}{layout}@{{}}}}\n    \\toprule\n    {} \\\\\n    \\midrule\n", heads.join(" & ")));
+    out.push_str(&format!(
+        "  \\begin{{tabular}}{{@{{}}{layout}@{{}}}}\n    \\toprule\n    {} \\\\\n    \\midrule\n",
+        heads.join(" & ")
+    ));
     let mut before: Option<&Cell> = None;
     for row in &table.rows {
         // A rule between the groups that the first column makes.
@@ -84,7 +87,10 @@ mod tests {
 
     #[test]
     fn special_characters_are_harmless() {
-        assert_eq!(escape("a_b & 5% {x} \\ $1 #2 ~ ^"), r"a\_b \& 5\% \{x\} \textbackslash{} \$1 \#2 \textasciitilde{} \textasciicircum{}");
+        assert_eq!(
+            escape("a_b & 5% {x} \\ $1 #2 ~ ^"),
+            r"a\_b \& 5\% \{x\} \textbackslash{} \$1 \#2 \textasciitilde{} \textasciicircum{}"
+        );
         assert_eq!(escape("−0.5 × Δ"), r"$-$0.5 $\times$ $\Delta$");
     }
 }

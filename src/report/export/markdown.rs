@@ -22,8 +22,12 @@ pub fn render(table: &Table) -> String {
     };
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     let line = |cells: &[String]| {
-        let padded: Vec<String> =
-            cells.iter().zip(&table.columns).zip(&widths).map(|((text, column), width)| pad(text, column, *width)).collect();
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&table.columns)
+            .zip(&widths)
+            .map(|((text, column), width)| pad(text, column, *width))
+            .collect();
         format!("| {} |\n", padded.join(" | "))
     };
     let rule: Vec<String> = table

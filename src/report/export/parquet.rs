@@ -30,23 +30,35 @@ fn write(table: &Table) -> Result<Vec<u8>, ParquetError> {
         let cells = || table.rows.iter().map(move |row| &row[index].value);
         let Some(mut out) = group.next_column()? else { break };
         match column.kind {
-            Kind::Text => put::<ByteArrayType>(&mut out, cells().map(|v| match v {
-                Value::Text(text) => Some(ByteArray::from(text.as_str())),
-                _ => None,
-            }))?,
-            Kind::Integer => put::<Int64Type>(&mut out, cells().map(|v| match v {
-                Value::Integer(n) => Some(*n),
-                _ => None,
-            }))?,
-            Kind::Real => put::<DoubleType>(&mut out, cells().map(|v| match v {
-                Value::Real(value) => Some(*value),
-                Value::Integer(n) => Some(*n as f64),
-                _ => None,
-            }))?,
-            Kind::Flag => put::<BoolType>(&mut out, cells().map(|v| match v {
-                Value::Flag(flag) => Some(*flag),
-                _ => None,
-            }))?,
+            Kind::Text => put::<ByteArrayType>(
+                &mut out,
+                cells().map(|v| match v {
+                    Value::Text(text) => Some(ByteArray::from(text.as_str())),
+                    _ => None,
+                }),
+            )?,
+            Kind::Integer => put::<Int64Type>(
+                &mut out,
+                cells().map(|v| match v {
+                    Value::Integer(n) => Some(*n),
+                    _ => None,
+                }),
+            )?,
+            Kind::Real => put::<DoubleType>(
+                &mut out,
+                cells().map(|v| match v {
+                    Value::Real(value) => Some(*value),
+                    Value::Integer(n) => Some(*n as f64),
+                    _ => None,
+                }),
+            )?,
+            Kind::Flag => put::<BoolType>(
+                &mut out,
+                cells().map(|v| match v {
+                    Value::Flag(flag) => Some(*flag),
+                    _ => None,
+                }),
+            )?,
         }
         out.close()?;
     }
@@ -67,7 +79,10 @@ fn field(column: &Column) -> Result<TypePtr, ParquetError> {
 }
 
 /// Writes `cells`, where a missing one has definition level 0 and no value.
-fn put<T: DataType>(out: &mut SerializedColumnWriter<'_>, cells: impl Iterator<Item = Option<T::T>>) -> Result<(), ParquetError> {
+fn put<T: DataType>(
+    out: &mut SerializedColumnWriter<'_>,
+    cells: impl Iterator<Item = Option<T::T>>,
+) -> Result<(), ParquetError> {
     let (mut values, mut levels) = (Vec::new(), Vec::new());
     for cell in cells {
         levels.push(i16::from(cell.is_some()));

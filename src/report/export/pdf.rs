@@ -87,7 +87,12 @@ fn embed(pdf: &mut Pdf, font: &Font, bold: bool, characters: &BTreeMap<u16, char
     pdf.font_descriptor(descriptor)
         .name(name)
         .flags(FontFlags::SYMBOLIC)
-        .bbox(Rect::new(thousandths(bounds.x_min), thousandths(bounds.y_min), thousandths(bounds.x_max), thousandths(bounds.y_max)))
+        .bbox(Rect::new(
+            thousandths(bounds.x_min),
+            thousandths(bounds.y_min),
+            thousandths(bounds.x_max),
+            thousandths(bounds.y_max),
+        ))
         .italic_angle(0.0)
         .ascent(thousandths(font.face.ascender()))
         .descent(thousandths(font.face.descender()))

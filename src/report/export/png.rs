@@ -16,8 +16,9 @@ const DENSITY: f32 = 3.0;
 /// A picture too large for memory, and what the encoder reports.
 pub fn render(scene: &Scene) -> Result<Vec<u8>> {
     let pixels = |points: f64| (points as f32 * DENSITY).ceil().max(1.0) as u32;
-    let mut map = Pixmap::new(pixels(scene.width), pixels(scene.height))
-        .ok_or_else(|| Error::Invalid(format!("a picture of {} × {} points is too large", scene.width, scene.height)))?;
+    let mut map = Pixmap::new(pixels(scene.width), pixels(scene.height)).ok_or_else(|| {
+        Error::Invalid(format!("a picture of {} × {} points is too large", scene.width, scene.height))
+    })?;
     map.fill(Color::WHITE);
     for shape in &scene.shapes {
         let paint = paint(shape.ink);

@@ -59,8 +59,11 @@ fn element(form: &Form, paint: &str) -> (&'static str, String, String) {
         Form::Line { points, width, dashed } => {
             let dash = if *dashed { " stroke-dasharray=\"5 3\"" } else { "" };
             let joint = "stroke-linejoin=\"round\" stroke-linecap=\"round\"";
-            let attributes =
-                format!("points=\"{}\" fill=\"none\" stroke=\"{paint}\" stroke-width=\"{}\" {joint}{dash}", list(points), round(*width));
+            let attributes = format!(
+                "points=\"{}\" fill=\"none\" stroke=\"{paint}\" stroke-width=\"{}\" {joint}{dash}",
+                list(points),
+                round(*width)
+            );
             ("polyline", attributes, String::new())
         }
         Form::Polygon(points) => ("polygon", format!("points=\"{}\" fill=\"{paint}\"", list(points)), String::new()),

@@ -33,7 +33,8 @@ pub(super) fn memory(group: &Group<'_>) -> Chart {
     Chart {
         id: "memory_vs_context".into(),
         title: "KV cache size over context".into(),
-        caption: "Bytes of the cache (codes, parameters, full-precision window and scratch) for each context length.".into(),
+        caption: "Bytes of the cache (codes, parameters, full-precision window and scratch) for each context length."
+            .into(),
         panels: over.panels(),
     }
 }
@@ -68,8 +69,13 @@ pub(super) fn decode(group: &Group<'_>) -> Chart {
         tell: &|row, rate| {
             let steps = row.measured.and_then(|m| m.steps.as_ref());
             let steps = steps.map_or_else(String::new, |s| {
-                let flush = s.flush_mean_ms.map_or_else(String::new, |ms| format!(", flush {} ms", number::significant(ms, 3)));
-                format!("\nstep median {} ms, p99 {} ms{flush}", number::significant(s.median_ms, 3), number::significant(s.p99_ms, 3))
+                let flush =
+                    s.flush_mean_ms.map_or_else(String::new, |ms| format!(", flush {} ms", number::significant(ms, 3)));
+                format!(
+                    "\nstep median {} ms, p99 {} ms{flush}",
+                    number::significant(s.median_ms, 3),
+                    number::significant(s.p99_ms, 3)
+                )
             });
             format!("decode {} tokens/s{steps}", number::significant(rate, 3))
         },
@@ -100,7 +106,8 @@ pub(super) fn prefill(group: &Group<'_>) -> Chart {
     Chart {
         id: "prefill_vs_context".into(),
         title: "Prefill time over context".into(),
-        caption: "Time from the prompt to the first token, median of the repeats; bars: 10th to 90th percentile.".into(),
+        caption: "Time from the prompt to the first token, median of the repeats; bars: 10th to 90th percentile."
+            .into(),
         panels: over.panels(),
     }
 }
@@ -140,9 +147,10 @@ pub(super) fn kernels(group: &Group<'_>) -> Chart {
     Chart {
         id: "kernel_categories".into(),
         title: "Kernel time of a decode step by category".into(),
-        caption: "Kernel time per generated token in the traced pass, at the longest context traced. Quantizing counts as \
+        caption:
+            "Kernel time per generated token in the traced pass, at the longest context traced. Quantizing counts as \
                   dequantization."
-            .into(),
+                .into(),
         panels: group.subjects.iter().filter_map(kernel_panel).collect(),
     }
 }
@@ -165,7 +173,10 @@ fn kernel_bar(row: &Row<'_>) -> Option<Bar> {
     let tokens = m.decode_tokens.filter(|t| *t > 0)? as f64;
     // A category that this version does not know is part of `other`.
     let of = |name: &'static str| {
-        phase.categories.iter().filter(move |(key, _)| key.as_str() == name || (name == "other" && !CATEGORIES.contains(&key.as_str())))
+        phase
+            .categories
+            .iter()
+            .filter(move |(key, _)| key.as_str() == name || (name == "other" && !CATEGORIES.contains(&key.as_str())))
     };
     let values: Vec<f64> = CATEGORIES.iter().map(|name| of(name).map(|(_, c)| c.ms).sum::<f64>() / tokens).collect();
     let total: f64 = values.iter().sum();
@@ -176,7 +187,10 @@ fn kernel_bar(row: &Row<'_>) -> Option<Bar> {
             let share = if total > 0.0 { ms / total * 100.0 } else { 0.0 };
             let launches: u64 = of(name).map(|(_, c)| c.count).sum();
             let ms = number::significant(*ms, 3);
-            format!("{} · {name}\n{ms} ms per token, {share:.0} % of kernel time\n{launches} launches in {tokens} steps", row.run.cache)
+            format!(
+                "{} · {name}\n{ms} ms per token, {share:.0} % of kernel time\n{launches} launches in {tokens} steps",
+                row.run.cache
+            )
         })
         .collect();
     Some(Bar { name: row.run.cache.clone(), values, tips })

@@ -5,7 +5,7 @@ mod quality;
 mod tradeoff;
 
 use super::advice::Bound;
-use super::chart::{Axis, Chart, NumberForm, Panel, Point, Points, Plot, Scale, Series};
+use super::chart::{Axis, Chart, NumberForm, Panel, Plot, Point, Points, Scale, Series};
 use super::group::{Group, Subject};
 use super::number;
 use super::study::Row;
@@ -95,7 +95,8 @@ impl OverContext<'_> {
         }
         let several = subject.batches().len() > 1 || batch != 1;
         let title = if several { format!("{}, batch {batch}", subject.name) } else { subject.name.clone() };
-        (!series.is_empty()).then(|| Panel { title, plot: Plot::Points(Points { x: context_axis(), y, series, rule: None }) })
+        (!series.is_empty())
+            .then(|| Panel { title, plot: Plot::Points(Points { x: context_axis(), y, series, rule: None }) })
     }
 
     fn point(&self, row: &Row<'_>, unit: f64) -> Option<Point> {

@@ -20,14 +20,17 @@ pub(super) fn tell_rise(run: &Run) -> String {
         format!(" (95 %: {} to {})", shown(low), shown(high))
     });
     let [before, after] = [reference, ppl].map(|v| number::significant(v, 5));
-    format!("perplexity {before} → {after}: {}{interval}", number::shown(rise, Digits::SignedPercent(2))).replace('→', "to")
+    format!("perplexity {before} → {after}: {}{interval}", number::shown(rise, Digits::SignedPercent(2)))
+        .replace('→', "to")
 }
 
 pub(super) fn delta_ppl(group: &Group<'_>) -> Chart {
     let caches: Vec<String> = group
         .caches
         .iter()
-        .filter(|cache| group.subjects.iter().any(|s| s.run(cache).is_some_and(|run| run.quality.delta_ppl().is_some())))
+        .filter(|cache| {
+            group.subjects.iter().any(|s| s.run(cache).is_some_and(|run| run.quality.delta_ppl().is_some()))
+        })
         .cloned()
         .collect();
     let subjects: Vec<&Subject<'_>> =
@@ -78,16 +81,28 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
                             .standard_error
                             .map(|e| (bin.mean - 1.96 * e, bin.mean + 1.96 * e))
                             .filter(|(low, _)| *low > 0.0);
-                        let top = bin.top1_agreement.map_or_else(String::new, |share| format!("\nsame top token {:.1} %", share * 100.0));
+                        let top = bin
+                            .top1_agreement
+                            .map_or_else(String::new, |share| format!("\nsame top token {:.1} %", share * 100.0));
                         let tip = format!(
                             "{} · {}\npositions {} to {}: mean KL {} nats{top}",
-                            run.model, run.cache, bin.from, bin.to, number::significant(bin.mean, 3)
+                            run.model,
+                            run.cache,
+                            bin.from,
+                            bin.to,
+                            number::significant(bin.mean, 3)
                         );
                         Point { x: (bin.from + bin.to) as f64 / 2.0, y: bin.mean, interval, doubtful: false, tip }
                     })
                     .collect();
                 let colour = group.colour(&run.cache);
-                (!points.is_empty()).then(|| Series { name: run.cache.clone(), colour, joined: true, points, ..Series::default() })
+                (!points.is_empty()).then(|| Series {
+                    name: run.cache.clone(),
+                    colour,
+                    joined: true,
+                    points,
+                    ..Series::default()
+                })
             })
             .collect();
         let x = axis("position in the window, tokens", Scale::Linear, NumberForm::Plain);
@@ -129,7 +144,8 @@ pub(super) fn residual_sweep(group: &Group<'_>, bound: &Bound) -> Chart {
                 let points = runs
                     .iter()
                     .filter_map(|(residual, run)| {
-                        let tip = format!("{} · {}\nresidual {residual} tokens\n{}", run.model, run.cache, tell_rise(run));
+                        let tip =
+                            format!("{} · {}\nresidual {residual} tokens\n{}", run.model, run.cache, tell_rise(run));
                         let (y, interval) = (run.quality.relative_rise()?, run.quality.relative_interval());
                         Some(Point { x: *residual as f64, y, interval, doubtful: false, tip })
                     })
@@ -155,7 +171,8 @@ pub(super) fn residual_sweep(group: &Group<'_>, bound: &Bound) -> Chart {
 }
 
 pub(super) fn needle_grid(group: &Group<'_>) -> Chart {
-    let panels = group.subjects.iter().flat_map(|s| s.runs.iter().filter_map(|run| needle_panel(&s.name, run))).collect();
+    let panels =
+        group.subjects.iter().flat_map(|s| s.runs.iter().filter_map(|run| needle_panel(&s.name, run))).collect();
     Chart {
         id: "needle_grid".into(),
         title: "Needle in a haystack".into(),
@@ -180,7 +197,8 @@ fn needle_panel(subject: &str, run: &Run) -> Option<Panel> {
         let (found, of) = *cells.get(&(d, c))?;
         let rate = found as f64 / of as f64;
         let depth = number::significant(d as f64 / 10.0, 2);
-        let tip = format!("{subject} · {}\n{} tokens, depth {depth} %: found {found} of {of}", run.cache, number::tokens(c));
+        let tip =
+            format!("{subject} · {}\n{} tokens, depth {depth} %: found {found} of {of}", run.cache, number::tokens(c));
         // Dark marks what is lost.
         Some(HeatCell { shade: 1.0 - rate, text: format!("{found}/{of}"), tip })
     };

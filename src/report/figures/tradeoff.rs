@@ -66,7 +66,8 @@ impl Figure<'_> {
         for cache in subject.caches() {
             let Some(row) = subject.row(cache, context, batch).filter(|row| !row.spilled()) else { continue };
             let (Some(x), Some(run)) = ((self.value)(row), subject.run(cache)) else { continue };
-            let rise = if run.quantized() { run.quality.relative_rise() } else { run.quality.ppl_reference.map(|_| 0.0) };
+            let rise =
+                if run.quantized() { run.quality.relative_rise() } else { run.quality.ppl_reference.map(|_| 0.0) };
             let Some(y) = rise else { continue };
             let tip = format!("{} · {cache}\n{}\n{}", subject.name, (self.tell)(x), tell_rise(run));
             let point = Point { x, y, interval: run.quality.relative_interval(), doubtful: false, tip };

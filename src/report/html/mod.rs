@@ -5,7 +5,6 @@ mod table;
 
 use std::path::Path;
 
-use minijinja::{Environment, Value, context};
 use super::advice::{self, Bound};
 use super::chart::Chart;
 use super::draw;
@@ -15,6 +14,7 @@ use super::group::Group;
 use super::study::Study;
 use super::table::Table;
 use crate::base::error::{Error, Result};
+use minijinja::{Environment, Value, context};
 
 /// What the page shows.
 pub struct Page<'a> {
@@ -38,7 +38,8 @@ pub struct Page<'a> {
 /// A fault in the compiled-in template.
 pub fn render(page: &Page<'_>) -> Result<String> {
     let links: Vec<String> = page.study.runs.iter().map(|run| link::to(page.folder, &run.file)).collect();
-    let name = |path: &Path| path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+    let name =
+        |path: &Path| path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
     let names: Vec<String> = page.study.runs.iter().map(|run| name(&run.file)).collect();
     let figures: Vec<Value> = page
         .charts

@@ -12,7 +12,11 @@ pub fn render(table: &Table, links: &[String], names: &[String]) -> String {
     let mut out = format!("<table id=\"t-{0}\">\n<thead><tr>", escape(&table.id));
     for column in &table.columns {
         let class = if numeric(column) { " class=\"n\"" } else { "" };
-        let _ = write!(out, "<th scope=\"col\"{class} aria-sort=\"none\"><button type=\"button\">{}</button></th>", escape(&column.header));
+        let _ = write!(
+            out,
+            "<th scope=\"col\"{class} aria-sort=\"none\"><button type=\"button\">{}</button></th>",
+            escape(&column.header)
+        );
     }
     out.push_str("</tr></thead>\n<tbody>\n");
     for row in &table.rows {
