@@ -115,7 +115,8 @@ mod tests {
             ("needle<-2pt", "needle", 1.0, 0.99, false),
             ("needle>=0", "needle", 0.5, 0.5, true),
         ] {
-            let crossed = Condition::parse(text).unwrap().crossed(&comparison(name, base, new)).unwrap();
+            let comparison = comparison(name, base, new);
+            let crossed = Condition::parse(text).unwrap().crossed(&comparison).unwrap();
             assert_eq!(!crossed.is_empty(), expected, "{text} {base} {new}");
         }
     }
