@@ -13,7 +13,7 @@ use crate::device;
 use crate::measure::clock::DeviceClock;
 use crate::measure::process;
 use crate::measure::run::{RunTimes, Workload, time_run};
-use crate::model::config::Position;
+use crate::model::config::{DecoderConfig, Position};
 use crate::model::{LogitsOf, Subject};
 use crate::quant::{QuantSpec, Scheme};
 use crate::schema::{KvBytes, Measurement, Memory, Steps};
@@ -29,7 +29,6 @@ pub fn run(
     done: &dyn Fn(usize, usize) -> bool,
     keep: &mut dyn FnMut(Block) -> Result<()>,
 ) -> Result<()> {
-    check_lengths(context)?;
     let settings = context.settings;
     for &length in &settings.context_lengths {
         for &batch in &settings.batch_sizes {
@@ -47,9 +46,11 @@ pub fn run(
 }
 
 /// Refuses contexts that the model was not made for.
-fn check_lengths(context: &Context<'_>) -> Result<()> {
-    let config = context.subject.config();
-    let Settings { context_lengths, decode_tokens, .. } = context.settings;
+///
+/// # Errors
+/// [`Error::Usage`] naming the first one.
+pub fn check_lengths(config: &DecoderConfig, settings: &Settings) -> Result<()> {
+    let Settings { context_lengths, decode_tokens, .. } = settings;
     for &length in context_lengths {
         let last = length + if matches!(config.position, Position::Learned) { *decode_tokens } else { 0 };
         if length == 0 || last > config.max_positions {

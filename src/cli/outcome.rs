@@ -8,9 +8,21 @@ use crate::session::runner::Outcome;
 
 /// One line for each failure on standard error, and the exit code of them all together.
 pub fn exit_code(outcomes: &[Outcome], planned: usize) -> ExitCode {
+    // Runs often fail for one reason, which is said once.
+    let mut said: Vec<(String, Vec<&str>)> = Vec::new();
     for outcome in outcomes {
-        if let Some(error) = &outcome.error {
-            eprintln!("error: {}: {error}", outcome.name);
+        let Some(error) = &outcome.error else { continue };
+        let message = error.to_string();
+        match said.iter_mut().find(|(other, _)| *other == message) {
+            Some((_, names)) => names.push(&outcome.name),
+            None => said.push((message, vec![&outcome.name])),
+        }
+    }
+    for (message, names) in said {
+        match names.as_slice() {
+            [one] => eprintln!("error: {one}: {message}"),
+            [first, rest @ ..] => eprintln!("error: {first} and {} more: {message}", rest.len()),
+            [] => {}
         }
     }
     let errors: Vec<&Error> = outcomes.iter().filter_map(|o| o.error.as_ref()).collect();

@@ -200,7 +200,9 @@ impl Bench {
     }
 
     fn check(&self, spec: &RunSpec) -> Result<()> {
-        spec.kv_quant.validate(self.subject.config().head_dim, self.subject.config().layers)?;
+        let config = self.subject.config();
+        spec.kv_quant.validate(config.head_dim, config.layers)?;
+        bench::profile::check_lengths(config, &spec.settings.for_model(config))?;
         if let Some(quality) = Prepared::new(spec)?.benchmarks.iter().find(|b| b.is_quality()) {
             self.subject.require_trained(quality.name())?;
         }
