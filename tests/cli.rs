@@ -78,6 +78,7 @@ fn files_that_are_no_models_are_named() {
     assert!(refused(&["run", "--model", gguf.to_str().unwrap()]).contains("broken.gguf"));
     let config = folder.path().join("config.json");
     std::fs::write(&config, r#"{"model_type": "mamba"}"#).unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), b"").unwrap();
     let text = refused(&["run", "--model", folder.path().to_str().unwrap()]);
     assert!(text.contains("mamba") && text.contains("llama"), "{text}");
     assert!(refused(&["run", "--model", "no/such/folder/at/all"]).contains("no/such/folder"));
