@@ -73,16 +73,21 @@ fn imports_point_down_the_layers() {
     assert!(wrong.is_empty(), "imports that point the wrong way:\n{}", wrong.join("\n"));
 }
 
+/// Files above the device layer that launch kernels: a launch is unsafe, since only its caller knows the buffers.
+fn launches_kernels(path: &Path) -> bool {
+    code(&std::fs::read_to_string(path).unwrap()).contains("device::kernels")
+}
+
 #[test]
-fn unsafe_stays_in_the_device_layer_and_in_operations() {
+fn unsafe_stays_in_the_device_layer_and_where_kernels_are_launched() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let wrong: Vec<_> = sources(&root)
         .into_iter()
-        .filter(|path| code(&std::fs::read_to_string(path).unwrap()).contains("unsafe {"))
+        .filter(|path| code(&std::fs::read_to_string(path).unwrap()).contains("unsafe {") && !launches_kernels(path))
         .map(|path| path.strip_prefix(&root).unwrap().to_path_buf())
         .filter(|path| !path.starts_with("device"))
         .collect();
-    assert!(wrong.is_empty(), "unsafe outside src/device: {wrong:?}");
+    assert!(wrong.is_empty(), "unsafe that launches no kernel, outside src/device: {wrong:?}");
 }
 
 #[test]
