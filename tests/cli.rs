@@ -153,7 +153,12 @@ fn essence(folder: &Path) -> Vec<Value> {
         .map(|path| {
             let result = read(path);
             let ppl = |key: &str| result["benchmarks"][key]["value"].clone();
-            serde_json::json!([result["spec_hash"], ppl("perplexity"), ppl("perplexity_quantized"), result["completed"]])
+            serde_json::json!([
+                result["spec_hash"],
+                ppl("perplexity"),
+                ppl("perplexity_quantized"),
+                result["completed"]
+            ])
         })
         .collect();
     all.sort_by_key(|v| v.to_string());
@@ -218,7 +223,9 @@ fn a_sweep_killed_again_and_again_ends_with_the_same_results() {
 #[test]
 fn every_sweep_in_the_repository_can_be_planned() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-    for (name, runs) in [("smoke", "3 runs (3 named"), ("thesis", "20 runs (20 named"), ("reasoning", "32 runs (34 named")] {
+    for (name, runs) in
+        [("smoke", "3 runs (3 named"), ("thesis", "20 runs (20 named"), ("reasoning", "32 runs (34 named")]
+    {
         let output = kvprof()
             .arg("sweep")
             .arg(configs.join(format!("{name}.toml")))
@@ -227,7 +234,11 @@ fn every_sweep_in_the_repository_can_be_planned() {
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && text.contains(runs), "{name}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success() && text.contains(runs),
+            "{name}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
