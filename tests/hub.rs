@@ -49,6 +49,8 @@ fn a_model_loads_from_the_hub_and_again_offline_from_the_cache() {
     drop(hub);
     let offline = [("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "1")];
     assert_passed(&run_child("child_loads_both_models", home.path(), &offline));
+    // Not declared offline, but without a network: the cache is enough.
+    assert_passed(&run_child("child_loads_both_models", home.path(), &online));
     let nowhere = tempfile::tempdir().unwrap();
     assert_passed(&run_child("child_is_told_that_the_cache_is_empty", nowhere.path(), &offline));
     assert_passed(&run_child("child_is_told_that_the_hub_is_away", nowhere.path(), &online));

@@ -22,7 +22,7 @@ impl DtypeChoice {
         match self {
             DtypeChoice::Exactly(dtype) => dtype,
             DtypeChoice::Auto if device.is_cpu() => DType::F32,
-            // A checkpoint kept in f32 is run in f16: twice the memory buys nothing that a KV cache would show.
+            // A checkpoint kept in f32 is run in f16, as people run it: the kernels have no f32.
             DtypeChoice::Auto => stored.filter(|&d| d == DType::BF16).unwrap_or(DType::F16),
         }
     }

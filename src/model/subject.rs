@@ -184,6 +184,9 @@ impl Subject {
         }
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.limit_to(config.vocab)).transpose()?;
         let dtype = options.dtype.resolve(config.stored_dtype, &device);
+        if device.is_cuda() && dtype == DType::F32 {
+            return Err(Error::usage("on a GPU the cache is made of f16 or bf16; choose one of them, or --device cpu"));
+        }
         let bar = loading_bar(options.progress);
         let mut on_layer = |done: usize, of: usize| {
             bar.set_length(of as u64);

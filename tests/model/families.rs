@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kvprof::cache::{self, KvCache};
 use kvprof::model::attention;
 use kvprof::model::families::read_config;
@@ -11,7 +11,7 @@ use kvprof::model::weights::safetensors::SafetensorsWeights;
 use kvprof::model::{Decoder, LogitsOf};
 use kvprof::quant::QuantSpec;
 
-use crate::support::{device, fixture};
+use crate::support::fixture;
 
 /// Folder and variant of each case.
 const CASES: [(&str, Option<&str>); 11] = [
@@ -45,9 +45,9 @@ fn load(name: &str, variant: Option<&str>) -> Case {
     let config_path = file("config", "json");
     let (config, names) = read_config(&config_path, &std::fs::read_to_string(&config_path).unwrap()).unwrap();
     let weights = SafetensorsWeights::open(&weight_files(&folder)).unwrap();
-    let decoder = Decoder::load(config, &names, &weights, DType::F32, &device(), &mut |_, _| ()).unwrap();
+    let decoder = Decoder::load(config, &names, &weights, DType::F32, &Device::Cpu, &mut |_, _| ()).unwrap();
     let mut expected: HashMap<String, Tensor> =
-        candle_core::safetensors::load(file("expected", "safetensors"), &device()).unwrap();
+        candle_core::safetensors::load(file("expected", "safetensors"), &Device::Cpu).unwrap();
     let tokens = expected.remove("tokens").unwrap().to_dtype(DType::U32).unwrap();
     Case { decoder, tokens, logits: expected.remove("logits").unwrap() }
 }
@@ -68,7 +68,7 @@ fn weight_files(folder: &std::path::Path) -> Vec<PathBuf> {
 impl Case {
     fn cache(&self) -> Box<dyn KvCache> {
         let (batch, tokens) = self.tokens.dims2().unwrap();
-        let shape = self.decoder.config().cache_shape(batch, tokens, tokens, DType::F32, &device());
+        let shape = self.decoder.config().cache_shape(batch, tokens, tokens, DType::F32, &Device::Cpu);
         cache::new(QuantSpec::none(), shape).unwrap()
     }
 
@@ -152,9 +152,9 @@ fn the_logits_of_the_last_token_are_the_last_of_all() {
 fn more_tokens_than_the_model_has_positions_are_refused() {
     let case = load("gpt2", None);
     let limit = case.decoder.config().max_positions;
-    let shape = case.decoder.config().cache_shape(1, limit + 1, limit + 1, DType::F32, &device());
+    let shape = case.decoder.config().cache_shape(1, limit + 1, limit + 1, DType::F32, &Device::Cpu);
     let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
-    let tokens = Tensor::zeros((1, limit + 1), DType::U32, &device()).unwrap();
+    let tokens = Tensor::zeros((1, limit + 1), DType::U32, &Device::Cpu).unwrap();
     let attention = attention::new("eager").unwrap();
     let error = case.decoder.forward(&tokens, cache.as_mut(), attention.as_ref(), LogitsOf::Last).unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("at most 512"), "{error}");
@@ -168,9 +168,9 @@ fn half_precision_stays_close_to_single() {
     let weights = SafetensorsWeights::open(&weight_files(&folder)).unwrap();
     let case = load("llama", None);
     for (dtype, tolerance) in [(DType::F16, 0.05), (DType::BF16, 0.3)] {
-        let decoder = Decoder::load(config.clone(), &names, &weights, dtype, &device(), &mut |_, _| ()).unwrap();
+        let decoder = Decoder::load(config.clone(), &names, &weights, dtype, &Device::Cpu, &mut |_, _| ()).unwrap();
         let (batch, count) = case.tokens.dims2().unwrap();
-        let shape = decoder.config().cache_shape(batch, count, count, dtype, &device());
+        let shape = decoder.config().cache_shape(batch, count, count, dtype, &Device::Cpu);
         let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
         let attention = attention::new("eager").unwrap();
         let logits = decoder.forward(&case.tokens, cache.as_mut(), attention.as_ref(), LogitsOf::All).unwrap();

@@ -6,15 +6,6 @@ pub mod hub;
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
-use kvprof::model::placement::DeviceChoice;
-
-/// Where tests that can run anywhere do: $KVPROF_TEST_DEVICE in the words of `--device`, or the CPU.
-pub fn device() -> Device {
-    let choice = std::env::var("KVPROF_TEST_DEVICE").map_or(DeviceChoice::Cpu, |word| word.parse().unwrap());
-    choice.open().unwrap()
-}
-
 /// A file or folder below `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
