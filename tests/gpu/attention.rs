@@ -117,16 +117,23 @@ fn check(gpu: &Device, backend: &str, case: Case, head_dim: usize, dtype: DType)
     assert!(error < limit, "{what}: relative error {error:.2e}");
 }
 
-#[test]
-fn dense_attention_matches_float64() {
-    let Some(gpu) = crate::gpu("dense_attention_matches_float64") else { return };
-    for head_dim in [64, 128] {
-        for dtype in [DType::F16, DType::BF16] {
-            for case in CASES {
-                check(&gpu, "sdpa", case, head_dim, dtype);
-            }
+fn check_all(test: &str, head_dim: usize) {
+    let Some(gpu) = crate::gpu(test) else { return };
+    for dtype in [DType::F16, DType::BF16] {
+        for case in CASES {
+            check(&gpu, "sdpa", case, head_dim, dtype);
         }
     }
+}
+
+#[test]
+fn dense_attention_of_64_channels_matches_float64() {
+    check_all("dense_attention_of_64_channels_matches_float64", 64);
+}
+
+#[test]
+fn dense_attention_of_128_channels_matches_float64() {
+    check_all("dense_attention_of_128_channels_matches_float64", 128);
 }
 
 #[test]

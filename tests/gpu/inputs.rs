@@ -33,7 +33,8 @@ impl Kind {
 pub fn tensor(kind: Kind, dims: [usize; 4], dtype: DType, seed: u64) -> Tensor {
     let mut rng = StdRng::seed_from_u64(seed);
     let channels = dims[3];
-    let (tiny, huge) = if dtype == DType::F16 { (1e-6, 2e4) } else { (1e-38, 5e37) };
+    // Four times 0.9 is the largest of the numbers below.
+    let (tiny, huge) = if dtype == DType::F16 { (1e-6, 65504.0 / 3.7) } else { (1e-38, 3.3e38 / 3.7) };
     let data: Vec<f32> = (0..dims.iter().product())
         .map(|i: usize| {
             // The sum of four uniform numbers is bell-shaped enough.

@@ -17,6 +17,10 @@ impl Attention for Fused {
     }
 
     fn attend(&self, q: &Tensor, view: &LayerView<'_>, scale: f64) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if q.device().is_cuda() {
+            return super::Sdpa.attend(q, view, scale); // `kernel` says so
+        }
         let visible = view.visible(q.dim(2)?);
         let mut attention = HostAttention {
             name: "fused-attention",
@@ -35,7 +39,12 @@ impl Attention for Fused {
         }
     }
 
-    fn kernel(&self, _tokens: usize, view: &LayerView<'_>) -> String {
+    fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String {
+        #[cfg(feature = "cuda")]
+        if view.window.device().is_cuda() {
+            return super::Sdpa.kernel(tokens, view);
+        }
+        let _ = tokens;
         match &view.packed {
             Some(_) => "packed online-softmax loop (CPU)".into(),
             None => "dense online-softmax loop (CPU)".into(),
