@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::{Block, Context, Settings};
 use crate::base::stats::{self, Summary};
-use crate::cache::{CacheBytes, KvCache};
+use crate::cache::{self, CacheBytes, KvCache};
 use crate::device;
 use crate::measure::clock::DeviceClock;
 use crate::measure::process;
@@ -186,9 +186,6 @@ fn ledger(cache: &dyn KvCache) -> Result<KvBytes> {
             cache.spec().name
         )));
     }
-    let shape = cache.shape();
-    let slots = shape.sliding_window.map_or(shape.capacity, |w| (w + shape.max_chunk).min(shape.capacity));
-    let per_token = 2 * shape.layers * shape.batch * shape.kv_heads * shape.head_dim * shape.dtype.size_in_bytes();
     let CacheBytes { codes, parameters, window, scratch } = allocated;
     Ok(KvBytes {
         codes_bytes: codes,
@@ -196,7 +193,7 @@ fn ledger(cache: &dyn KvCache) -> Result<KvBytes> {
         window_bytes: window,
         scratch_bytes: scratch,
         total_bytes: allocated.total(),
-        unquantized_bytes: (slots * per_token) as u64,
+        unquantized_bytes: cache::predict(&QuantSpec::none(), cache.shape()).total(),
     })
 }
 
