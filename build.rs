@@ -128,9 +128,16 @@ fn compile_all(nvcc: &Path, include: &Path, stale: Vec<(PathBuf, PathBuf)>) -> R
 
 fn compile(nvcc: &Path, include: &Path, source: &Path, image: &Path) -> Result<(), String> {
     let hopper_only = source.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("_sm90a"));
-    let target = if hopper_only { "arch=compute_90a,code=sm_90a" } else { "arch=compute_80,code=[compute_80,sm_90]" };
+    // The machine code is made from PTX of its own: code that asks for __CUDA_ARCH__ sees 900 there, not 800.
+    let targets: &[&str] = if hopper_only {
+        &["-gencode", "arch=compute_90a,code=sm_90a"]
+    } else {
+        &["-gencode", "arch=compute_80,code=compute_80", "-gencode", "arch=compute_90,code=sm_90"]
+    };
     let output = Command::new(nvcc)
-        .args(["--fatbin", "-O3", "-std=c++20", "-gencode", target, "-MD", "-MF"])
+        .args(["--fatbin", "-O3", "-std=c++20"])
+        .args(targets)
+        .args(["-MD", "-MF"])
         .arg(image.with_extension("d"))
         .arg("-I")
         .arg(include)

@@ -13,6 +13,8 @@ mod info;
 pub mod kernels;
 pub mod matmul;
 mod memory;
+#[cfg(feature = "cuda")]
+pub mod sequence;
 
 pub use bandwidth::copy_gb_per_s;
 pub use clock::Mark;

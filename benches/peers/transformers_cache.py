@@ -1,0 +1,111 @@
+"""Decode speed of Hugging Face transformers with and without its quantized caches, on a Mistral-7B shape of random weights.
+
+    python3 transformers_cache.py [--contexts 4096 32768] [--batch 1] [--steps 16] [--caches none hqq quanto]
+
+Needs torch and transformers; `hqq` and `optimum-quanto` for their caches (a cache whose package is missing is said so
+and left out). Keys and values of the context are drawn at random and handed to the cache in one update per layer, which is
+what a prompt would do, quantizing it; then greedy steps are timed one by one with CUDA events. Prints one JSON line for each
+cache and context: median milliseconds a step and tokens a second.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import time
+
+import torch
+import transformers
+from transformers import MistralConfig, MistralForCausalLM
+from transformers.cache_utils import DynamicCache, QuantizedCache
+
+
+def build_model():
+    config = MistralConfig(
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=131072,
+        sliding_window=None,
+    )
+    config._attn_implementation = "sdpa"
+    torch.set_default_dtype(torch.float16)
+    with torch.device("cuda"):
+        model = MistralForCausalLM(config).eval()
+    torch.set_default_dtype(torch.float32)
+    return model
+
+
+def build_cache(name, config):
+    """The caches with the settings that kvprof's presets of the same name imitate: 4 bits, groups of 64, 128 recent tokens."""
+    if name == "none":
+        return DynamicCache(config=config)
+    axis = {"hqq": 1, "quanto": 0}[name]  # the axis numbers that mean "per token" in each package
+    return QuantizedCache(name, config, nbits=4, axis_key=axis, axis_value=axis, q_group_size=64, residual_length=128)
+
+
+def fill(cache, config, batch, context):
+    shape = (batch, config.num_key_value_heads, context, config.hidden_size // config.num_attention_heads)
+    for layer in range(config.num_hidden_layers):
+        keys = torch.randn(shape, dtype=torch.float16, device="cuda")
+        values = torch.randn(shape, dtype=torch.float16, device="cuda")
+        cache.update(keys, values, layer, {})
+
+
+@torch.inference_mode()
+def measure(model, name, batch, context, steps):
+    cache = build_cache(name, model.config)
+    started = time.perf_counter()
+    fill(cache, model.config, batch, context)
+    torch.cuda.synchronize()
+    filled_s = time.perf_counter() - started
+    token = torch.zeros((batch, 1), dtype=torch.long, device="cuda")
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]
+    for step in range(steps + 3):
+        if step >= 2:
+            marks[step - 2].record()
+        if step == steps + 2:
+            break
+        logits = model(token, past_key_values=cache, use_cache=True).logits
+        token = logits[:, -1:].argmax(-1)
+    torch.cuda.synchronize()
+    ms = statistics.median(a.elapsed_time(b) for a, b in zip(marks, marks[1:]))
+    return {
+        "cache": name,
+        "batch": batch,
+        "context": context,
+        "ms_per_step": round(ms, 3),
+        "tokens_per_s": round(1e3 * batch / ms, 2),
+        "fill_s": round(filled_s, 2),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--contexts", type=int, nargs="+", default=[4096, 32768])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--caches", nargs="+", default=["none", "hqq", "quanto"], choices=["none", "hqq", "quanto"])
+    args = parser.parse_args()
+    model = build_model()
+    print(json.dumps({"torch": torch.__version__, "transformers": transformers.__version__, "card": torch.cuda.get_device_name()}))
+    for name in args.caches:
+        for context in args.contexts:
+            torch.cuda.reset_peak_memory_stats()
+            try:
+                row = measure(model, name, args.batch, context, args.steps)
+            except ImportError as error:
+                row = {"cache": name, "left_out": str(error)}
+            except torch.cuda.OutOfMemoryError as error:
+                row = {"cache": name, "batch": args.batch, "context": context, "out_of_memory": str(error).splitlines()[0]}
+            print(json.dumps(row), flush=True)
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
