@@ -36,6 +36,9 @@ impl Text {
     /// As [`load`](Self::load).
     pub fn named(name: &str, settings: &Settings, tokens: usize) -> Result<Self> {
         match name {
+            "builtin" if tokens == usize::MAX => {
+                Err(Error::usage("the built-in text has no end: say with --ppl-tokens how much of it to score"))
+            }
             "builtin" => Text::builtin(settings.seed, tokens),
             "wikitext2" => Text::of(&WIKITEXT2, settings),
             "pg19" => Text::of(&PG19, settings),
@@ -156,6 +159,8 @@ mod tests {
     fn an_unknown_text_is_refused_with_the_known_ones() {
         let error = Text::named("wikitext3", &Settings::default(), 10).err().unwrap();
         assert!(error.is_usage() && error.to_string().contains("wikitext2"), "{error}");
+        let error = Text::named("builtin", &Settings::default(), usize::MAX).err().unwrap();
+        assert!(error.is_usage() && error.to_string().contains("--ppl-tokens"), "{error}");
     }
 
     #[test]
