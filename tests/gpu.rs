@@ -11,6 +11,8 @@ mod cache;
 mod device;
 #[path = "gpu/inputs.rs"]
 mod inputs;
+#[path = "gpu/model.rs"]
+mod model;
 #[path = "gpu/tile.rs"]
 mod tile;
 
