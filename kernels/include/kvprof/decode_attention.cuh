@@ -18,17 +18,29 @@
 #include "kvprof/decode_tile.cuh"
 #include "kvprof/decode_window.cuh"
 #include "kvprof/merge.cuh"
+#include "kvprof/overlap.cuh"
 
 namespace kvprof {
 
-/// A cache without tiles: all of it is the window.
-KVPROF_HOST_DEVICE constexpr TileLayout dense_layout(int channels) {
-  return {64, channels, {0, 0, Direction::tile}, {0, 0, Direction::tile}};
-}
+/// In place of both formats: a cache without tiles, all of it the window.
+constexpr Format kDense{0, 0, Direction::tile};
 
 KVPROF_HOST_DEVICE constexpr int larger_of(int a, int b) { return a > b ? a : b; }
 
-template <typename Float, TileLayout kTile, int kWarps, int kStages>
+/// Bytes of a slot of a warp's ring.
+KVPROF_HOST_DEVICE constexpr int decode_slot_bytes(TileLayout tile) {
+  return larger_of(tile.key.bits ? tile.bytes() : 0, 4 * kUnitTokens * tile.channels);
+}
+/// Slots of a ring: two tiles that are read, one under way.
+constexpr int kDecodeStages = 3;
+/// As many warps as the shared memory of a multiprocessor (227 KiB) has rings for, but no more than eight. Mirrored by
+/// `DecodeKernel` in the Rust crate.
+KVPROF_HOST_DEVICE constexpr int decode_warps(TileLayout tile) {
+  const int fit = 227 * 1024 / (kDecodeStages * decode_slot_bytes(tile));
+  return fit < 8 ? fit : 8;
+}
+
+template <typename Float, TileLayout kTile, int kWarps = decode_warps(kTile), int kStages = kDecodeStages>
 struct DecodeAttention {
   static constexpr int kChannels = kTile.channels;
   static constexpr bool kHasTiles = kTile.key.bits != 0;
@@ -39,7 +51,8 @@ struct DecodeAttention {
   using Merging = Merge<Float, kChannels, kWarps>;
 
   static constexpr int kTileBytes = kHasTiles ? kTile.bytes() : 0;
-  using Ring = CopyRing<kStages, larger_of(kTileBytes, Unit::kBytes)>;
+  using Ring = CopyRing<kStages, decode_slot_bytes(kTile)>;
+  static_assert(Unit::kBytes <= Ring::kSlotBytes, "a slot holds a unit of the window");
   static constexpr int kSharedBytes = larger_of(kWarps * Ring::kBytes, Merging::kBytes);
 
   /// The last position that each of a lane's two rows may see, and how far back it sees.
@@ -66,6 +79,7 @@ struct DecodeAttention {
   }
 
   static __device__ __forceinline__ void run(const DecodeParams& p) {
+    allow_next_kernel();
     extern __shared__ __align__(128) uint8_t shared[];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int passes = gridDim.y / p.kv_heads, kv_head = blockIdx.y / passes, batch = blockIdx.z;
@@ -77,7 +91,9 @@ struct DecodeAttention {
     const auto load_tile = [&](int place, int slot) {
       ring.template copy<kTileBytes>(slot, packed + static_cast<int64_t>(place) * kTileBytes);
     };
-    // The first tiles are asked for at once, if there surely are any; what else to ask for depends on the length.
+    // The first tiles are asked for at once, if there surely are any; what else to ask for depends on the length. Tiles are
+    // written by no kernel that may still run when this one starts early (overlap.cuh): `tiles_at_least` counts none that
+    // the kernel just before this one wrote.
     const int first = blockIdx.x * kWarps + warp, stride = gridDim.x * kWarps;
 #pragma unroll
     for (int n = 0; n < kStages - 1; ++n)
@@ -86,7 +102,8 @@ struct DecodeAttention {
         ring.end();
       }
 
-    const CacheLength length = *p.length;
+    wait_for_previous_kernel();
+    const CacheLength length = p.length ? *p.length : p.fixed_length;
     const int seen_from = p.sliding_window > 0 ? max(0, length.total - p.tokens - p.sliding_window + 1) : 0;
     const int first_tile = seen_from / kTile.tokens;
     const int tiles = kHasTiles ? max(0, (length.quantized + kTile.tokens - 1) / kTile.tokens - first_tile) : 0;
@@ -172,3 +189,16 @@ struct DecodeAttention {
 };
 
 }  // namespace kvprof
+
+/// Entry points for one pair of formats: decode_<name>_{f16,bf16}_{d64,d128}.
+#define KVPROF_DECODE_KERNEL(name, Float, layout)                                                                    \
+  extern "C" __global__ void __launch_bounds__(kvprof::DecodeAttention<Float, layout>::kThreads)                     \
+      name(const __grid_constant__ kvprof::DecodeParams p) {                                                         \
+    kvprof::DecodeAttention<Float, layout>::run(p);                                                                  \
+  }
+#define KVPROF_DECODE_KERNELS(name, key, value)                                                                      \
+  constexpr kvprof::TileLayout k64##name{64, 64, key, value}, k128##name{64, 128, key, value};                       \
+  KVPROF_DECODE_KERNEL(decode_##name##_f16_d64, __half, k64##name)                                                   \
+  KVPROF_DECODE_KERNEL(decode_##name##_bf16_d64, __nv_bfloat16, k64##name)                                           \
+  KVPROF_DECODE_KERNEL(decode_##name##_f16_d128, __half, k128##name)                                                 \
+  KVPROF_DECODE_KERNEL(decode_##name##_bf16_d128, __nv_bfloat16, k128##name)

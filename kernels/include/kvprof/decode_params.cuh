@@ -17,7 +17,7 @@ struct DecodeParams {
   void* out;                  ///< the same shape, strides of its own
   const uint8_t* tiles;       ///< [B, Hkv, tile_capacity, tile bytes], 16-byte aligned; may be null without tiles
   const void* window;         ///< [2 (K, V), B, Hkv, window_capacity, D], 16-byte aligned
-  const CacheLength* length;  ///< one for the whole batch
+  const CacheLength* length;  ///< one for the whole batch; null: `fixed_length` instead
   float* partial_out;         ///< [B, Hkv, rows, splits, D] scratch; unused when splits = 1
   float2* partial_sums;       ///< [B, Hkv, rows, splits] scratch: (maximum in log2 units, denominator)
   uint32_t* arrivals;         ///< [B, Hkv·passes] zero before the first launch; every launch leaves zeros
@@ -29,12 +29,13 @@ struct DecodeParams {
   int32_t tile_capacity;    ///< tiles in the ring: the tile of position p is p / tile tokens % tile_capacity
   int32_t window_capacity;  ///< slots in the ring: the slot of position p is p % window_capacity
   int32_t sliding_window;   ///< a query at p attends to positions > p - sliding_window; 0: to all before it
+  CacheLength fixed_length;  ///< for a launch that is not repeated
   float softmax_scale;
   int32_t tiles_at_least;  ///< tiles that hold tokens now, at least (0 is always right; 0 with a sliding window): lets a
                            ///< block ask for its first tiles before it has read `length`
 };
 
 static_assert(sizeof(CacheLength) == 8, "mirrored in Rust");
-static_assert(sizeof(DecodeParams) == 120, "mirrored in Rust");
+static_assert(sizeof(DecodeParams) == 128, "mirrored in Rust");
 
 }  // namespace kvprof

@@ -174,6 +174,11 @@ fn choose_splits(blocks_at_once: usize, blocks: usize, keys: usize) -> usize {
     (blocks_at_once / blocks.max(1)).min(keys / LEAST_KEYS_A_SPLIT).max(1)
 }
 
+/// Multiprocessors of a device.
+pub(super) fn multiprocessors(device: &CudaDevice) -> Result<usize> {
+    attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+}
+
 fn attribute(device: &CudaDevice, attribute: Attribute) -> Result<usize> {
     Ok(device.cuda_stream().context().attribute(attribute).w()? as usize)
 }

@@ -19,7 +19,10 @@ impl Attention for Fused {
     fn attend(&self, q: &Tensor, view: &LayerView<'_>, scale: f64) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if q.device().is_cuda() {
-            return super::Sdpa.attend(q, view, scale); // `kernel` says so
+            return match super::decode::kernel_for(q.dims(), q.dtype(), view) {
+                Ok(kernel) => Ok(super::decode::attend(q, view, scale, &kernel)?),
+                Err(_) => super::Sdpa.attend(q, view, scale), // `kernel` says so, and why
+            };
         }
         let visible = view.visible(q.dim(2)?);
         let mut attention = HostAttention {
@@ -42,7 +45,12 @@ impl Attention for Fused {
     fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String {
         #[cfg(feature = "cuda")]
         if view.window.device().is_cuda() {
-            return super::Sdpa.kernel(tokens, view);
+            // The kernel is the same for any number of query heads.
+            let window = view.window.dims();
+            return match super::decode::kernel_for(&[window[1], window[2], tokens, window[4]], view.window.dtype(), view) {
+                Ok(kernel) => kernel.kernel,
+                Err(reason) => format!("{} ({reason})", super::Sdpa.kernel(tokens, view)),
+            };
         }
         let _ = tokens;
         match &view.packed {

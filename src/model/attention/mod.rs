@@ -1,5 +1,7 @@
 //! Attention backends: the `--attn-backend` of the command line.
 
+#[cfg(feature = "cuda")]
+pub mod decode;
 mod eager;
 #[cfg(feature = "cuda")]
 mod flash;

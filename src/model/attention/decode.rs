@@ -1,0 +1,433 @@
+//! Decode attention on a CUDA device: one launch that reads packed tiles and the dense window (kernels/decode_*.cu).
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaDevice, CudaStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
+
+use crate::cache::LayerView;
+use crate::device::kernels::{Address, DeviceRepr, Launch, address, float_name, tensor_address};
+use crate::quant::tile::SideGeometry;
+use crate::quant::{Direction, TileGeometry};
+
+/// Most new tokens that are attended at once; more are served better by dequantizing and flash attention.
+pub const MAX_TOKENS: usize = 4;
+
+/// Rows (query heads times new tokens of a KV head) that one pass over the cache serves: columns of an mma.
+const ROWS_A_PASS: usize = 8;
+
+/// Positions of the window that a warp takes at once (`kUnitTokens`).
+const UNIT_TOKENS: usize = 16;
+
+/// As in kernels/include/kvprof/decode_attention.cuh: slots of a warp's ring, most warps of a block, shared memory of a
+/// multiprocessor that a block can have.
+const STAGES: usize = 3;
+const MOST_WARPS: usize = 8;
+const SHARED_BYTES: usize = 227 * 1024;
+
+/// How far a cache has grown. Mirrors `CacheLength` of kernels/include/kvprof/decode_params.cuh.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheLength {
+    /// Positions below this are, or were, in tiles.
+    pub quantized: i32,
+    /// Positions from `quantized` to this are in the window; the last query is at `total - 1`.
+    pub total: i32,
+}
+
+/// Mirrors `DecodeParams` of kernels/include/kvprof/decode_params.cuh, which says what the fields mean.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct DecodeParams {
+    pub query: Address,
+    pub out: Address,
+    pub tiles: Address,
+    pub window: Address,
+    pub length: Address,
+    pub partial_out: Address,
+    pub partial_sums: Address,
+    pub arrivals: Address,
+    pub query_batch_stride: i32,
+    pub query_head_stride: i32,
+    pub query_token_stride: i32,
+    pub out_batch_stride: i32,
+    pub out_head_stride: i32,
+    pub out_token_stride: i32,
+    pub kv_heads: i32,
+    pub heads_per_kv: i32,
+    pub tokens: i32,
+    pub tile_capacity: i32,
+    pub window_capacity: i32,
+    pub sliding_window: i32,
+    pub fixed_length: CacheLength,
+    pub softmax_scale: f32,
+    pub tiles_at_least: i32,
+}
+
+const _: () = assert!(size_of::<CacheLength>() == 8 && size_of::<DecodeParams>() == 128);
+
+// SAFETY: plain numbers in the layout of the C++ struct of the same name (size asserted on both sides).
+unsafe impl DeviceRepr for DecodeParams {}
+
+/// A pair of formats that kernels exist for: bits, then group size and direction of keys and of values.
+type Formats = (u8, (usize, Direction), (usize, Direction));
+
+const C: Direction = Direction::Channel;
+const T: Direction = Direction::Token;
+
+/// The images with integer codes, each four kernels (FP16 and BF16, D 64 and 128).
+const IMAGES: [(&str, Formats); 12] = [
+    ("decode_int8_c64_c64", (8, (64, C), (64, C))),
+    ("decode_int8_c64_t64", (8, (64, C), (64, T))),
+    ("decode_int8_t64_t64", (8, (64, T), (64, T))),
+    ("decode_int4_c64_c64", (4, (64, C), (64, C))),
+    ("decode_int4_c64_t64", (4, (64, C), (64, T))),
+    ("decode_int4_t64_t64", (4, (64, T), (64, T))),
+    ("decode_int4_c32_t32", (4, (32, C), (32, T))),
+    ("decode_int2_c64_c64", (2, (64, C), (64, C))),
+    ("decode_int2_c16_c16", (2, (16, C), (16, C))),
+    ("decode_int2_c16_t16", (2, (16, C), (16, T))),
+    ("decode_int2_t64_t64", (2, (64, T), (64, T))),
+    ("decode_int2_c32_t32", (2, (32, C), (32, T))),
+];
+
+/// The image for tiles of `geometry`, or for a cache without tiles; `None` where there is none.
+fn image(geometry: Option<&TileGeometry>) -> Option<&'static str> {
+    let Some(geometry) = geometry else { return Some("decode_dense") };
+    let side = |side: &SideGeometry| side.groups.map(|groups| (groups.bits, (groups.group, groups.direction)));
+    match (side(&geometry.key), side(&geometry.value)) {
+        (None, None) => Some("decode_fp8"),
+        (Some((bits, key)), Some((value_bits, value))) if bits == value_bits => {
+            IMAGES.iter().find(|(_, formats)| *formats == (bits, key, value)).map(|(image, _)| *image)
+        }
+        _ => None,
+    }
+}
+
+/// What attention of one layer looks like to the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeShape {
+    /// Sequences (B).
+    pub batch: usize,
+    /// Query heads (Hq).
+    pub heads: usize,
+    /// KV heads (Hkv).
+    pub kv_heads: usize,
+    /// New tokens (T).
+    pub tokens: usize,
+    /// Channels of a head (D).
+    pub head_dim: usize,
+    /// Float type of queries, window and parameters.
+    pub dtype: DType,
+    /// Most positions that the launch is to serve: decides in how many splits they are read.
+    pub capacity: usize,
+}
+
+impl DecodeShape {
+    /// Rows of one KV head.
+    fn rows(&self) -> usize {
+        self.tokens * (self.heads / self.kv_heads)
+    }
+}
+
+/// A kernel and its launch configuration for one shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeKernel {
+    /// The file under `kernels/`.
+    pub image: &'static str,
+    /// Name of the kernel in it.
+    pub kernel: String,
+    /// Threads a block.
+    pub threads: u32,
+    /// Dynamic shared memory a block.
+    pub shared_bytes: usize,
+    /// Blocks: (splits, Hkv times passes, B).
+    pub grid: [usize; 3],
+}
+
+impl DecodeKernel {
+    /// The kernel for tiles of `geometry` (`None`: a cache without tiles) on a device of `multiprocessors`, or why there is
+    /// none.
+    ///
+    /// # Errors
+    /// The reason, for people: what runs instead is recorded with it.
+    pub fn choose(
+        geometry: Option<&TileGeometry>,
+        shape: &DecodeShape,
+        multiprocessors: usize,
+    ) -> std::result::Result<Self, String> {
+        if shape.tokens > MAX_TOKENS {
+            return Err(format!("{} new tokens, fused decode takes at most {MAX_TOKENS}", shape.tokens));
+        }
+        if ![64, 128].contains(&shape.head_dim) {
+            return Err(format!("no fused kernel for heads of {} channels", shape.head_dim));
+        }
+        let float = float_name(shape.dtype).map_err(|e| e.to_string())?;
+        let Some(image) = image(geometry) else {
+            return Err("no fused kernel for this mixture of bits, groups and directions".into());
+        };
+        let unit = 4 * UNIT_TOKENS * shape.head_dim;
+        let slot = geometry.map_or(unit, |g| g.bytes().max(unit));
+        let warps = (SHARED_BYTES / (STAGES * slot)).min(MOST_WARPS);
+        // After the loop the rings hold each warp's part: eight rows of D + 4 floats, and two sums a row.
+        let merge = warps * 8 * ((shape.head_dim + 4) * 4 + 8);
+        let shared_bytes = (warps * STAGES * slot).max(merge);
+        let passes = shape.rows().div_ceil(ROWS_A_PASS);
+        let blocks = shape.batch * shape.kv_heads * passes;
+        let tile_tokens = geometry.map_or(UNIT_TOKENS, |g| g.tokens);
+        let splits = choose_splits(
+            multiprocessors * (SHARED_BYTES / (shared_bytes + 1024)).max(1),
+            blocks,
+            shape.capacity.div_ceil(tile_tokens * warps),
+        );
+        Ok(DecodeKernel {
+            image,
+            kernel: format!("{image}_{float}_d{}", shape.head_dim),
+            threads: 32 * warps as u32,
+            shared_bytes,
+            grid: [splits, shape.kv_heads * passes, shape.batch],
+        })
+    }
+
+    /// Parts of the sequence that are read side by side and merged.
+    pub fn splits(&self) -> usize {
+        self.grid[0]
+    }
+
+    /// The parameters for `view`. `query` and `out` are the addresses of contiguous `[B, Hq, T, D]`; `length` is that of a
+    /// [`CacheLength`] in device memory, or 0 to read what the view holds now.
+    ///
+    /// # Errors
+    /// When the buffers of the view are not on a CUDA device.
+    pub fn params(
+        &self,
+        view: &LayerView<'_>,
+        shape: &DecodeShape,
+        [query, out, length]: [Address; 3],
+        scratch: &Scratch,
+        scale: f32,
+    ) -> Result<DecodeParams> {
+        let head = (shape.tokens * shape.head_dim) as i32;
+        let (tiles, tile_capacity, filled) = match &view.packed {
+            Some(packed) => {
+                (tensor_address(packed.tiles)?, packed.tiles.dim(2)?, packed.positions.end / packed.geometry.tokens)
+            }
+            None => (0, 1, 0),
+        };
+        Ok(DecodeParams {
+            query,
+            out,
+            tiles,
+            window: tensor_address(view.window)?,
+            length,
+            partial_out: tensor_address(&scratch.out)?,
+            partial_sums: tensor_address(&scratch.sums)?,
+            arrivals: tensor_address(&scratch.arrivals)?,
+            query_batch_stride: shape.heads as i32 * head,
+            query_head_stride: head,
+            query_token_stride: shape.head_dim as i32,
+            out_batch_stride: shape.heads as i32 * head,
+            out_head_stride: head,
+            out_token_stride: shape.head_dim as i32,
+            kv_heads: shape.kv_heads as i32,
+            heads_per_kv: (shape.heads / shape.kv_heads) as i32,
+            tokens: shape.tokens as i32,
+            tile_capacity: tile_capacity as i32,
+            window_capacity: view.window.dim(3)? as i32,
+            sliding_window: view.sliding_window.unwrap_or(0) as i32,
+            fixed_length: CacheLength {
+                quantized: view.window_positions.start as i32,
+                total: view.window_positions.end as i32,
+            },
+            softmax_scale: scale,
+            tiles_at_least: if view.sliding_window.is_some() { 0 } else { filled as i32 },
+        })
+    }
+
+    /// The launch on candle's stream.
+    pub fn launch(&self) -> Launch<'_> {
+        Launch {
+            image: self.image,
+            kernel: &self.kernel,
+            grid: self.grid,
+            threads: self.threads,
+            shared_bytes: self.shared_bytes,
+        }
+    }
+}
+
+/// How many splits keep `slots` resident blocks busy when a split is `blocks` blocks: as few as possible of those that waste
+/// the least of the last wave, and none without work for its warps.
+fn choose_splits(slots: usize, blocks: usize, most: usize) -> usize {
+    let most = most.clamp(1, slots.div_ceil(blocks).max(8));
+    // Time of the launch in units of reading everything on one block; a block costs some of its own.
+    let time = |splits: usize| (blocks * splits).div_ceil(slots) as f64 * (1.0 / splits as f64 + 0.004);
+    (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
+}
+
+/// Working memory of a launch. One serves all layers of a step, since their launches follow each other.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    out: Tensor,
+    sums: Tensor,
+    arrivals: Tensor,
+}
+
+impl Scratch {
+    /// Scratch for launches of `kernel`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(kernel: &DecodeKernel, shape: &DecodeShape, device: &Device) -> Result<Self> {
+        let parts = if kernel.splits() > 1 { kernel.splits() * shape.batch * shape.kv_heads * shape.rows() } else { 0 };
+        Self::with_sizes(parts * shape.head_dim, parts, kernel.grid[1] * kernel.grid[2], device)
+    }
+
+    fn with_sizes(out: usize, parts: usize, arrivals: usize, device: &Device) -> Result<Self> {
+        Ok(Scratch {
+            out: Tensor::zeros(out.max(4), DType::F32, device)?,
+            sums: Tensor::zeros((2 * parts).max(4), DType::F32, device)?,
+            arrivals: Tensor::zeros(arrivals.max(1), DType::U32, device)?,
+        })
+    }
+
+    /// Bytes of all of it.
+    pub fn bytes(&self) -> usize {
+        4 * [&self.out, &self.sums, &self.arrivals].iter().map(|x| x.elem_count()).sum::<usize>()
+    }
+
+    fn holds(&self, other: [usize; 3]) -> bool {
+        [&self.out, &self.sums, &self.arrivals].iter().zip(other).all(|(mine, count)| mine.elem_count() >= count)
+    }
+
+    /// Scratch that is kept from launch to launch, so that a step does not clear counters before each.
+    fn shared(kernel: &DecodeKernel, shape: &DecodeShape, device: &Device) -> Result<Self> {
+        static KEPT: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
+        let parts = if kernel.splits() > 1 { kernel.splits() * shape.batch * shape.kv_heads * shape.rows() } else { 0 };
+        let sizes = [parts * shape.head_dim, 2 * parts, kernel.grid[1] * kernel.grid[2]];
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(scratch) = kept.iter().find(|s| s.out.device().same_device(device) && s.holds(sizes)) {
+            return Ok(scratch.clone());
+        }
+        let scratch = Self::with_sizes(sizes[0], parts, sizes[2], device)?;
+        kept.retain(|s| !s.out.device().same_device(device));
+        kept.push(scratch.clone());
+        Ok(scratch)
+    }
+}
+
+/// The shape of attending with `q` `[B, Hq, T, D]` to `view`.
+///
+/// # Errors
+/// When the two do not fit.
+pub fn shape_of(q: &[usize], dtype: DType, view: &LayerView<'_>) -> Result<DecodeShape> {
+    let (&[batch, heads, tokens, head_dim], &[2, window_batch, kv_heads, slots, channels]) = (q, view.window.dims()) else {
+        bail!("queries are [B, Hq, T, D] and a window [2, B, Hkv, W, D], not {q:?} and {:?}", view.window.shape());
+    };
+    if (batch, head_dim) != (window_batch, channels) || heads % kv_heads != 0 || slots < UNIT_TOKENS {
+        bail!("queries {q:?} do not fit a window {:?}", view.window.shape());
+    }
+    if tokens == 0 || tokens > view.window_positions.len() || view.window_positions.len() > slots {
+        bail!("{tokens} queries over a window that holds positions {:?}", view.window_positions);
+    }
+    if dtype != view.window.dtype() {
+        bail!("queries of {dtype:?} over a cache of {:?}", view.window.dtype());
+    }
+    if !view.window.is_contiguous() || view.packed.as_ref().is_some_and(|packed| !packed.tiles.is_contiguous()) {
+        bail!("the buffers of a cache are contiguous");
+    }
+    Ok(DecodeShape { batch, heads, kv_heads, tokens, head_dim, dtype, capacity: view.positions().len() })
+}
+
+/// The kernel that attends with T `tokens` and Hq `heads` to `view`, or why there is none.
+///
+/// # Errors
+/// The reason, for people.
+pub(super) fn kernel_for(q: &[usize], dtype: DType, view: &LayerView<'_>) -> std::result::Result<DecodeKernel, String> {
+    let Device::Cuda(device) = view.window.device() else { return Err("the cache is not on a CUDA device".into()) };
+    let shape = shape_of(q, dtype, view).map_err(|e| e.to_string())?;
+    let multiprocessors = super::flash::multiprocessors(device).map_err(|e| e.to_string())?;
+    DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, multiprocessors)
+}
+
+/// Attends with `q` `[B, Hq, T, D]` to everything `view` holds; the result is `[B, Hq, T, D]`.
+///
+/// # Errors
+/// When shapes or dtypes do not fit; out of memory; a refused launch.
+pub(super) fn attend(q: &Tensor, view: &LayerView<'_>, scale: f64, kernel: &DecodeKernel) -> Result<Tensor> {
+    let shape = shape_of(q.dims(), q.dtype(), view)?;
+    let scratch = Scratch::shared(kernel, &shape, q.device())?;
+    let params = kernel.params(view, &shape, [0; 3], &scratch, scale as f32)?;
+    q.contiguous()?.apply_op1_no_bwd(&Decode { kernel, params })
+}
+
+/// The launch, with everything but the addresses of queries and output.
+struct Decode<'a> {
+    kernel: &'a DecodeKernel,
+    params: DecodeParams,
+}
+
+impl CustomOp1 for Decode<'_> {
+    fn name(&self) -> &'static str {
+        "fused-decode-attention"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("{} runs on CUDA devices only", self.kernel.kernel)
+    }
+
+    fn cuda_fwd(&self, q: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let device: &CudaDevice = &q.device;
+        let shape = layout.shape().clone();
+        // SAFETY: written in full by the launch below, before anything else on the device's only stream can read it.
+        let out = unsafe { candle_core::backend::BackendDevice::alloc_uninit(device, &shape, q.dtype()) }?;
+        let params =
+            DecodeParams { query: address(q, layout)?, out: address(&out, &Layout::contiguous(&shape))?, ..self.params };
+        // SAFETY: `shape_of` checked that queries, window and tiles fit each other and are contiguous; the lengths are those of
+        // the view, so every slot and tile read is inside its ring; the scratch was sized for this grid. All of it is used
+        // on the device's only stream.
+        unsafe { self.kernel.launch().enqueue(device, &params) }?;
+        Ok((out, shape))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::QuantSpec;
+    use crate::quant::presets::PRESETS;
+
+    const SHAPE: DecodeShape =
+        DecodeShape { batch: 8, heads: 32, kv_heads: 8, tokens: 1, head_dim: 128, dtype: DType::F16, capacity: 32768 };
+
+    fn geometry(spec: &str) -> Option<TileGeometry> {
+        TileGeometry::new(&spec.parse::<QuantSpec>().unwrap(), SHAPE.head_dim, SHAPE.dtype)
+    }
+
+    #[test]
+    fn every_preset_has_a_kernel() {
+        for preset in &PRESETS {
+            let kernel = DecodeKernel::choose(geometry(preset.name).as_ref(), &SHAPE, 132).unwrap();
+            assert!(kernel.shared_bytes <= SHARED_BYTES, "{}: {kernel:?}", preset.name);
+        }
+    }
+
+    #[test]
+    fn a_mixture_without_a_kernel_is_refused_with_a_reason() {
+        let mixed = geometry("int4-hqq,v-bits=8");
+        assert!(DecodeKernel::choose(mixed.as_ref(), &SHAPE, 132).unwrap_err().contains("mixture"));
+        let many = DecodeShape { tokens: 64, ..SHAPE };
+        assert!(DecodeKernel::choose(None, &many, 132).unwrap_err().contains("64 new tokens"));
+    }
+
+    #[test]
+    fn splits_fill_the_device_and_no_more() {
+        assert_eq!(choose_splits(132, 64, 64), 2);
+        assert_eq!(choose_splits(132, 32, 64), 4);
+        assert_eq!(choose_splits(132, 8, 64), 16);
+        assert_eq!(choose_splits(132, 8, 3), 3);
+        assert_eq!(choose_splits(132, 256, 64), 1);
+        assert_eq!(choose_splits(132, 1, 1), 1);
+    }
+}
