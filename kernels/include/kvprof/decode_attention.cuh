@@ -7,7 +7,8 @@
 //
 //   grid    (splits, Hkv · passes, B); a pass is eight rows (query head, token) of one KV head, which share what is read
 //   block   kWarps warps. Each takes every (splits · kWarps)-th item: a tile, or a unit of 16 positions of the window. Items
-//           pass through its own ring of kStages slots, and it keeps a running softmax of its own
+//           pass through its own ring of kSlots slots, and it keeps a running softmax of its own. Step n of a warp's loop
+//           reads one slot: the keys of its item n and the values of item n - 1, independent work that hides each other's latency
 //   shared  a CopyRing a warp, a slot the larger of a tile and a unit; at least Merge::kBytes: `kSharedBytes`
 //   bound   bytes of the cache over the memory's bandwidth (copy on an H200: about 4200 GB/s)
 //
@@ -27,20 +28,22 @@ constexpr Format kDense{0, 0, Direction::tile};
 
 KVPROF_HOST_DEVICE constexpr int larger_of(int a, int b) { return a > b ? a : b; }
 
-/// Bytes of a slot of a warp's ring.
-KVPROF_HOST_DEVICE constexpr int decode_slot_bytes(TileLayout tile) {
-  return larger_of(tile.key.bits ? tile.bytes() : 0, 4 * kUnitTokens * tile.channels);
+/// Bytes for one side in a slot of a warp's ring: of a tile, or of a unit of the window.
+KVPROF_HOST_DEVICE constexpr int decode_side_bytes(TileLayout tile, Side side) {
+  return larger_of(tile.key.bits ? tile.code_bytes(side) + tile.parameter_bytes(side) : 0, 2 * kUnitTokens * tile.channels);
 }
-/// Slots of a ring: two tiles that are read, one under way.
-constexpr int kDecodeStages = 3;
-/// As many warps as the shared memory of a multiprocessor (227 KiB) has rings for, but no more than eight. Mirrored by
-/// `DecodeKernel` in the Rust crate.
+KVPROF_HOST_DEVICE constexpr int decode_slot_bytes(TileLayout tile) {
+  return decode_side_bytes(tile, Side::key) + decode_side_bytes(tile, Side::value);
+}
+constexpr int kDecodeSlots = 2;
+/// As many warps as the shared memory of a multiprocessor (227 KiB) has rings for, but no more than registers (168 each
+/// lane) allow. Mirrored by `DecodeKernel` in the Rust crate.
 KVPROF_HOST_DEVICE constexpr int decode_warps(TileLayout tile) {
-  const int fit = 227 * 1024 / (kDecodeStages * decode_slot_bytes(tile));
-  return fit < 8 ? fit : 8;
+  const int fit = 227 * 1024 / (kDecodeSlots * decode_slot_bytes(tile));
+  return fit < 12 ? fit : 12;
 }
 
-template <typename Float, TileLayout kTile, int kWarps = decode_warps(kTile), int kStages = kDecodeStages>
+template <typename Float, TileLayout kTile, int kWarps = decode_warps(kTile), int kSlots = kDecodeSlots>
 struct DecodeAttention {
   static constexpr int kChannels = kTile.channels;
   static constexpr bool kHasTiles = kTile.key.bits != 0;
@@ -51,8 +54,8 @@ struct DecodeAttention {
   using Merging = Merge<Float, kChannels, kWarps>;
 
   static constexpr int kTileBytes = kHasTiles ? kTile.bytes() : 0;
-  using Ring = CopyRing<kStages, decode_slot_bytes(kTile)>;
-  static_assert(Unit::kBytes <= Ring::kSlotBytes, "a slot holds a unit of the window");
+  static constexpr int kValuesAt = decode_side_bytes(kTile, Side::key);  // in a slot
+  using Ring = CopyRing<kSlots, decode_slot_bytes(kTile)>;
   static constexpr int kSharedBytes = larger_of(kWarps * Ring::kBytes, Merging::kBytes);
 
   /// The last position that each of a lane's two rows may see, and how far back it sees.
@@ -86,23 +89,29 @@ struct DecodeAttention {
     const int first_row = blockIdx.y % passes * 8, all_rows = p.tokens * p.heads_per_kv;
     const int pair = batch * p.kv_heads + kv_head;
 
-    const uint8_t* packed = p.tiles + static_cast<int64_t>(pair) * p.tile_capacity * kTileBytes;
-    Ring ring(shared + warp * Ring::kBytes);
-    const auto load_tile = [&](int place, int slot) {
-      ring.template copy<kTileBytes>(slot, packed + static_cast<int64_t>(place) * kTileBytes);
-    };
     // The first tiles are asked for at once, if there surely are any; what else to ask for depends on the length. Tiles are
     // written by no kernel that may still run when this one starts early (overlap.cuh): `tiles_at_least` counts none that
     // the kernel just before this one wrote.
+    const uint8_t* packed = p.tiles + static_cast<int64_t>(pair) * p.tile_capacity * kTileBytes;
+    Ring ring(shared + warp * Ring::kBytes);
     const int first = blockIdx.x * kWarps + warp, stride = gridDim.x * kWarps;
+    if constexpr (kHasTiles) {
 #pragma unroll
-    for (int n = 0; n < kStages - 1; ++n)
-      if (kHasTiles && first + n * stride < p.tiles_at_least) {
-        load_tile(first + n * stride, n);
+      for (int n = 0; n < kSlots; ++n) {
+        const int item = first + n * stride;
+        if (item >= p.tiles_at_least) break;
+        Tile::template load<Side::key>(ring.at(n), packed + static_cast<int64_t>(item) * kTileBytes);
+        if (n > 0)
+          Tile::template load<Side::value>(ring.at(n) + kValuesAt, packed + static_cast<int64_t>(item - stride) * kTileBytes);
         ring.end();
       }
+      // Before the first tile, values that are all zero stand for those of the tile before.
+      for (int i = lane * 16; i < Ring::kSlotBytes - kValuesAt; i += 512) store_zeros(ring.at(0) + kValuesAt + i);
+    }
 
     wait_for_previous_kernel();
+    Queries<Float, kChannels> q;
+    q.load(p, batch, kv_head, first_row);
     const CacheLength length = p.length ? *p.length : p.fixed_length;
     const int seen_from = p.sliding_window > 0 ? max(0, length.total - p.tokens - p.sliding_window + 1) : 0;
     const int first_tile = seen_from / kTile.tokens;
@@ -110,50 +119,53 @@ struct DecodeAttention {
     const int window_from = max(length.quantized, seen_from);
     const int items = tiles + (length.total - window_from + kUnitTokens - 1) / kUnitTokens;
 
+    // Places in the two rings: what is seen is no longer than a ring, so one subtraction wraps.
+    const int first_place = first_tile < p.tile_capacity ? first_tile : first_tile % p.tile_capacity;
+    const int first_slot = window_from < p.window_capacity ? window_from : window_from % p.window_capacity;
+    const auto wrap = [](int place, int capacity) { return place < capacity ? place : place - capacity; };
     const int64_t head = static_cast<int64_t>(p.window_capacity) * kChannels;
     const Float* keys = static_cast<const Float*>(p.window) + pair * head;
     const Float* values = keys + static_cast<int64_t>(gridDim.z) * p.kv_heads * head;
-    // Places in the two rings: what is seen is no longer than a ring, so one subtraction wraps.
-    const int first_place = kHasTiles ? first_tile % p.tile_capacity : 0, first_slot = window_from % p.window_capacity;
-    const auto wrap = [](int place, int capacity) { return place < capacity ? place : place - capacity; };
+    const auto load_side = [&]<Side kSide>(int item, uint32_t to) {
+      if (kHasTiles && item < tiles) {
+        if constexpr (kHasTiles)
+          Tile::template load<kSide>(to, packed + static_cast<int64_t>(wrap(first_place + item, p.tile_capacity)) * kTileBytes);
+      } else if (item < items) {
+        const int position = (item - tiles) * kUnitTokens;  // from window_from
+        Unit::load(to, kSide == Side::key ? keys : values, wrap(first_slot + position, p.window_capacity),
+                   p.window_capacity, length.total - window_from - position);
+      }
+    };
     const auto load = [&](int item, int slot) {
-      if (kHasTiles && item < tiles)
-        load_tile(wrap(first_place + item, p.tile_capacity), slot);
-      else if (item < items)
-        Unit::load(ring.at(slot), keys, values, wrap(first_slot + (item - tiles) * kUnitTokens, p.window_capacity),
-                   p.window_capacity, length.total - window_from - (item - tiles) * kUnitTokens);
+      load_side.template operator()<Side::key>(item, ring.at(slot));
+      if (item != first) load_side.template operator()<Side::value>(item - stride, ring.at(slot) + kValuesAt);
       ring.end();
     };
 #pragma unroll
-    for (int n = 0; n < kStages - 1; ++n)
+    for (int n = 0; n < kSlots; ++n)
       if (!kHasTiles || first + n * stride >= p.tiles_at_least) load(first + n * stride, n);
 
     AttentionState<kChannels> state;
-    Queries<Float, kChannels> q;
-    q.load(p, batch, kv_head, first_row, state.factor);
+    q.scale(p.softmax_scale, state.factor);
     Visible visible;
     visible.sliding_window = p.sliding_window;
 #pragma unroll
     for (int column = 0; column < 2; ++column) {
-      const int token = min((first_row + lane % 4 * 2 + column) / p.heads_per_kv, p.tokens - 1);
-      visible.last[column] = length.total - p.tokens + token;
+      const int row = first_row + lane % 4 * 2 + column;
+      visible.last[column] = length.total - p.tokens + (p.tokens == 1 ? 0 : min(row / p.heads_per_kv, p.tokens - 1));
     }
 
     int item = first;
     if constexpr (kHasTiles) {
       const Tile tile(q);
-      // The keys of an item and the values of the one before it are independent work, which hides each other's latency.
-      // Before the first item, zero probabilities stand for the one before.
       ColumnOperand probability[kKeyTiles] = {};
-      const uint8_t* before = ring.current();
       for (; item < tiles; item += stride) {
         ring.wait();
         Accumulator score[kKeyTiles];
         tile.scores(ring.current(), score);
-        tile.values(before, probability, state);
-        before = ring.current();
+        tile.values(ring.current() + kValuesAt, probability, state);
         __syncwarp();
-        load(item + (kStages - 1) * stride, ring.previous());
+        load(item + kSlots * stride, ring.slot);
         ring.advance();
 
         const int position = (first_tile + item) * kTile.tokens;
@@ -163,21 +175,27 @@ struct DecodeAttention {
 #pragma unroll
         for (int i = 0; i < kKeyTiles; ++i) probability[i] = state.template probabilities<__half>(score[i]);
       }
-      if (item != first) tile.values(before, probability, state);
+      if (item != first) {
+        ring.wait();
+        tile.values(ring.current() + kValuesAt, probability, state);
+      }
       tile.finish_tiles(state);
     }
     for (; item < items; item += stride) {
       ring.wait();
-      load(item + (kStages - 1) * stride, ring.previous());
-      const uint32_t unit = ring.at(ring.slot);
       Accumulator score[1];
-      Unit::scores(unit, q, score);
+      Unit::scores(ring.at(ring.slot), q, score);
+      __syncwarp();
+      load(item + kSlots * stride, ring.slot);
+      ring.advance();
+
       const int position = window_from + (item - tiles) * kUnitTokens;
       if (position < seen_from + p.tokens || position + kUnitTokens > length.total - p.tokens)
         hide(score, position, length.total, visible);
       state.raise_maximum(score);
-      Unit::values(unit, state.template probabilities<Float>(score[0]), state);
-      ring.advance();
+      const ColumnOperand probability = state.template probabilities<Float>(score[0]);
+      ring.wait();
+      Unit::values(ring.at(ring.slot) + kValuesAt, probability, state);
     }
     ring.drain();
     __syncthreads();  // the rings become scratch

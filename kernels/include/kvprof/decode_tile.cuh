@@ -1,4 +1,4 @@
-// Attention of one warp to one packed tile in shared memory, the parameters folded into the arithmetic: no key or
+// Attention of one warp to one packed tile. Its sides lie in shared memory apart, each its codes, then its parameters. The parameters folded into the arithmetic: no key or
 // value is ever dequantized. With x = s·c + m for a code c and its group's scale s and minimum m:
 //
 //   keys, column parameters (per-channel):  q·k = Σ_d (q_d s_d) c_d + Σ_d q_d m_d    queries are scaled once a group
@@ -12,6 +12,7 @@
 #pragma once
 
 #include "kvprof/codes.cuh"
+#include "kvprof/copy_ring.cuh"
 #include "kvprof/query.cuh"
 #include "kvprof/softmax.cuh"
 
@@ -33,8 +34,8 @@ struct Parameters {
   const uint8_t* scales;
   int g, t;
 
-  __device__ __forceinline__ explicit Parameters(const uint8_t* tile)
-      : scales(tile + kTile.parameters_at(kSide)), g(threadIdx.x % 32 / 4), t(threadIdx.x % 4) {}
+  __device__ __forceinline__ explicit Parameters(const uint8_t* side)
+      : scales(side + kTile.code_bytes(kSide)), g(threadIdx.x % 32 / 4), t(threadIdx.x % 4) {}
 
   __device__ __forceinline__ const uint8_t* minima() const { return scales + kTile.scale_bytes(kSide); }
 
@@ -140,23 +141,32 @@ struct TileAttention {
     return reinterpret_cast<const uint4*>(codes)[index * 32 + threadIdx.x % 32];
   }
 
+  KVPROF_HOST_DEVICE static constexpr int side_bytes(Side side) { return kTile.code_bytes(side) + kTile.parameter_bytes(side); }
+
+  /// Starts copying one side of a tile in device memory.
+  template <Side kSide>
+  static __device__ __forceinline__ void load(uint32_t to, const uint8_t* tile) {
+    copy_to_warp<kTile.code_bytes(kSide)>(to, tile + kTile.codes_at(kSide));
+    copy_to_warp<kTile.parameter_bytes(kSide)>(to + kTile.code_bytes(kSide), tile + kTile.parameters_at(kSide));
+  }
+
   /// q·k of the tile's tokens; score[i] holds tokens 16·i + g and + 8.
-  __device__ __forceinline__ void scores(const uint8_t* tile, Accumulator (&score)[kKeyTiles]) const {
+  __device__ __forceinline__ void scores(const uint8_t* side, Accumulator (&score)[kKeyTiles]) const {
     if constexpr (kKeyColumns)
-      column_scores(tile, score);
+      column_scores(side, score);
     else
-      row_scores(tile, score);
+      row_scores(side, score);
   }
 
   /// Adds Σ p·v of the tile's tokens to the output, Σ p to the denominator. While tiles are summed, the output of
   /// per-token and of fp8 values lacks `finish_tiles`.
-  __device__ __forceinline__ void values(const uint8_t* tile, const ColumnOperand (&p)[kKeyTiles], State& state) const {
+  __device__ __forceinline__ void values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles], State& state) const {
     if constexpr (kValueFp8)
-      fp8_values(tile, p, state);
+      fp8_values(side, p, state);
     else if constexpr (kValueColumns)
-      column_values(tile, p, state);
+      column_values(side, p, state);
     else
-      row_values(tile, p, state);
+      row_values(side, p, state);
   }
 
   /// Brings the output to its true scale, after the last tile.
@@ -176,8 +186,8 @@ struct TileAttention {
   }
 
  private:
-  __device__ __forceinline__ void column_scores(const uint8_t* tile, Accumulator (&score)[kKeyTiles]) const {
-    const Parameters<Float, kTile, Side::key> parameters(tile);
+  __device__ __forceinline__ void column_scores(const uint8_t* side, Accumulator (&score)[kKeyTiles]) const {
+    const Parameters<Float, kTile, Side::key> parameters(side);
     constexpr int kGroups = kTile.groups(Side::key), kSteps = kChannels / 16;
     constexpr int kRowsAtOnce = interleaved_rows(kKey), kPieceSteps = steps_per_piece(kKey);
     constexpr int kGroupTiles = kKey.group / 16;
@@ -214,7 +224,7 @@ struct TileAttention {
       Accumulator sum[kRowsAtOnce];
 #pragma unroll
       for (int k = 0; k < kSteps; k += kPieceSteps) {
-        const uint4 codes = piece(tile + kTile.codes_at(Side::key), (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+        const uint4 codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
 #pragma unroll
         for (int i = 0; i < kPieceSteps; ++i)
 #pragma unroll
@@ -230,8 +240,8 @@ struct TileAttention {
   }
 
   /// Per-token keys, and fp8 keys as a single group without minima.
-  __device__ __forceinline__ void row_scores(const uint8_t* tile, Accumulator (&score)[kKeyTiles]) const {
-    const Parameters<Float, kTile, Side::key> parameters(tile);
+  __device__ __forceinline__ void row_scores(const uint8_t* side, Accumulator (&score)[kKeyTiles]) const {
+    const Parameters<Float, kTile, Side::key> parameters(side);
     constexpr int kGroups = kTile.groups(Side::key), kSteps = kChannels / 16, kGroupSteps = kSteps / kGroups;
     constexpr int kRowsAtOnce = interleaved_rows(kKey), kPieceSteps = steps_per_piece(kKey);
     // A piece of codes can span groups, or a group pieces.
@@ -261,7 +271,7 @@ struct TileAttention {
 #pragma unroll
       for (int k = 0; k < kSteps; k += kRun) {
         if (k % kPieceSteps == 0)
-          codes = piece(tile + kTile.codes_at(Side::key), (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+          codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
 #pragma unroll
         for (int n = 0; n < kRowsAtOnce; ++n) {
           if (k % kGroupSteps == 0) sum[n] = Accumulator{};
@@ -280,9 +290,9 @@ struct TileAttention {
     }
   }
 
-  __device__ __forceinline__ void row_values(const uint8_t* tile, const ColumnOperand (&p)[kKeyTiles],
+  __device__ __forceinline__ void row_values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles],
                                              State& state) const {
-    const Parameters<Float, kTile, Side::value> parameters(tile);
+    const Parameters<Float, kTile, Side::value> parameters(side);
     constexpr int kGroups = kTile.groups(Side::value), kSteps = kTile.tokens / 16, kGroupSteps = kSteps / kGroups;
     constexpr int kRowsAtOnce = interleaved_rows(kValue), kPieceSteps = steps_per_piece(kValue);
     constexpr int kRun = kPieceSteps < kGroupSteps ? kPieceSteps : kGroupSteps;
@@ -324,7 +334,7 @@ struct TileAttention {
 #pragma unroll
       for (int k = 0; k < kSteps; k += kRun) {
         if (k % kPieceSteps == 0)
-          codes = piece(tile + kTile.codes_at(Side::value), (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+          codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
 #pragma unroll
         for (int n = 0; n < kRowsAtOnce; ++n) {
           if (k % kGroupSteps == 0) sum[n] = Accumulator{};
@@ -342,9 +352,9 @@ struct TileAttention {
     }
   }
 
-  __device__ __forceinline__ void column_values(const uint8_t* tile, const ColumnOperand (&p)[kKeyTiles],
+  __device__ __forceinline__ void column_values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles],
                                                 State& state) const {
-    const Parameters<Float, kTile, Side::value> parameters(tile);
+    const Parameters<Float, kTile, Side::value> parameters(side);
     constexpr int kSteps = kTile.tokens / 16, kGroupTiles = kValue.group / 16;
     constexpr int kRowsAtOnce = interleaved_rows(kValue);
     constexpr int kScaled = kRowsAtOnce > kGroupTiles ? 2 : 1;
@@ -373,13 +383,13 @@ struct TileAttention {
             scaled[n][2 * k2 + 1] = times(p[2 * k2 + 1], s.y, s.w);
           }
       }
-      accumulate_rows(tile, r, scaled, state);
+      accumulate_rows(side, r, scaled, state);
     }
   }
 
-  __device__ __forceinline__ void fp8_values(const uint8_t* tile, const ColumnOperand (&p)[kKeyTiles],
+  __device__ __forceinline__ void fp8_values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles],
                                              State& state) const {
-    const Parameters<Float, kTile, Side::value> parameters(tile);
+    const Parameters<Float, kTile, Side::value> parameters(side);
     constexpr int kSteps = kTile.tokens / 16;
     const uint32_t first = *reinterpret_cast<const uint32_t*>(parameters.scales);
     const uint32_t scale = __byte_perm(first, first, 0x1010);
@@ -390,19 +400,19 @@ struct TileAttention {
       scaled[0][k] = times(p[k], scale, scale);
     }
 #pragma unroll
-    for (int r = 0; r < kRowTiles; ++r) accumulate_rows(tile, r, scaled, state);
+    for (int r = 0; r < kRowTiles; ++r) accumulate_rows(side, r, scaled, state);
   }
 
   /// out[r] (and out[r+1] where codes are interleaved) += codes · scaled probabilities.
   template <int kScaled>
-  static __device__ __forceinline__ void accumulate_rows(const uint8_t* tile, int r,
+  static __device__ __forceinline__ void accumulate_rows(const uint8_t* side, int r,
                                                          const ColumnOperand (&scaled)[kScaled][kTile.tokens / 16],
                                                          State& state) {
     constexpr int kSteps = kTile.tokens / 16, kRowsAtOnce = interleaved_rows(kValue);
     constexpr int kPieceSteps = steps_per_piece(kValue);
 #pragma unroll
     for (int k = 0; k < kSteps; k += kPieceSteps) {
-      const uint4 codes = piece(tile + kTile.codes_at(Side::value), (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+      const uint4 codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
 #pragma unroll
       for (int i = 0; i < kPieceSteps; ++i)
 #pragma unroll

@@ -14,10 +14,12 @@ struct RowPlace {
   int batch, head, token;
 };
 
-/// The row of `column` (0..8) in a pass over eight rows, or one with token = -1 past the last row.
+/// The place of a row of a KV head; token = -1 past the last row.
 __device__ __forceinline__ RowPlace row_place(const DecodeParams& p, int batch, int kv_head, int row) {
+  const int first = kv_head * p.heads_per_kv;
+  if (p.tokens == 1) return {batch, first + row, row < p.heads_per_kv ? 0 : -1};
   const int token = row / p.heads_per_kv;
-  return {batch, kv_head * p.heads_per_kv + row % p.heads_per_kv, token < p.tokens ? token : -1};
+  return {batch, first + row % p.heads_per_kv, token < p.tokens ? token : -1};
 }
 
 template <typename Float, int kChannels>
@@ -27,36 +29,45 @@ struct Queries {
   ColumnOperand dense[kSteps];  ///< as Float: against dense keys and minima
   ColumnOperand half[kSteps];   ///< as fp16: against codes. The same words if Float is fp16
 
-  /// Reads the row of this lane's column, and sets factor[0], [1] of its rows 2t, 2t+1 (softmax.cuh).
-  __device__ __forceinline__ void load(const DecodeParams& p, int batch, int kv_head, int first_row, float* factor) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const RowPlace place = row_place(p, batch, kv_head, first_row + g);
+  /// Asks for the row of this lane's column; zeros past the last row.
+  __device__ __forceinline__ void load(const DecodeParams& p, int batch, int kv_head, int first_row) {
+    const int t = threadIdx.x % 4;
+    const RowPlace place = row_place(p, batch, kv_head, first_row + threadIdx.x % 32 / 4);
     const Float* row = static_cast<const Float*>(p.query) + static_cast<int64_t>(place.batch) * p.query_batch_stride +
                        static_cast<int64_t>(place.head) * p.query_head_stride +
                        static_cast<int64_t>(place.token) * p.query_token_stride;
-    uint32_t words[kSteps][2];
-    float largest = 0.f;
-#pragma unroll
-    for (int k = 0; k < kSteps; ++k)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        words[k][h] = place.token < 0 ? 0u : *reinterpret_cast<const uint32_t*>(row + 16 * k + 8 * h + 2 * t);
-        const float2 x = to_floats<Float>(words[k][h]);
-        largest = fmaxf(largest, fmaxf(fabsf(x.x), fabsf(x.y)));
-      }
-    largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 2));
-    const int exponent = largest > 0.f ? ilogbf(largest) : 0;
-    const float shrink = ldexpf(1.f, -exponent);
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
-      const float2 a = to_floats<Float>(words[k][0]), b = to_floats<Float>(words[k][1]);
+      dense[k] = {0u, 0u};
+      if (place.token >= 0)
+        dense[k] = {*reinterpret_cast<const uint32_t*>(row + 16 * k + 2 * t),
+                    *reinterpret_cast<const uint32_t*>(row + 16 * k + 8 + 2 * t)};
+    }
+  }
+
+  /// Scales what was loaded, and sets factor[0], [1] of the lane's rows 2t, 2t+1 (softmax.cuh).
+  __device__ __forceinline__ void scale(float softmax_scale, float (&factor)[2]) {
+    float largest = 0.f;
+#pragma unroll
+    for (int k = 0; k < kSteps; ++k) {
+      const float2 a = to_floats<Float>(dense[k].low_half), b = to_floats<Float>(dense[k].high_half);
+      largest = fmaxf(largest, fmaxf(fmaxf(fabsf(a.x), fabsf(a.y)), fmaxf(fabsf(b.x), fabsf(b.y))));
+    }
+    largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 2));
+    // 2^(exponent - 127) and its inverse, from the bits; 1 for zeros, and both finite whatever the exponent.
+    const uint32_t exponent = min(max(__float_as_uint(largest) >> 23, 1u), 253u);
+    const float grow = largest > 0.f ? __uint_as_float(exponent << 23) : 1.f;
+    const float shrink = largest > 0.f ? __uint_as_float((254u - exponent) << 23) : 1.f;
+#pragma unroll
+    for (int k = 0; k < kSteps; ++k) {
+      const float2 a = to_floats<Float>(dense[k].low_half), b = to_floats<Float>(dense[k].high_half);
       dense[k] = {to_pair<Float>(a.x * shrink, a.y * shrink), to_pair<Float>(b.x * shrink, b.y * shrink)};
       half[k] = {to_pair<__half>(a.x * shrink, a.y * shrink), to_pair<__half>(b.x * shrink, b.y * shrink)};
     }
-    const float mine = ldexpf(p.softmax_scale * 1.44269504f, exponent);
-    factor[0] = __shfl_sync(kFullWarp, mine, 8 * t);
-    factor[1] = __shfl_sync(kFullWarp, mine, 8 * t + 4);
+    const float mine = softmax_scale * 1.44269504f * grow;
+    factor[0] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4));
+    factor[1] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4) + 4);
   }
 };
 

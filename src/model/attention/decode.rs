@@ -21,8 +21,8 @@ const UNIT_TOKENS: usize = 16;
 
 /// As in kernels/include/kvprof/decode_attention.cuh: slots of a warp's ring, most warps of a block, shared memory of a
 /// multiprocessor that a block can have.
-const STAGES: usize = 3;
-const MOST_WARPS: usize = 8;
+const SLOTS: usize = 2;
+const MOST_WARPS: usize = 12;
 const SHARED_BYTES: usize = 227 * 1024;
 
 /// How far a cache has grown. Mirrors `CacheLength` of kernels/include/kvprof/decode_params.cuh.
@@ -167,12 +167,14 @@ impl DecodeKernel {
         let Some(image) = image(geometry) else {
             return Err("no fused kernel for this mixture of bits, groups and directions".into());
         };
-        let unit = 4 * UNIT_TOKENS * shape.head_dim;
-        let slot = geometry.map_or(unit, |g| g.bytes().max(unit));
-        let warps = (SHARED_BYTES / (STAGES * slot)).min(MOST_WARPS);
+        // A slot holds one side of a tile or of a unit of the window, and the other side.
+        let unit = 2 * UNIT_TOKENS * shape.head_dim;
+        let side = |side: &SideGeometry| unit.max(side.code_bytes + side.parameter_bytes);
+        let slot = geometry.map_or(2 * unit, |g| side(&g.key) + side(&g.value));
+        let warps = (SHARED_BYTES / (SLOTS * slot)).min(MOST_WARPS);
         // After the loop the rings hold each warp's part: eight rows of D + 4 floats, and two sums a row.
         let merge = warps * 8 * ((shape.head_dim + 4) * 4 + 8);
-        let shared_bytes = (warps * STAGES * slot).max(merge);
+        let shared_bytes = (warps * SLOTS * slot).max(merge);
         let passes = shape.rows().div_ceil(ROWS_A_PASS);
         let blocks = shape.batch * shape.kv_heads * passes;
         let tile_tokens = geometry.map_or(UNIT_TOKENS, |g| g.tokens);
