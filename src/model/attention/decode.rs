@@ -324,7 +324,8 @@ impl Scratch {
 /// # Errors
 /// When the two do not fit.
 pub fn shape_of(q: &[usize], dtype: DType, view: &LayerView<'_>) -> Result<DecodeShape> {
-    let (&[batch, heads, tokens, head_dim], &[2, window_batch, kv_heads, slots, channels]) = (q, view.window.dims()) else {
+    let (&[batch, heads, tokens, head_dim], &[2, window_batch, kv_heads, slots, channels]) = (q, view.window.dims())
+    else {
         bail!("queries are [B, Hq, T, D] and a window [2, B, Hkv, W, D], not {q:?} and {:?}", view.window.shape());
     };
     if (batch, head_dim) != (window_batch, channels) || heads % kv_heads != 0 || slots < UNIT_TOKENS {
@@ -384,8 +385,11 @@ impl CustomOp1 for Decode<'_> {
         let shape = layout.shape().clone();
         // SAFETY: written in full by the launch below, before anything else on the device's only stream can read it.
         let out = unsafe { candle_core::backend::BackendDevice::alloc_uninit(device, &shape, q.dtype()) }?;
-        let params =
-            DecodeParams { query: address(q, layout)?, out: address(&out, &Layout::contiguous(&shape))?, ..self.params };
+        let params = DecodeParams {
+            query: address(q, layout)?,
+            out: address(&out, &Layout::contiguous(&shape))?,
+            ..self.params
+        };
         // SAFETY: `shape_of` checked that queries, window and tiles fit each other and are contiguous; the lengths are those of
         // the view, so every slot and tile read is inside its ring; the scratch was sized for this grid. All of it is used
         // on the device's only stream.

@@ -47,7 +47,11 @@ impl Attention for Fused {
         if view.window.device().is_cuda() {
             // The kernel is the same for any number of query heads.
             let window = view.window.dims();
-            return match super::decode::kernel_for(&[window[1], window[2], tokens, window[4]], view.window.dtype(), view) {
+            return match super::decode::kernel_for(
+                &[window[1], window[2], tokens, window[4]],
+                view.window.dtype(),
+                view,
+            ) {
                 Ok(kernel) => kernel.kernel,
                 Err(reason) => format!("{} ({reason})", super::Sdpa.kernel(tokens, view)),
             };
