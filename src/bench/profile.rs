@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -14,6 +14,7 @@ use crate::measure::clock::DeviceClock;
 use crate::measure::process;
 use crate::measure::run::{RunTimes, Workload, time_run};
 use crate::model::config::{DecoderConfig, Position};
+use crate::model::step::Stepper;
 use crate::model::{LogitsOf, Subject};
 use crate::quant::{QuantSpec, Scheme};
 use crate::schema::{KvBytes, Measurement, Memory, Steps};
@@ -80,8 +81,7 @@ struct Generation<'a> {
     cache: &'a mut dyn KvCache,
     /// `[B, context length]`.
     prompt: &'a Tensor,
-    /// `[B, 1]`, the token to feed next.
-    next: Option<Tensor>,
+    stepper: Stepper<'a>,
 }
 
 impl Workload for Generation<'_> {
@@ -89,32 +89,25 @@ impl Workload for Generation<'_> {
         self.cache.reset();
         let length = self.prompt.dim(1)?;
         let chunk = self.context.settings.prefill_chunk.min(length);
+        let Context { subject, attention, progress, .. } = self.context;
         let mut at = 0;
-        while at < length {
+        loop {
             let tokens = chunk.min(length - at);
-            self.forward(&self.prompt.narrow(1, at, tokens)?)?;
-            self.context.progress.advance(tokens as u64)?;
+            let input = self.prompt.narrow(1, at, tokens)?;
+            let logits = subject.decoder.forward(&input, self.cache, *attention, LogitsOf::Last)?;
+            progress.advance(tokens as u64)?;
             at += tokens;
+            if at == length {
+                return self.stepper.begin(&logits, self.cache);
+            }
         }
-        Ok(())
     }
 
     fn step(&mut self) -> Result<bool> {
         let flush = self.cache.tokens_until_flush() == Some(1);
-        let input = self.next.take().ok_or_else(|| Error::Invalid("a step was asked for before the prefill".into()))?;
-        self.forward(&input)?;
+        self.stepper.step(self.cache)?;
         self.context.progress.advance(1)?;
         Ok(flush)
-    }
-}
-
-impl Generation<'_> {
-    /// Feeds `[B, T]` tokens; the greedy next token stays on the device, so that a step needs no host synchronization.
-    fn forward(&mut self, tokens: &Tensor) -> Result<()> {
-        let decoder = &self.context.subject.decoder;
-        let logits = decoder.forward(tokens, self.cache, self.context.attention, LogitsOf::Last)?;
-        self.next = Some(logits.argmax(D::Minus1)?.unsqueeze(1)?);
-        Ok(())
     }
 }
 
@@ -135,7 +128,8 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     context.progress.start(&format!("profile {} @ {length}×{batch}", spec.name), (runs * (length + steps)) as u64);
     let clock = DeviceClock(&subject.device);
     let mut times = Vec::with_capacity(settings.measure_runs);
-    let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, next: None };
+    let stepper = Stepper::new(&subject.decoder, context.attention, cache.as_ref(), settings.step_mode)?;
+    let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper };
     for run in 0..runs {
         let measured = time_run(&clock, &mut workload, steps)?;
         if run >= settings.warmup_runs {
@@ -143,6 +137,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         }
     }
     context.progress.finish();
+    let kernel = workload.stepper.describe(workload.cache);
 
     let mut m = Measurement {
         context_len: length,
@@ -151,7 +146,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         kv_bytes: Some(bytes),
         kv_cache_mb: Some(bytes.total_bytes as f64 / MIB),
         kv_cache_type: Some(cache_type(spec, subject)),
-        attention_kernel: Some(context.attention.kernel(1, &cache.view(0))),
+        attention_kernel: Some(kernel),
         vram_overflow: Some(false),
         ..Default::default()
     };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::needle::NeedleKind;
 use super::windows::Protocol;
 use crate::model::DecoderConfig;
+use crate::model::step::StepMode;
 
 /// Settings of all benchmarks; each is a flag of `kvprof run` and a key of a configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Settings {
     pub measure_runs: usize,
     /// Prompt tokens computed together in `profile`; quality benchmarks feed 64.
     pub prefill_chunk: usize,
+    /// How decode steps are made in `profile`, on a GPU.
+    pub step_mode: StepMode,
     /// Text of `ppl`: `builtin`, `wikitext2`, `pg19` or a file.
     pub ppl_data: Option<String>,
     /// Window of `ppl`, tokens. Default: the smaller of 4096 and the model's limit.
@@ -69,6 +72,7 @@ impl Default for Settings {
             warmup_runs: 2,
             measure_runs: 5,
             prefill_chunk: 2048,
+            step_mode: StepMode::default(),
             ppl_data: None,
             ppl_window: None,
             ppl_burn_in: None,

@@ -7,6 +7,7 @@ use super::outcome;
 use crate::bench::needle::NeedleKind;
 use crate::bench::windows::Protocol;
 use crate::bench::{self, Settings};
+use crate::model::step::StepMode;
 use crate::report::{needle_grid, quality_summary, summary};
 use crate::session::plan::RunSpec;
 use crate::session::progress::Terminal;
@@ -95,6 +96,9 @@ pub struct SettingsArgs {
     /// Prompt tokens computed together in the profile [default: 2048].
     #[arg(long, value_name = "TOKENS")]
     prefill_chunk: Option<usize>,
+    /// Launch the kernels of a decode step one by one instead of replaying a CUDA graph, for comparison.
+    #[arg(long)]
+    no_cuda_graph: bool,
     /// Local file or folder with the data of the benchmarks, instead of the hub.
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
@@ -159,6 +163,9 @@ impl SettingsArgs {
         take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
         take!(mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
+        if self.no_cuda_graph {
+            settings.step_mode = StepMode::Launches;
+        }
         settings.ppl_data = self.ppl_data.clone().or(settings.ppl_data);
         settings.ppl_window = self.ppl_window.or(settings.ppl_window);
         settings.ppl_burn_in = self.ppl_burn_in.or(settings.ppl_burn_in);

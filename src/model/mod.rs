@@ -14,6 +14,7 @@ mod rope;
 #[cfg(feature = "cuda")]
 mod rope_cuda;
 pub mod source;
+pub mod step;
 pub mod subject;
 pub mod tokenizer;
 pub mod weights;

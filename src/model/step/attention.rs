@@ -1,0 +1,105 @@
+//! Fused attention as a part of the recorded step: the kernels of `model::attention::decode`, lengths read from device memory.
+
+use std::sync::Arc;
+
+use cudarc::driver::CudaStream;
+
+use super::buffers::Buffers;
+use super::plan::place;
+use crate::cache::{KvCache, LayerView};
+use crate::device::kernels::Address;
+use crate::device::sequence::{Kernel, Kernels, Launch};
+use crate::model::attention::decode::{DecodeKernel, DecodeShape, Scratch};
+use crate::model::config::DecoderConfig;
+use crate::{Error, Result};
+
+/// Attention of every layer. Layers of one step run one after another, so those of one kernel share its scratch.
+pub(super) struct FusedAttention {
+    shape: DecodeShape,
+    scale: f32,
+    multiprocessors: usize,
+    query: Address,
+    out: Address,
+    loaded: Vec<Loaded>,
+}
+
+struct Loaded {
+    choice: DecodeKernel,
+    kernel: Kernel,
+    scratch: Scratch,
+}
+
+/// One new token for each sequence of `cache`, which may grow to its capacity.
+fn shape_of(config: &DecoderConfig, cache: &dyn KvCache) -> DecodeShape {
+    let shape = cache.shape();
+    DecodeShape {
+        batch: shape.batch,
+        heads: config.heads,
+        kv_heads: shape.kv_heads,
+        tokens: 1,
+        head_dim: shape.head_dim,
+        dtype: shape.dtype,
+        capacity: shape.capacity,
+    }
+}
+
+impl FusedAttention {
+    /// Why some layer of `cache` has no kernel; `None` if all have.
+    ///
+    /// # Errors
+    /// None today; the answer is one of several that can fail.
+    pub fn unserved(config: &DecoderConfig, cache: &dyn KvCache, multiprocessors: usize) -> Result<Option<String>> {
+        let shape = shape_of(config, cache);
+        let reasons = (0..cache.shape().layers).filter_map(|layer| {
+            let view = cache.view(layer);
+            DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, multiprocessors).err()
+        });
+        Ok(reasons.into_iter().next())
+    }
+
+    /// Attention from `buffers.query` to `buffers.attended`.
+    pub fn new(config: &DecoderConfig, cache: &dyn KvCache, buffers: &Buffers, multiprocessors: usize) -> Result<Self> {
+        Ok(FusedAttention {
+            shape: shape_of(config, cache),
+            scale: config.attention_scale() as f32,
+            multiprocessors,
+            query: place(&buffers.query)?,
+            out: place(&buffers.attended)?,
+            loaded: Vec::new(),
+        })
+    }
+
+    /// The launch for the layer that `view` shows; `length` is the address of its `CacheLength`.
+    pub fn launch(&mut self, stream: &Arc<CudaStream>, view: &LayerView<'_>, length: Address) -> Result<Launch> {
+        let geometry = view.packed.as_ref().map(|p| &p.geometry);
+        let choice = DecodeKernel::choose(geometry, &self.shape, self.multiprocessors).map_err(Error::usage)?;
+        let index = match self.loaded.iter().position(|loaded| loaded.choice == choice) {
+            Some(index) => index,
+            None => {
+                let image = Kernels::load(stream.context(), choice.image)?;
+                let kernel = image.get(&choice.kernel, choice.shared_bytes as u32)?;
+                let scratch = Scratch::new(&choice, &self.shape, view.window.device())?;
+                self.loaded.push(Loaded { choice, kernel, scratch });
+                self.loaded.len() - 1
+            }
+        };
+        let Loaded { choice, kernel, scratch } = &self.loaded[index];
+        let mut params = choice.params(view, &self.shape, [self.query, self.out, length], scratch, self.scale)?;
+        // A recorded launch outlives what the cache holds now.
+        params.tiles_at_least = 0;
+        let grid = choice.grid.map(|blocks| blocks as u32);
+        // SAFETY: the kernel takes DecodeParams and waits for the previous one before it reads; query and output are whole
+        // [B, Hq, D] buffers, the view's are the cache's own, and the engine holds them and the scratch.
+        Ok(unsafe { kernel.launch(grid, choice.threads, params, true) })
+    }
+
+    /// Names of the kernels in use.
+    pub fn names(&self) -> Vec<&str> {
+        self.loaded.iter().map(|loaded| loaded.kernel.name()).collect()
+    }
+
+    /// What must outlive the launches.
+    pub fn into_scratch(self) -> Vec<Scratch> {
+        self.loaded.into_iter().map(|loaded| loaded.scratch).collect()
+    }
+}

@@ -1,0 +1,257 @@
+//! The decode step as a fixed list of launches over preallocated buffers.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use cudarc::driver::CudaStream;
+
+use super::attention::FusedAttention;
+use super::buffers::Buffers;
+use super::gemv::{GemvShape, MAX_BATCH};
+use super::plan::{LayerPlace, Planner, StepKernels, place};
+use super::weights::{self, StepWeights};
+use crate::cache::KvCache;
+use crate::device::GpuInfo;
+use crate::device::kernels::float_name;
+use crate::device::sequence::{Graph, Kernels, Sequence};
+use crate::model::attention::decode::Scratch;
+use crate::model::decoder::Decoder;
+use crate::{Error, Result};
+
+/// Serves decode steps of one decoder and one cache. Their buffers' addresses are part of the recorded launches, so both are held.
+pub struct StepEngine {
+    sequence: Sequence,
+    graph: Option<Graph>,
+    stream: Arc<CudaStream>,
+    buffers: Buffers,
+    /// For each row of `buffers.lengths`, a layer that keeps its tokens that way.
+    ways: Vec<usize>,
+    /// Tokens that fit the cache and the model's positions.
+    capacity: usize,
+    /// The next token's position, if the device knows it.
+    position: Option<usize>,
+    kernel: String,
+    step_weight_bytes: u64,
+    /// Keeps the addresses in `sequence` valid.
+    _weights: StepWeights,
+    _cache: Vec<Tensor>,
+    _scratch: Vec<Scratch>,
+}
+
+/// Why the engine does not serve `decoder` with `cache`; `None` if it does. What runs instead is [`Decoder::forward`].
+///
+/// # Errors
+/// When the device cannot be asked what it has.
+pub fn unserved(decoder: &Decoder, cache: &dyn KvCache) -> Result<Option<String>> {
+    if let Some(reason) = weights::unserved(decoder, cache.shape().batch) {
+        return Ok(Some(reason));
+    }
+    let Some(gpu) = GpuInfo::of(decoder.device())? else {
+        return Ok(Some("the step kernels do not serve the CPU".into()));
+    };
+    if gpu.compute_capability < (9, 0) {
+        return Ok(Some(format!("the step kernels need the shared memory of a Hopper GPU, not of an {}", gpu.name)));
+    }
+    FusedAttention::unserved(decoder.config(), cache, gpu.multiprocessors as usize)
+}
+
+impl StepEngine {
+    /// Prepares steps over `cache`; with `graph` they are recorded and replayed, otherwise launched one by one.
+    ///
+    /// # Errors
+    /// A usage error with the reason of [`unserved`]; out of memory; a driver that refuses.
+    pub fn new(decoder: &Decoder, cache: &dyn KvCache, graph: bool) -> Result<Self> {
+        if let Some(reason) = unserved(decoder, cache)? {
+            return Err(Error::usage(reason));
+        }
+        let shape = cache.shape();
+        let weights = StepWeights::of(decoder).map_err(Error::usage)?;
+        let Device::Cuda(device) = decoder.device() else {
+            return Err(Error::usage("the step kernels run on CUDA devices only"));
+        };
+        let stream = device.cuda_stream();
+        let (ways, way_of) = ways(cache);
+        let buffers = Buffers::new(&weights, shape.batch, shape.capacity + 1, ways.len())?;
+        let mut held = Vec::new();
+        let float = float_name(decoder.dtype())?;
+        let multiprocessors = GpuInfo::of(decoder.device())?.map_or(1, |gpu| gpu.multiprocessors);
+        let gemv = GemvShape::for_batch(shape.batch)
+            .ok_or_else(|| Error::usage(format!("the step kernels serve at most {MAX_BATCH} sequences")))?;
+        let kernels = StepKernels::new(Kernels::load(stream.context(), "step")?, float, gemv, multiprocessors);
+        let mut attention = FusedAttention::new(decoder.config(), cache, &buffers, multiprocessors as usize)?;
+        let mut plan = Planner {
+            kernels: &kernels,
+            weights: &weights,
+            buffers: &buffers,
+            batch: shape.batch,
+            sequence: Sequence::default(),
+        };
+        let lengths = place(&buffers.lengths)?;
+        for (index, layer) in weights.layers.iter().enumerate() {
+            let mut view = cache.view(index);
+            view.sliding_window = decoder.config().windows[index];
+            let kept = LayerPlace {
+                window: place(view.window)?,
+                slots: view.window.dim(3)?,
+                length: lengths + (way_of[index] * 2 * size_of::<u32>()) as u64,
+                not_finite: place(cache.not_finite())?,
+            };
+            if index == 0 {
+                plan.embed(&layer.attention_norm)?;
+            } else {
+                plan.norm(&layer.attention_norm)?;
+            }
+            plan.qkv(index, layer, &kept)?;
+            plan.sequence.push(attention.launch(&stream, &view, kept.length)?);
+            plan.linear_add(&layer.output, &buffers.attended)?;
+            plan.norm(&layer.mlp_norm)?;
+            plan.gate_up(&layer.gate_up)?;
+            plan.linear_add(&layer.down, &buffers.inner)?;
+            held.push(view.window.clone());
+            held.extend(view.packed.map(|packed| packed.tiles.clone()));
+        }
+        plan.norm(&weights.final_norm)?;
+        plan.choose(shape.capacity + 1)?;
+        let sequence = plan.sequence;
+        held.push(cache.not_finite().clone());
+        let kernel = attention.names().join(" and ");
+        let graph = if graph { Some(sequence.capture(&stream)?) } else { None };
+        Ok(StepEngine {
+            graph,
+            sequence,
+            stream,
+            buffers,
+            ways,
+            capacity: shape.capacity.min(decoder.config().max_positions),
+            position: None,
+            kernel,
+            step_weight_bytes: weights.bytes_a_step(),
+            _weights: weights,
+            _cache: held,
+            _scratch: attention.into_scratch(),
+        })
+    }
+
+    /// Starts from what `cache` holds: the next step reads `tokens`, `[B]` u32, one for each sequence.
+    ///
+    /// To be called whenever the cache has changed by other hands (a prompt was read, or it was reset).
+    ///
+    /// # Errors
+    /// A wrong number of tokens, or a failing device.
+    pub fn begin(&mut self, tokens: &Tensor, cache: &dyn KvCache) -> Result<()> {
+        self.feed(tokens)?;
+        self.position = Some(cache.len());
+        self.write_lengths(cache)?;
+        Ok(self.buffers.best.slice_set(&self.buffers.best.zeros_like()?, 0, 0)?)
+    }
+
+    /// Makes the next step read these tokens, `[B]` u32 on the model's device, in place of the ones chosen. Each must be one of
+    /// the model's vocabulary.
+    ///
+    /// # Errors
+    /// A wrong shape or dtype, or a failing device.
+    pub fn feed(&mut self, tokens: &Tensor) -> Result<()> {
+        Ok(self.buffers.tokens.slice_set(&tokens.contiguous()?, 0, 0)?)
+    }
+
+    /// Enqueues one step: the tokens' keys and values go to `cache`, blocks that are due are quantized, and the next tokens are
+    /// chosen. Returns without waiting for the device.
+    ///
+    /// # Errors
+    /// When the cache is full or was changed since [`begin`](Self::begin), or the driver refuses.
+    pub fn step(&mut self, cache: &mut dyn KvCache) -> Result<()> {
+        let position = cache.len();
+        if self.position != Some(position) {
+            return Err(Error::Invalid("the cache has changed since the step engine last saw it".into()));
+        }
+        if position >= self.capacity {
+            return Err(Error::usage(format!(
+                "token {} does not fit: there is room for {}",
+                position + 1,
+                self.capacity
+            )));
+        }
+        let layers = cache.shape().layers;
+        for layer in 0..layers {
+            cache.reserve(layer, 1)?;
+        }
+        match &self.graph {
+            Some(graph) => graph.replay()?,
+            None => self.sequence.enqueue(&self.stream)?,
+        }
+        let before = self.quantized(cache);
+        for layer in 0..layers {
+            cache.settle(layer)?;
+        }
+        cache.advance(1);
+        self.position = Some(position + 1);
+        if self.quantized(cache) != before {
+            self.write_lengths(cache)?;
+        }
+        Ok(())
+    }
+
+    /// Logits of the last step, `[B, V]` f32. The next step overwrites them.
+    pub fn logits(&self) -> &Tensor {
+        &self.buffers.logits
+    }
+
+    /// Waits for the device and returns the tokens chosen for `positions`, one row a position.
+    ///
+    /// # Errors
+    /// Positions not chosen yet, or a failing device.
+    pub fn chosen(&self, positions: Range<usize>) -> Result<Vec<Vec<u32>>> {
+        if self.position.is_none_or(|next| positions.end > next + 1) || positions.is_empty() {
+            return Err(Error::usage(format!("no tokens were chosen for positions {positions:?}")));
+        }
+        Ok(self.buffers.history.narrow(0, positions.start, positions.len())?.to_vec2()?)
+    }
+
+    /// What runs, for the result file.
+    pub fn describe(&self) -> String {
+        let how = if self.graph.is_some() { "one CUDA graph" } else { "launched one by one" };
+        format!("{}; step: {} kernels, {how}", self.kernel, self.sequence.len())
+    }
+
+    /// Bytes of weights that a step reads.
+    pub fn weight_bytes_a_step(&self) -> u64 {
+        self.step_weight_bytes
+    }
+
+    /// Bytes of the engine's own buffers.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.buffers.bytes()
+    }
+
+    /// Positions quantized, for each way that layers keep their tokens.
+    fn quantized(&self, cache: &dyn KvCache) -> Vec<usize> {
+        self.ways.iter().map(|&layer| cache.view(layer).packed.map_or(0, |packed| packed.positions.end)).collect()
+    }
+
+    /// Tells the device how long the cache will be once the next step's token is in it.
+    fn write_lengths(&self, cache: &dyn KvCache) -> Result<()> {
+        let total = cache.len() as u32 + 1;
+        let rows: Vec<u32> =
+            self.quantized(cache).into_iter().flat_map(|quantized| [quantized as u32, total]).collect();
+        let rows = Tensor::from_vec(rows, (self.ways.len(), 2), self.buffers.lengths.device())?;
+        Ok(self.buffers.lengths.slice_set(&rows, 0, 0)?)
+    }
+}
+
+/// One layer for each way of keeping tokens (packed, or all in full precision), and each layer's way.
+fn ways(cache: &dyn KvCache) -> (Vec<usize>, Vec<usize>) {
+    let packed: Vec<bool> = (0..cache.shape().layers).map(|layer| cache.view(layer).packed.is_some()).collect();
+    let mut representatives: Vec<usize> = Vec::new();
+    let way_of = packed
+        .iter()
+        .enumerate()
+        .map(|(layer, is_packed)| {
+            representatives.iter().position(|&other| packed[other] == *is_packed).unwrap_or_else(|| {
+                representatives.push(layer);
+                representatives.len() - 1
+            })
+        })
+        .collect();
+    (representatives, way_of)
+}

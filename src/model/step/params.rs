@@ -1,0 +1,108 @@
+//! Arguments of the step kernels, field by field as in kernels/include/kvprof/{gemv,step}.cuh. Addresses are of device memory.
+
+use crate::device::kernels::{Address, DeviceRepr};
+
+/// `GemvInput`: what is multiplied.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GemvInput {
+    pub weight: Address,
+    pub x: Address,
+    pub rows: i32,
+    pub depth: i32,
+    pub batch: i32,
+    pub tiles: i32,
+}
+
+/// `LinearAddParams`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinearAddParams {
+    pub input: GemvInput,
+    pub stream: Address,
+}
+
+/// `GateUpParams`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GateUpParams {
+    pub input: GemvInput,
+    pub out: Address,
+}
+
+/// `QkvParams`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QkvParams {
+    pub input: GemvInput,
+    pub bias: Address,
+    pub cosine: Address,
+    pub sine: Address,
+    pub query: Address,
+    pub window: Address,
+    pub length: Address,
+    pub not_finite: Address,
+    pub heads: i32,
+    pub kv_heads: i32,
+    pub head_dim: i32,
+    pub window_capacity: i32,
+    pub layer: i32,
+    pub reserved: i32,
+}
+
+/// `LogitsParams`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogitsParams {
+    pub input: GemvInput,
+    pub logits: Address,
+    pub best: Address,
+}
+
+/// `RmsNormParams`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RmsNormParams {
+    pub x: Address,
+    pub gain: Address,
+    pub out: Address,
+    pub tokens: Address,
+    pub stream: Address,
+    pub depth: i32,
+    pub epsilon: f32,
+}
+
+/// `NextTokenParams`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NextTokenParams {
+    pub best: Address,
+    pub tokens: Address,
+    pub history: Address,
+    pub lengths: Address,
+    pub batch: i32,
+    pub capacity: i32,
+    pub length_count: i32,
+    pub reserved: i32,
+}
+
+const _: () = assert!(size_of::<GemvInput>() == 32);
+const _: () = assert!(size_of::<LinearAddParams>() == 40);
+const _: () = assert!(size_of::<GateUpParams>() == 40);
+const _: () = assert!(size_of::<QkvParams>() == 112);
+const _: () = assert!(size_of::<LogitsParams>() == 48);
+const _: () = assert!(size_of::<RmsNormParams>() == 48);
+const _: () = assert!(size_of::<NextTokenParams>() == 48);
+
+// SAFETY: each mirrors the C++ struct of its name (sizes are asserted here and there) and holds numbers and addresses only.
+unsafe impl DeviceRepr for LinearAddParams {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for GateUpParams {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for QkvParams {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for LogitsParams {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for RmsNormParams {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for NextTokenParams {}
