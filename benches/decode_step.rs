@@ -1,0 +1,150 @@
+//! Times a decode step of Mistral-7B's shape (random FP16 weights) on a GPU, quantized caches beside the unquantized one:
+//! `cargo bench --features cuda --bench decode_step [-- quick]`.
+//!
+//! Each row: milliseconds a step (median of the steps that quantize nothing), tokens a second, GB/s of the weights and cache bytes
+//! that the step must read, and the ratio to the time of a copy of as many bytes on the same device. The cache is filled with
+//! random keys and values, not by reading a prompt: the cost of a step does not depend on them.
+
+#[cfg(feature = "cuda")]
+fn main() -> anyhow::Result<()> {
+    on_gpu::main()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn main() {
+    println!("nothing to time: this build has no CUDA");
+}
+
+#[cfg(feature = "cuda")]
+mod on_gpu {
+    use candle_core::{DType, Device, Tensor};
+    use kvprof::base::stats;
+    use kvprof::cache::{self, KvCache};
+    use kvprof::device::{self, Mark};
+    use kvprof::model::step::engine::StepEngine;
+    use kvprof::model::{Decoder, LoadOptions, Subject, WeightsKind};
+
+    const CONFIG: &str = r#"{"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32000, "max_position_embeddings": 131072, "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0, "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "float16"}"#;
+    const STEPS: usize = 48;
+    const WARM_UP: usize = 6;
+    const CHUNK: usize = 1024;
+
+    pub fn main() -> anyhow::Result<()> {
+        let device = match device::open(Some(0)) {
+            Ok(device) => device,
+            Err(error) => {
+                println!("nothing to time: {error}");
+                return Ok(());
+            }
+        };
+        let quick = std::env::args().any(|argument| argument == "quick");
+        let copy = device::copy_gb_per_s(&device)?;
+        let folder = tempfile::tempdir()?;
+        let config = folder.path().join("config.json");
+        std::fs::write(&config, CONFIG)?;
+        let mut options = LoadOptions::new(config.to_string_lossy());
+        (options.weights, options.device, options.dtype) = (WeightsKind::Dummy, "cuda".parse()?, "f16".parse()?);
+        let subject = Subject::load(&options)?;
+        println!("copy {copy:.0} GB/s, weights {:.2} GB", subject.weight_bytes() as f64 / 1e9);
+        println!(
+            "{:>2} {:>6} {:16} {:8} {:>9} {:>10} {:>6} {:>11}",
+            "B", "S", "kv-quant", "launch", "ms/step", "tokens/s", "GB/s", "over copy"
+        );
+        let all = ["none", "int8-hqq", "int4-hqq", "int4-kivi", "int2-hqq-kivi"];
+        let specs = if quick { &all[..3] } else { &all[..] };
+        for (batch, context) in [(1, 4096), (1, 32768), (4, 4096), (4, 32768), (16, 4096), (16, 32768)] {
+            for spec in specs {
+                for graph in [true, false] {
+                    if !graph && (*spec != "none" || batch > 1) {
+                        continue;
+                    }
+                    match time(&subject.decoder, spec, batch, context, graph) {
+                        Ok(step) => step.print(batch, context, spec, graph, copy),
+                        Err(kvprof::Error::OutOfMemory(_)) => println!("{batch:2} {context:6} {spec:16} does not fit"),
+                        Err(error) => return Err(error.into()),
+                    }
+                    device::release_unused_memory(&device)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    struct Step {
+        ms: f64,
+        bytes: f64,
+    }
+
+    impl Step {
+        fn print(&self, batch: usize, context: usize, spec: &str, graph: bool, copy: f64) {
+            let rate = self.bytes / self.ms / 1e6;
+            println!(
+                "{batch:2} {context:6} {spec:16} {:8} {:9.3} {:10.1} {rate:6.0} {:11.3}",
+                if graph { "graph" } else { "single" },
+                self.ms,
+                batch as f64 / self.ms * 1e3,
+                copy / rate
+            );
+        }
+    }
+
+    fn time(decoder: &Decoder, spec: &str, batch: usize, context: usize, graph: bool) -> kvprof::Result<Step> {
+        let capacity = context + WARM_UP + STEPS;
+        let shape = decoder.config().cache_shape(batch, capacity, CHUNK, DType::F16, decoder.device());
+        let mut cache = cache::new(spec.parse()?, shape)?;
+        fill(cache.as_mut(), context)?;
+        let mut engine = StepEngine::new(decoder, cache.as_ref(), graph)?;
+        engine.begin(&Tensor::zeros(batch, DType::U32, decoder.device())?, cache.as_ref())?;
+        for _ in 0..WARM_UP {
+            engine.step(cache.as_mut())?;
+        }
+        let bytes = engine.weight_bytes_a_step() as f64 + cache_bytes(cache.as_ref());
+        let mut marks = vec![Mark::set(decoder.device())?];
+        let mut flushes = Vec::with_capacity(STEPS);
+        for _ in 0..STEPS {
+            flushes.push(cache.tokens_until_flush() == Some(1));
+            engine.step(cache.as_mut())?;
+            marks.push(Mark::set(decoder.device())?);
+        }
+        let times = marks.windows(2).map(|pair| pair[0].ms_until(&pair[1])).collect::<kvprof::Result<Vec<_>>>()?;
+        cache.check_finite()?;
+        let plain: Vec<f64> = times.into_iter().zip(flushes).filter(|(_, flush)| !flush).map(|(ms, _)| ms).collect();
+        let ms = stats::percentile(&plain, 50.0).ok_or_else(|| kvprof::Error::Invalid("no step was timed".into()))?;
+        Ok(Step { ms, bytes })
+    }
+
+    /// Appends `tokens` random keys and values, the same ones again for every chunk.
+    fn fill(cache: &mut dyn KvCache, tokens: usize) -> kvprof::Result<()> {
+        let (layers, batch, heads, dim) = {
+            let shape = cache.shape();
+            (shape.layers, shape.batch, shape.kv_heads, shape.head_dim)
+        };
+        let device: Device = cache.shape().device.clone();
+        let random = || Tensor::randn(0f32, 1f32, (batch, heads, CHUNK, dim), &device)?.to_dtype(DType::F16);
+        let (k, v) = (random()?, random()?);
+        while cache.len() < tokens {
+            let count = CHUNK.min(tokens - cache.len());
+            for layer in 0..layers {
+                cache.append(layer, &k.narrow(2, 0, count)?, &v.narrow(2, 0, count)?)?;
+                cache.settle(layer)?;
+            }
+            cache.advance(count);
+        }
+        Ok(())
+    }
+
+    /// Bytes of keys and values that one step reads.
+    fn cache_bytes(cache: &dyn KvCache) -> f64 {
+        let shape = cache.shape();
+        let layer = |index: usize| {
+            let view = cache.view(index);
+            let window = view.window_positions.len() * 2 * shape.head_dim * shape.dtype.size_in_bytes();
+            let packed = view.packed.map_or(0, |p| p.positions.len() / p.geometry.tokens * p.geometry.bytes());
+            (window + packed) as f64
+        };
+        (0..shape.layers).map(layer).sum::<f64>() * (shape.batch * shape.kv_heads) as f64
+    }
+}
