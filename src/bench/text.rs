@@ -62,7 +62,8 @@ impl Text {
     /// Unseen text of the built-in language.
     fn builtin(seed: u64, tokens: usize) -> Result<Self> {
         // Its tokens are two to six bytes long; what is too much is not tokenized.
-        let content = corpus::text(corpus::FIRST_HELD_OUT_SEED.saturating_add(seed), tokens.saturating_mul(8).min(16 << 20))?;
+        let content =
+            corpus::text(corpus::FIRST_HELD_OUT_SEED.saturating_add(seed), tokens.saturating_mul(8).min(16 << 20))?;
         let source = DataSource { name: "builtin".into(), revision: None, sha256: hex(&Sha256::digest(&content)) };
         Ok(Text { source, documents: vec![content] })
     }
