@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[path = "../tests/support/results.rs"]
+#[allow(clippy::unwrap_used, dead_code, reason = "shared with the tests, which use all of it")]
 mod results;
 
 const MODELS: usize = 20;

@@ -1,5 +1,7 @@
 //! The house rules that a compiler does not check.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! End to end with the model inside the binary: a trained model on its own text, no download.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
 use assert_cmd::Command;
 use serde_json::Value;
 

@@ -1,5 +1,7 @@
 //! The command line as a person meets it: wrong requests, sweeps, patches, on the model inside the binary.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;

@@ -3,6 +3,8 @@
 //! Without a GPU (or in a build without the feature `cuda`) each test says that it was skipped and passes; with
 //! `KVPROF_REQUIRE_GPU=1` it fails instead.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
 #[path = "gpu/attention.rs"]
 mod attention;
 #[path = "gpu/cache.rs"]

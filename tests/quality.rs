@@ -1,6 +1,7 @@
 //! Benchmarks of quality, run through real caches: on the built-in model everywhere, on SmolLM2 and published data where
 //! these are present.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 #![allow(missing_docs, reason = "a test program has no readers of its documentation")]
 
 mod support;

@@ -1,5 +1,7 @@
 //! From result files to tables, figures and pages: what `aggregate`, `compare` and `report` promise.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
 #[path = "report/aggregate.rs"]
 mod aggregate;
 #[path = "report/browser.rs"]

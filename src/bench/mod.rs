@@ -82,6 +82,7 @@ pub struct References {
 
 /// What a benchmark adds to the result file.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a run makes a handful of them")]
 pub enum Block {
     /// One context length × batch size of `profile`.
     Profile(Box<schema::Measurement>),

@@ -130,7 +130,6 @@ impl QuestionSet<'_> {
                 diverges_at: divergence(&outcome.tokens, &reference.tokens),
                 outcome,
                 reference: quantized.then_some(reference),
-                ..Default::default()
             });
         Ok(items.collect())
     }

@@ -30,10 +30,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 for finding in validate(&result) {
                     report(format!("{}: {finding}", path.display()));
                 }
-                if let Some(hash) = result.spec_hash {
-                    if let Some(other) = by_hash.insert(hash, path.display().to_string()) {
-                        report(format!("{}: the same experiment as {other}", path.display()));
-                    }
+                if let Some(hash) = result.spec_hash
+                    && let Some(other) = by_hash.insert(hash, path.display().to_string())
+                {
+                    report(format!("{}: the same experiment as {other}", path.display()));
                 }
             }
         }

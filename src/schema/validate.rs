@@ -51,10 +51,10 @@ fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut Vec<String>
             find(format!("the cache ledger does not add up: parts {sum}, total {}", bytes.total_bytes));
         }
     }
-    if let Some(steps) = &m.steps {
-        if (steps.flushes == 0) != steps.flush_mean_ms.is_none() {
-            find(format!("{} flush steps with flush_mean_ms {:?}", steps.flushes, steps.flush_mean_ms));
-        }
+    if let Some(steps) = &m.steps
+        && (steps.flushes == 0) != steps.flush_mean_ms.is_none()
+    {
+        find(format!("{} flush steps with flush_mean_ms {:?}", steps.flushes, steps.flush_mean_ms));
     }
     if ours {
         for (name, value) in [("avg_power_watts", m.avg_power_watts), ("energy_mj_per_token", m.energy_mj_per_token)] {
@@ -87,16 +87,15 @@ fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<St
         if ours && p.quantized_read_fraction == Some(0.0) {
             findings.push("benchmarks.perplexity_quantized never read a code".into());
         }
-        if let (Some(delta), Some(reference)) = (p.delta, p.reference_value) {
-            if (p.value - reference - delta).abs() > 1e-9 * p.value.abs().max(1.0) {
-                findings.push(format!("benchmarks.perplexity_quantized: {} − {reference} is not {delta}", p.value));
-            }
+        if let (Some(delta), Some(reference)) = (p.delta, p.reference_value)
+            && (p.value - reference - delta).abs() > 1e-9 * p.value.abs().max(1.0)
+        {
+            findings.push(format!("benchmarks.perplexity_quantized: {} − {reference} is not {delta}", p.value));
         }
-        if let Some(reference) = &b.perplexity {
-            if reference.tokens != p.tokens {
-                findings
-                    .push(format!("benchmarks: the reference scored {} tokens, not {}", reference.tokens, p.tokens));
-            }
+        if let Some(reference) = &b.perplexity
+            && reference.tokens != p.tokens
+        {
+            findings.push(format!("benchmarks: the reference scored {} tokens, not {}", reference.tokens, p.tokens));
         }
     }
     if let (Some(needle), Some(trials)) = (&b.needle_in_haystack, &b.needle_in_haystack_trials) {

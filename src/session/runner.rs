@@ -108,6 +108,7 @@ fn run_model(specs: &[RunSpec], output: &Output<'_>, outcomes: &mut Vec<Outcome>
 }
 
 /// Where a run begins.
+#[allow(clippy::large_enum_variant, reason = "a run has one")]
 enum Start {
     /// Its file has all blocks.
     Complete(Box<Stored>),

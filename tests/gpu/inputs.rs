@@ -44,7 +44,7 @@ pub fn tensor(kind: Kind, dims: [usize; 4], dtype: DType, seed: u64) -> Tensor {
                 Kind::Normal => normal,
                 Kind::Outlier => normal * if channel == 5 { 1000.0 } else { 1.0 },
                 Kind::Constant => {
-                    if channel % 2 == 0 {
+                    if channel.is_multiple_of(2) {
                         0.25 * channel as f32
                     } else {
                         normal

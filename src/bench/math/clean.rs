@@ -100,7 +100,7 @@ fn join_thousands(text: &str) -> String {
         let first = if starts { digits_from(at) } else { 0 };
         let mut end = at + first;
         let mut groups = 0;
-        while first >= 1 && first <= 3 && chars.get(end) == Some(&',') && digits_from(end + 1) == 3 {
+        while (1..=3).contains(&first) && chars.get(end) == Some(&',') && digits_from(end + 1) == 3 {
             end += 4;
             groups += 1;
         }

@@ -6,8 +6,11 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Names of functions of one argument, longest first where one begins another.
-const FUNCTIONS: [(&str, fn(f64) -> f64); 14] = [
+/// A name and what it computes.
+type Function = (&'static str, fn(f64) -> f64);
+
+/// Functions of one argument, longest name first where one begins another.
+const FUNCTIONS: [Function; 14] = [
     ("arcsin", f64::asin),
     ("arccos", f64::acos),
     ("arctan", f64::atan),
