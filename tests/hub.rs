@@ -16,6 +16,10 @@ use support::hub::{COMMIT, LoopbackHub};
 fn run_child(child: &str, home: &Path, environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", child, "--ignored", "--nocapture"]);
+    run(command, home, environment)
+}
+
+fn run(mut command: Command, home: &Path, environment: &[(&str, &str)]) -> Output {
     for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
         command.env_remove(name);
     }
@@ -54,6 +58,34 @@ fn a_model_loads_from_the_hub_and_again_offline_from_the_cache() {
     let nowhere = tempfile::tempdir().unwrap();
     assert_passed(&run_child("child_is_told_that_the_cache_is_empty", nowhere.path(), &offline));
     assert_passed(&run_child("child_is_told_that_the_hub_is_away", nowhere.path(), &online));
+}
+
+#[test]
+fn the_command_line_runs_gpt2_from_the_hub_and_again_offline() {
+    let hub = LoopbackHub::serving(&[("gpt2", fixture("models/gpt2"))]);
+    let endpoint = hub.endpoint();
+    let home = tempfile::tempdir().unwrap();
+    let profile_gpt2 = |environment: &[(&str, &str)]| {
+        let results = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvprof"));
+        command.args(["run", "--model", "gpt2", "--context-lengths", "128", "256", "--benchmarks", "none"]);
+        command.args(["--kv-quant", "none", "int4-hqq", "--decode-tokens", "4", "--measure-runs", "1"]);
+        command.args(["--device", "cpu", "--output-dir"]);
+        command.arg(results.path());
+        let output = run(command, home.path(), environment);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut files: Vec<_> = std::fs::read_dir(results.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|e| e == "json"));
+        assert_eq!(files.len(), 2);
+        for file in files {
+            let result: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+            let lengths: Vec<_> = result["measurements"].as_array().unwrap().iter().collect();
+            assert_eq!(lengths.iter().map(|m| m["context_len"].as_u64()).collect::<Vec<_>>(), [Some(128), Some(256)]);
+        }
+    };
+    profile_gpt2(&[("HF_ENDPOINT", &endpoint)]);
+    drop(hub);
+    profile_gpt2(&[("HF_ENDPOINT", &endpoint), ("HF_HUB_OFFLINE", "1")]);
 }
 
 #[test]
