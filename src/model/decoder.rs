@@ -26,12 +26,12 @@ pub enum LogitsOf {
 #[derive(Debug)]
 pub struct Decoder {
     config: DecoderConfig,
-    embedding: Tensor,
+    pub(super) embedding: Tensor,
     positions: Option<Tensor>,
-    rope: Option<RopeTable>,
-    layers: Vec<Layer>,
-    final_norm: NormLayer,
-    head: Linear,
+    pub(super) rope: Option<RopeTable>,
+    pub(super) layers: Vec<Layer>,
+    pub(super) final_norm: NormLayer,
+    pub(super) head: Linear,
     parameters: u64,
 }
 

@@ -41,15 +41,15 @@ struct QkNorm {
 /// Attention, then MLP, each on a normalized input and added to the residual stream.
 #[derive(Debug)]
 pub struct Layer {
-    attention_norm: NormLayer,
+    pub(super) attention_norm: NormLayer,
     /// hidden → (Hq + 2 Hkv)·D: queries, keys, values.
-    qkv: Linear,
+    pub(super) qkv: Linear,
     qk_norm: Option<QkNorm>,
-    output: Linear,
-    mlp_norm: NormLayer,
+    pub(super) output: Linear,
+    pub(super) mlp_norm: NormLayer,
     /// hidden → intermediate, or twice that: gate, then up.
-    up: Linear,
-    down: Linear,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
     shape: AttentionShape,
     mlp: Mlp,
 }

@@ -34,6 +34,18 @@ impl RopeTable {
         Ok(RopeTable { cos: Tensor::from_vec(cos, shape, device)?, sin: Tensor::from_vec(sin, shape, device)? })
     }
 
+    /// cos of each position and channel pair, `[positions, D/2]` f32.
+    #[cfg(feature = "cuda")]
+    pub fn cos(&self) -> &Tensor {
+        &self.cos
+    }
+
+    /// sin of each position and channel pair, `[positions, D/2]` f32.
+    #[cfg(feature = "cuda")]
+    pub fn sin(&self) -> &Tensor {
+        &self.sin
+    }
+
     /// Rotates `x` `[B, H, T, D]` (any strides, D innermost), whose first token is at `position`; computed in f32. The result is
     /// contiguous, in the dtype of `x`.
     ///
