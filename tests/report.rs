@@ -1,5 +1,8 @@
 //! From result files to tables, figures and pages: what `aggregate`, `compare` and `report` promise.
 
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 #[path = "report/aggregate.rs"]
 mod aggregate;
 #[path = "report/browser.rs"]
