@@ -1,9 +1,13 @@
 //! Times `aggregate` and `report` on 1,000 made-up result files: `cargo bench --bench report`. The aim is under 5 s for both on
 //! two cores.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+// The tests use the rest of it.
+#[allow(dead_code)]
 #[path = "../tests/support/results.rs"]
 #[allow(clippy::unwrap_used, dead_code, reason = "shared with the tests, which use all of it")]
 mod results;

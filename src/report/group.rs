@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::scene::SERIES;
+use super::label;
 use super::study::{Row, Run, Study};
 
 /// One model on one backend.
@@ -39,7 +39,8 @@ impl<'a> Group<'a> {
         let mut colours = BTreeMap::new();
         let mut next = 0;
         for (rank, cache) in &order {
-            let colour = if *rank == 0 { 0 } else { (next % (SERIES - 1) + 1) as u8 };
+            // Colours repeat after eight; a mark's form, which goes by the same place, does so after another number.
+            let colour = if *rank == 0 { 0 } else { (next % 240 + 1) as u8 };
             next += usize::from(*rank != 0);
             colours.entry(cache.clone()).or_insert(colour);
         }
@@ -93,6 +94,17 @@ impl<'a> Subject<'a> {
             }
         }
         names
+    }
+
+    /// Names of the caches without those that differ from another one in the residual window only, which the residual sweep
+    /// shows.
+    pub fn main_caches(&self) -> Vec<&'a str> {
+        let all = self.caches();
+        let variant = |cache: &str| {
+            let base = label::without_residual(cache);
+            base != cache && all.contains(&base.as_str())
+        };
+        all.iter().copied().filter(|cache| !variant(cache)).collect()
     }
 
     /// Batch sizes measured.

@@ -67,6 +67,12 @@ pub fn cache(result: &RunResult) -> String {
     format!("{}{overrides}{residual}", preset.to_uppercase())
 }
 
+/// The name of a cache without its residual length.
+pub fn without_residual(cache: &str) -> String {
+    let parts: Vec<&str> = cache.split(',').filter(|part| !part.starts_with("residual=")).collect();
+    parts.join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +86,12 @@ mod tests {
         let short = short_models(["a/M-v0.1", "a/M-v0.3", "b/N", "c/N"].into_iter());
         assert_eq!((short["a/M-v0.1"].as_str(), short["a/M-v0.3"].as_str()), ("M-v0.1", "M-v0.3"));
         assert_eq!((short["b/N"].as_str(), short["c/N"].as_str()), ("b/N", "c/N"));
+    }
+
+    #[test]
+    fn the_residual_window_can_be_left_out_of_a_name() {
+        assert_eq!(without_residual("INT4-HQQ,group=32,residual=64"), "INT4-HQQ,group=32");
+        assert_eq!(without_residual("FP16"), "FP16");
     }
 
     #[test]

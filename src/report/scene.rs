@@ -36,6 +36,11 @@ const SERIES_RGB: [(u8, u8, u8); SERIES] = [
     (0xB5, 0xA8, 0x12),
 ];
 
+/// Which of the [`SERIES`] colours a palette place has: grey only the unquantized cache's, the others over again.
+pub fn colour_of(place: u8) -> usize {
+    if place == 0 { 0 } else { (usize::from(place) - 1) % (SERIES - 1) + 1 }
+}
+
 impl Ink {
     /// The colour on white paper.
     pub fn rgb(self) -> (u8, u8, u8) {
@@ -45,7 +50,7 @@ impl Ink {
             Ink::Axis => (0x8C, 0x95, 0x9F),
             Ink::Grid => (0xE3, 0xE6, 0xEA),
             Ink::Paper => (0xFF, 0xFF, 0xFF),
-            Ink::Series(i) => SERIES_RGB[usize::from(i) % SERIES],
+            Ink::Series(place) => SERIES_RGB[colour_of(place)],
             Ink::Exact(r, g, b) => (r, g, b),
         }
     }

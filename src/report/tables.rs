@@ -55,7 +55,7 @@ fn delta_ppl(study: &Study, group: &Group<'_>) -> Table {
     let mut table = Table {
         id: "delta_ppl".into(),
         title: "Perplexity of the unquantized cache, and ΔPPL of each quantized one".into(),
-        note: "ΔPPL is measured on the same tokens; brackets: 95 % interval of the paired difference.".into(),
+        note: "ΔPPL is measured on the same tokens, with the 95 % interval of the paired difference where the file has it.".into(),
         ..Table::default()
     };
     if caches.len() <= WIDE {
@@ -129,7 +129,7 @@ fn quality(study: &Study, group: &Group<'_>) -> Table {
     Table {
         id: "quality".into(),
         title: "Quality of every cache".into(),
-        note: "Brackets: 95 % intervals (paired for the rise of the perplexity, Wilson's for rates).".into(),
+        note: "With 95 % intervals: paired for the rise of the perplexity, Wilson's for rates.".into(),
         columns,
         rows,
     }
@@ -144,8 +144,11 @@ fn memory(group: &Group<'_>) -> Table {
     if batches.len() > 1 {
         columns.push(Column::integer("batch", "batch"));
     }
+    // Small models need decimals, large ones do not.
+    let least = rows().filter_map(|r| r.cache_bytes()).map(|b| b / MIB).fold(f64::INFINITY, f64::min);
+    let digits = Digits::Fixed(if least < 1.0 { 3 } else { 1 });
     for context in &contexts {
-        columns.push(Column::real(&format!("mib_{context}"), &number::tokens(*context), Digits::Significant(4)));
+        columns.push(Column::real(&format!("mib_{context}"), &number::tokens(*context), digits));
     }
     columns.push(Column::real("compression", "smaller by", Digits::Significant(3)));
     let mut table = Table {
@@ -172,10 +175,11 @@ fn memory(group: &Group<'_>) -> Table {
                     at(c).map_or_else(Cell::missing, |r| Cell::from(r.cache_bytes().map(|b| b / MIB)).from_run(r.index))
                 }));
                 let ratio = s.baseline().filter(|b| *b != cache).and_then(|baseline| {
-                    contexts
-                        .iter()
-                        .rev()
-                        .find_map(|c| Some(s.row(baseline, *c, batch)?.cache_bytes()? / at(c)?.cache_bytes()?))
+                    let at_context = |c: &usize| {
+                        let ratio = s.row(baseline, *c, batch)?.cache_bytes()? / at(c)?.cache_bytes()?;
+                        Some(Cell::from(ratio).from_run(at(c)?.index))
+                    };
+                    contexts.iter().rev().find_map(at_context)
                 });
                 row.push(ratio.into());
                 table.rows.push(row);
@@ -259,7 +263,7 @@ fn needle(study: &Study, group: &Group<'_>) -> Table {
                 .iter()
                 .map(|c| sourced(block.per_context.get(&c.to_string()).map(|n| n.success_rate).into(), study, run)),
         );
-        row.push(score.trials.into());
+        row.push(sourced(score.trials.into(), study, run));
         row.push(sourced(Cell::from(score.rate).with_interval(Some(score.interval)), study, run));
         row.push(sourced(Cell::from(score.delta).with_interval(score.delta_interval), study, run));
         rows.push(row);
@@ -267,7 +271,7 @@ fn needle(study: &Study, group: &Group<'_>) -> Table {
     Table {
         id: "needle".into(),
         title: "Needle in a haystack: share found, by context length".into(),
-        note: "Brackets: 95 % intervals (Wilson's for the rate, paired for the difference, in points).".into(),
+        note: "With 95 % intervals: Wilson's for the rate, paired for the difference, which is in points.".into(),
         columns,
         rows,
     }

@@ -10,7 +10,7 @@ use crate::report::scene::{Anchor, Form, Ink, Scene};
 /// Height of a bar and the space to the next.
 const BAR: (f64, f64) = (16.0, 10.0);
 /// Widest name before the bars.
-const NAME: f64 = 150.0;
+const NAME: f64 = 165.0;
 
 /// A panel of `plot`.
 pub fn draw(plot: &Bars) -> Scene {

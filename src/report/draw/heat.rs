@@ -7,9 +7,9 @@ use crate::report::font;
 use crate::report::scene::{Anchor, Form, Ink, Scene};
 
 /// Height of a cell.
-const CELL: f64 = 28.0;
+const CELL: f64 = 30.0;
 /// Widest name of a row.
-const NAME: f64 = 130.0;
+const NAME: f64 = 140.0;
 /// Widest cell, so that few columns do not make slabs.
 const WIDE: f64 = 92.0;
 /// Space between lines of a column's name.
@@ -58,7 +58,13 @@ pub fn draw(plot: &Heat) -> Scene {
     for (row, name) in plot.rows.iter().enumerate() {
         let y = top + row as f64 * CELL;
         let base = y + CELL / 2.0 + SMALL * font::CAP_HEIGHT / 2.0;
-        scene.text((left - 8.0, base), &legend::fit(name, SMALL, false, NAME), SMALL, Anchor::End, Ink::Text);
+        // A long name takes two lines.
+        let lines = legend::wrap(name, SMALL, NAME);
+        let lines = if lines.len() > 2 { vec![legend::fit(name, SMALL, false, NAME)] } else { lines };
+        for (line, text) in lines.iter().enumerate() {
+            let shift = (line as f64 - (lines.len() - 1) as f64 / 2.0) * LEADING;
+            scene.text((left - 8.0, base + shift), text, SMALL, Anchor::End, Ink::Text);
+        }
         for column in 0..plot.columns.len() {
             let x = left + column as f64 * cell;
             let form = Form::Rect(x + 0.75, y + 0.75, cell - 1.5, CELL - 1.5);

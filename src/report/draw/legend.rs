@@ -5,7 +5,7 @@ use crate::report::font;
 use crate::report::scene::{Anchor, Form, Ink, Scene};
 
 /// Height of a line of the legend.
-const LINE: f64 = 17.0;
+const LINE: f64 = 18.0;
 /// Width of a swatch and the space after it.
 const SWATCH: f64 = 24.0;
 /// Space between entries.
@@ -123,6 +123,7 @@ mod tests {
     #[test]
     fn text_is_broken_or_shortened_to_fit() {
         assert_eq!(wrap("INT2-HQQ-KIVI", 11.0, 60.0), ["INT2-HQQ-", "KIVI"]);
+        assert_eq!(wrap("Small-1B · fused", 11.0, 500.0), ["Small-1B · fused"]);
         let short = fit("a name far too long for its place", 11.0, false, 60.0);
         assert!(short.ends_with('…') && font::width(&short, 11.0, false) <= 60.0, "{short}");
         assert_eq!(fit("x", 11.0, false, 0.1), "");

@@ -12,11 +12,11 @@ use super::chart::{Chart, Panel, Plot};
 use super::scene::{Anchor, Form, Ink, Scene};
 
 /// Width of a panel.
-pub const PANEL_WIDTH: f64 = 440.0;
+pub const PANEL_WIDTH: f64 = 420.0;
 /// Size of axis labels and legends.
-const SMALL: f64 = 11.0;
+const SMALL: f64 = 12.0;
 /// Size of a panel's title.
-const TITLE: f64 = 13.0;
+const TITLE: f64 = 14.0;
 /// Height that a panel's title takes.
 const TITLE_HEIGHT: f64 = 24.0;
 /// Space between panels.

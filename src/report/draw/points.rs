@@ -41,7 +41,10 @@ pub fn draw(plot: &Points) -> Scene {
         let ink = Ink::Series(series.colour);
         let line: Vec<(f64, f64)> = series.points.iter().filter_map(|p| place(p.x, p.y)).collect();
         if series.joined && line.len() > 1 {
-            scene.push(Form::Line { points: line, width: 1.6, dashed: series.colour == 0 }, ink);
+            // A line without marks is no cache: it is drawn as an axis is.
+            let (width, dashed, ink) =
+                if series.bare { (1.2, false, Ink::Axis) } else { (1.6, series.colour == 0, ink) };
+            scene.push(Form::Line { points: line, width, dashed }, ink);
         }
         for p in &series.points {
             let Some((low, high)) = p.interval.and_then(|(l, h)| Some((place(p.x, l)?, place(p.x, h)?))) else {

@@ -7,8 +7,8 @@ use crate::base::error::{Error, Result};
 use crate::report::font;
 use crate::report::scene::{Anchor, Form, Ink, Scene};
 
-/// Pixels to a point: 216 dots an inch.
-const DENSITY: f32 = 3.0;
+/// Pixels to a point: 144 dots an inch. Print is better served by the PDF.
+const DENSITY: f32 = 2.0;
 
 /// `scene` on white paper.
 ///

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::report::font;
-use crate::report::scene::{Anchor, Form, Ink, Scene};
+use crate::report::scene::{self, Anchor, Form, Ink, Scene};
 
 /// Where colours come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ fn paint(ink: Ink, colours: Colours) -> String {
         Ink::Axis => "axis".into(),
         Ink::Grid => "grid".into(),
         Ink::Paper => "paper".into(),
-        Ink::Series(i) => format!("s{}", usize::from(i) % crate::report::scene::SERIES),
+        Ink::Series(place) => format!("s{}", scene::colour_of(place)),
         Ink::Exact(..) => String::new(),
     };
     if colours == Colours::Literal || role.is_empty() {

@@ -159,7 +159,9 @@ fn kernel_panel(subject: &Subject<'_>) -> Option<Panel> {
     let traced = |row: &&Row<'_>| row.measured.and_then(|m| m.kernels.as_ref()).is_some_and(|k| k.decode.is_some());
     let place = subject.rows.iter().filter(traced).map(|r| (r.context(), std::cmp::Reverse(r.batch()))).max()?;
     let at_place = |row: &&Row<'_>| (row.context(), std::cmp::Reverse(row.batch())) == place;
-    let bars: Vec<Bar> = subject.rows.iter().filter(traced).filter(at_place).filter_map(kernel_bar).collect();
+    let shown = subject.main_caches();
+    let rows = subject.rows.iter().filter(|row| shown.contains(&row.run.cache.as_str()));
+    let bars: Vec<Bar> = rows.filter(traced).filter(at_place).filter_map(kernel_bar).collect();
     let context = place.0.map_or_else(String::new, |c| format!(", {} tokens", number::tokens(c)));
     let batch = place.1.0.filter(|b| *b != 1).map_or_else(String::new, |b| format!(", batch {b}"));
     let parts = CATEGORIES.map(String::from).to_vec();

@@ -6,9 +6,9 @@ use super::{FINE, axis};
 use crate::report::advice::Bound;
 use crate::report::chart::{Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series};
 use crate::report::group::{Group, Subject};
-use crate::report::number;
 use crate::report::study::Run;
 use crate::report::table::Digits;
+use crate::report::{font, label, number};
 
 /// Rise of the perplexity, in words.
 pub(super) fn tell_rise(run: &Run) -> String {
@@ -29,7 +29,8 @@ pub(super) fn delta_ppl(group: &Group<'_>) -> Chart {
         .caches
         .iter()
         .filter(|cache| {
-            group.subjects.iter().any(|s| s.run(cache).is_some_and(|run| run.quality.delta_ppl().is_some()))
+            let tells = |s: &Subject<'_>| s.run(cache).is_some_and(|run| run.quality.delta_ppl().is_some());
+            group.subjects.iter().any(|s| s.main_caches().contains(&cache.as_str()) && tells(s))
         })
         .cloned()
         .collect();
@@ -55,7 +56,12 @@ pub(super) fn delta_ppl(group: &Group<'_>) -> Chart {
             ends: ("≤ +0.1 %".into(), "≥ +100 %".into()),
         }),
     };
-    let panels = caches.chunks(6).map(|part| heat(part, "Perplexity less the unquantized cache's".into())).collect();
+    // As many columns as the longest unbreakable piece of a name leaves room for.
+    let pieces = caches.iter().flat_map(|c| c.split_inclusive(['-', ',', ' ', '/']));
+    let widest = pieces.map(|piece| font::width(piece, 12.0, false)).fold(24.0, f64::max);
+    let columns = ((240.0 / (widest + 6.0)) as usize).clamp(1, 6);
+    let panels =
+        caches.chunks(columns).map(|part| heat(part, "Perplexity less the unquantized cache's".into())).collect();
     Chart {
         id: "delta_ppl".into(),
         title: "What quantizing does to perplexity".into(),
@@ -68,9 +74,11 @@ pub(super) fn delta_ppl(group: &Group<'_>) -> Chart {
 
 pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
     let panel = |subject: &Subject<'_>| {
+        let shown = subject.main_caches();
         let series: Vec<Series> = subject
             .runs
             .iter()
+            .filter(|run| shown.contains(&run.cache.as_str()))
             .filter_map(|run| {
                 let bins = &run.quality.kld.as_ref()?.by_position;
                 let points: Vec<Point> = bins
@@ -120,26 +128,19 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
     }
 }
 
-/// The name of a cache without its residual length.
-fn without_residual(cache: &str) -> String {
-    let parts: Vec<&str> = cache.split(',').filter(|part| !part.starts_with("residual=")).collect();
-    parts.join(",")
-}
-
 pub(super) fn residual_sweep(group: &Group<'_>, bound: &Bound) -> Chart {
     let panel = |subject: &Subject<'_>| {
         let mut sweeps: BTreeMap<String, Vec<(usize, &Run)>> = BTreeMap::new();
         for run in subject.runs.iter().filter(|run| run.quantized() && run.quality.relative_rise().is_some()) {
             if let Some(residual) = run.result.kv_quant.residual_length {
-                sweeps.entry(without_residual(&run.cache)).or_default().push((residual, run));
+                sweeps.entry(label::without_residual(&run.cache)).or_default().push((residual, run));
             }
         }
         // A sweep has at least two lengths.
         sweeps.retain(|_, runs| runs.iter().map(|(n, _)| n).collect::<BTreeSet<_>>().len() > 1);
         let series: Vec<Series> = sweeps
             .into_iter()
-            .enumerate()
-            .map(|(place, (name, mut runs))| {
+            .map(|(name, mut runs)| {
                 runs.sort_by_key(|(residual, _)| *residual);
                 let points = runs
                     .iter()
@@ -150,7 +151,7 @@ pub(super) fn residual_sweep(group: &Group<'_>, bound: &Bound) -> Chart {
                         Some(Point { x: *residual as f64, y, interval, doubtful: false, tip })
                     })
                     .collect();
-                Series { name, colour: (place % 8 + 1) as u8, joined: true, points, ..Series::default() }
+                Series { colour: group.colour(&name), name, joined: true, points, ..Series::default() }
             })
             .collect();
         let x = axis("residual window, tokens", Scale::Log2, NumberForm::Plain);
@@ -171,8 +172,12 @@ pub(super) fn residual_sweep(group: &Group<'_>, bound: &Bound) -> Chart {
 }
 
 pub(super) fn needle_grid(group: &Group<'_>) -> Chart {
-    let panels =
-        group.subjects.iter().flat_map(|s| s.runs.iter().filter_map(|run| needle_panel(&s.name, run))).collect();
+    let panels = |s: &Subject<'_>| {
+        let shown = s.main_caches();
+        let runs = s.runs.iter().filter(|run| shown.contains(&run.cache.as_str()));
+        runs.filter_map(|run| needle_panel(&s.name, run)).collect::<Vec<_>>()
+    };
+    let panels = group.subjects.iter().flat_map(panels).collect();
     Chart {
         id: "needle_grid".into(),
         title: "Needle in a haystack".into(),
