@@ -9,6 +9,8 @@
 mod attention;
 #[path = "gpu/cache.rs"]
 mod cache;
+#[path = "gpu/decode.rs"]
+mod decode;
 #[path = "gpu/device.rs"]
 mod device;
 #[path = "gpu/inputs.rs"]
