@@ -6,8 +6,6 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-// The tests use the rest of it.
-#[allow(dead_code)]
 #[path = "../tests/support/results.rs"]
 #[allow(clippy::unwrap_used, dead_code, reason = "shared with the tests, which use all of it")]
 mod results;

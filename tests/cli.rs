@@ -128,6 +128,19 @@ fn a_run_writes_one_valid_file_for_each_quantization() {
     kvprof().arg("validate").arg(folder.path()).assert().success();
 }
 
+#[test]
+fn a_full_context_can_be_decoded_from() {
+    let folder = tempfile::tempdir().unwrap();
+    kvprof()
+        .args(["run", "--context-lengths", "2048", "--decode-tokens", "4", "--warmup-runs", "0", "--measure-runs", "1"])
+        .args(["--kv-quant", "int4-hqq", "--benchmarks", "none", "--quiet", "--output-dir"])
+        .arg(folder.path())
+        .assert()
+        .success();
+    let result = read(&json_files(folder.path())[0]);
+    assert!(result["measurements"][0]["decode_ms"].as_f64().unwrap() > 0.0);
+}
+
 const SWEEP: &str = r#"
 [settings]
 context-lengths = [256]

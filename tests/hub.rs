@@ -68,7 +68,7 @@ fn the_command_line_runs_gpt2_from_the_hub_and_again_offline() {
     let profile_gpt2 = |environment: &[(&str, &str)]| {
         let results = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvprof"));
-        command.args(["run", "--model", "gpt2", "--context-lengths", "128", "256", "--benchmarks", "none"]);
+        command.args(["run", "--model", "gpt2", "--context-lengths", "128", "256"]);
         command.args(["--kv-quant", "none", "int4-hqq", "--decode-tokens", "4", "--measure-runs", "1"]);
         command.args(["--device", "cpu", "--output-dir"]);
         command.arg(results.path());

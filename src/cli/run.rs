@@ -33,9 +33,10 @@ pub struct Args {
     /// How attention reads the cache: eager, sdpa or fused.
     #[arg(long, num_args = 1.., value_name = "BACKEND", default_values_t = ["fused".to_string()])]
     attn_backend: Vec<String>,
-    /// Benchmarks beside the profile: ppl, kld, needle, mmlu, math, all, or none.
-    #[arg(long, num_args = 1.., value_name = "NAME", default_values_t = ["ppl".to_string(), "needle".to_string()])]
-    benchmarks: Vec<String>,
+    /// Benchmarks beside the profile: ppl, kld, needle, mmlu, math, all, or none [default: ppl needle for the built-in model,
+    /// which brings its own text; none for others].
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    benchmarks: Option<Vec<String>>,
     /// Measure quality only.
     #[arg(long)]
     no_profile: bool,
@@ -191,7 +192,11 @@ impl ModelArgs {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
     let quantizations = plan::quantizations(&args.kv_quant, &args.residual_length)?;
-    let benchmarks = bench::expand(&args.benchmarks);
+    let benchmarks = match &args.benchmarks {
+        Some(names) => bench::expand(names),
+        None if args.model.model == "builtin" && args.model.weights == "auto" => vec!["ppl".into(), "needle".into()],
+        None => Vec::new(),
+    };
     let settings = args.settings.apply(Settings::default());
     check(&settings)?;
     store::prepare_folder(&args.output_dir)?;

@@ -144,6 +144,9 @@ pub struct DecoderConfig {
     pub stored_dtype: Option<DType>,
 }
 
+/// Tokens that a rotary model may write after a prompt as long as its context.
+const DECODE_ROOM: usize = 4096;
+
 impl DecoderConfig {
     /// The window that a cache may rely on to drop old tokens: that of all layers, if they share one.
     pub fn cache_window(&self) -> Option<usize> {
@@ -155,6 +158,15 @@ impl DecoderConfig {
     pub fn without_sliding_window(mut self) -> Self {
         self.windows = vec![None; self.layers];
         self
+    }
+
+    /// Positions that a pass may use. Rotary models can be run past the context they were made for, as a decode from a full
+    /// context does (the thesis measured its longest context so); learned positions end where their table does.
+    pub fn usable_positions(&self) -> usize {
+        match self.position {
+            Position::Learned => self.max_positions,
+            Position::Rope(_) => self.max_positions + DECODE_ROOM,
+        }
     }
 
     /// Multiplies q·k: 1/√D.

@@ -61,7 +61,7 @@ impl Decoder {
         on_layer(config.layers, config.layers);
         let rope = match &config.position {
             Position::Learned => None,
-            Position::Rope(rope) => Some(RopeTable::new(rope, config.head_dim, config.max_positions, device)?),
+            Position::Rope(rope) => Some(RopeTable::new(rope, config.head_dim, config.usable_positions(), device)?),
         };
         let parameters = loader.parameters();
         Ok(Decoder { config, embedding, positions, rope, layers, final_norm, head, parameters })
@@ -103,11 +103,11 @@ impl Decoder {
     ) -> Result<Tensor> {
         let (batch, count) = tokens.dims2()?;
         let position = cache.len();
-        if position + count > self.config.max_positions {
+        if position + count > self.config.usable_positions() {
             return Err(Error::usage(format!(
-                "{} tokens were asked of a model made for at most {}",
+                "{} tokens were asked of a model that can place at most {}",
                 position + count,
-                self.config.max_positions
+                self.config.usable_positions()
             )));
         }
         let mut x =

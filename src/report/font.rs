@@ -53,7 +53,7 @@ mod tests {
     fn the_font_has_every_sign_that_figures_use() {
         for bold in [false, true] {
             let font = font(bold).unwrap();
-            for c in "ABCxyz0189 −×ΔµαΩ≤≥±·–—…°%,.()[]".chars() {
+            for c in "ABCxyz0189 −×Δµα≤≥±·–—…°%,.()[]".chars() {
                 assert!(font.face.glyph_index(c).is_some(), "{c}");
             }
         }

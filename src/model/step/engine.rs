@@ -123,7 +123,7 @@ impl StepEngine {
             stream,
             buffers,
             ways,
-            capacity: shape.capacity.min(decoder.config().max_positions),
+            capacity: shape.capacity.min(decoder.config().usable_positions()),
             position: None,
             kernel,
             step_weight_bytes: weights.bytes_a_step(),
