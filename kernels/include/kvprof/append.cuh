@@ -15,7 +15,7 @@
 
 namespace kvprof {
 
-/// Mirrored by `AppendParams` in src/cache/ops/append.rs.
+/// Mirrored by `AppendParams` in src/cache/ops/cuda.rs.
 struct AppendParams {
   const void* k;
   const void* v;
@@ -27,7 +27,7 @@ struct AppendParams {
   int32_t layer;
   int32_t reserved;
 };
-static_assert(sizeof(AppendParams) == 112, "mirrored by AppendParams in src/cache/ops/append.rs");
+static_assert(sizeof(AppendParams) == 112, "mirrored by AppendParams in src/cache/ops/cuda.rs");
 
 constexpr int kAppendThreads = 256;
 

@@ -14,7 +14,7 @@
 
 namespace kvprof {
 
-/// Mirrored by `DequantizeParams` in src/quant/cuda.rs.
+/// Mirrored by `DequantizeParams` in src/cache/ops/cuda.rs.
 struct DequantizeParams {
   Ring window;
   const uint8_t* tiles;
@@ -28,7 +28,7 @@ struct DequantizeParams {
   int32_t out_rows;
   int32_t reserved;
 };
-static_assert(sizeof(DequantizeParams) == 104, "mirrored by DequantizeParams in src/quant/cuda.rs");
+static_assert(sizeof(DequantizeParams) == 104, "mirrored by DequantizeParams in src/cache/ops/cuda.rs");
 
 template <typename T, int D>
 struct Dequantize {

@@ -14,6 +14,7 @@ namespace kvprof {
 
 constexpr float kLargestFloat = 3.402823466e38f;
 
+/// How a group of G elements is shared by lanes.
 template <int G>
 struct GroupLanes {
   static constexpr int kLanes = G >= 64 ? 4 : G / 16;  // 1, 2, 4, 4
@@ -41,6 +42,7 @@ struct GroupLanes {
   }
 };
 
+/// x rounded to the cache's float type.
 template <typename T>
 __device__ __forceinline__ float round_to(float x) {
   return to_floats<T>(to_pair<T>(x, 0.0f)).x;

@@ -15,7 +15,7 @@
 //          traffic of 16. Keys of the next tile load during softmax and P·V, values during Q·K.
 // Splits   With few row tiles the keys are cut in grid.z pieces; each writes its normalized output and log-sum-exp
 //          in float, and `merge_splits` adds them up.
-// Reference  src/model/attention on the CPU (eager), float64 in tests/gpu_prefill.rs.
+// Reference  float64 in tests/gpu/attention.rs.
 // Bound    tensor cores: 4 * D FLOP a visible (query, key) pair over the mma.sync rate.
 #pragma once
 
@@ -24,7 +24,7 @@
 
 namespace kvprof {
 
-/// Mirrored by `PrefillParams` in src/model/attention/cuda.rs.
+/// Mirrored by `PrefillParams` in src/model/attention/flash.rs.
 struct PrefillParams {
   const void* q;
   const void* k;
@@ -44,7 +44,7 @@ struct PrefillParams {
   float scale_log2;  // softmax scale times log2(e)
   int32_t reserved;
 };
-static_assert(sizeof(PrefillParams) == 160, "mirrored by PrefillParams in src/model/attention/cuda.rs");
+static_assert(sizeof(PrefillParams) == 160, "mirrored by PrefillParams in src/model/attention/flash.rs");
 
 constexpr int kPrefillThreads = 128;
 constexpr int kPrefillRows = 128;

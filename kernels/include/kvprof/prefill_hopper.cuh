@@ -1,5 +1,5 @@
 // Flash attention of prefill.cuh with the warpgroup products of Hopper (compute capability 9.0a), for D = 128. Same
-// parameters, same result up to the order of sums; about half again as fast as the portable kernel.
+// parameters, same result up to the order of sums; a quarter faster than the portable kernel.
 //
 // Grid     as in prefill.cuh. Block: 384 threads; one warpgroup loads, two compute 64 rows each.
 // Shared   queries [128, 128], two stages of keys and of values [128, 128]: 160 KiB, one block a multiprocessor. Every matrix is
@@ -7,7 +7,8 @@
 // Overlap  A computing warpgroup issues the scores of a tile together with the output of the tile before, and does the
 //          softmax while the other warpgroup's products run; they take turns at a pair of named barriers.
 // Loads    by cp.async and not by the bulk copy engine, since the ring may wrap in the middle of a tile.
-// Bound    tensor cores: 4 * D FLOP a visible (query, key) pair.
+// Bound    tensor cores: 4 * D FLOP a visible (query, key) pair. 460 TFLOP/s causal at 32768 tokens on an H200 (BF16, 32/8
+//          heads), where prefill.cuh reaches 370 and a dense 8192 x 8192 x 8192 product 790.
 #pragma once
 
 #include "kvprof/prefill.cuh"

@@ -19,7 +19,7 @@
 
 namespace kvprof {
 
-/// Mirrored by `QuantizeParams` in src/quant/cuda.rs.
+/// Mirrored by `QuantizeParams` in src/cache/ops/cuda.rs.
 struct QuantizeParams {
   Ring window;
   uint8_t* tiles;
@@ -29,8 +29,8 @@ struct QuantizeParams {
   int32_t first_side;  // 0 keys, 1 values: what blockIdx.z = 0 quantizes
   int32_t reserved;
 };
-static_assert(sizeof(TileLayout) == 32, "mirrored by TileLayout in src/device/params.rs");
-static_assert(sizeof(QuantizeParams) == 80, "mirrored by QuantizeParams in src/quant/cuda.rs");
+static_assert(sizeof(TileLayout) == 32, "mirrored by TileLayout in src/cache/ops/cuda.rs");
+static_assert(sizeof(QuantizeParams) == 80, "mirrored by QuantizeParams in src/cache/ops/cuda.rs");
 
 template <typename T>
 __device__ __forceinline__ void store_parameter(uint8_t* tile, int byte, float x) {

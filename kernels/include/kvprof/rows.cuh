@@ -6,13 +6,13 @@
 namespace kvprof {
 
 /// Element strides of a [batch, head, token, D] tensor whose last dimension is contiguous. Mirrored by `Strides` in
-/// src/device/params.rs.
+/// src/device/kernels.rs.
 struct Strides {
   int64_t batch, head, token;
 };
 
 /// Keys and values [2 (K, V), B, Hkv, capacity, D] of a 16-bit float type: position p lies in slot p mod capacity.
-/// Mirrored by `Ring` in src/device/params.rs.
+/// Mirrored by `Ring` in src/device/kernels.rs.
 struct Ring {
   void* base;
   int32_t batch;
@@ -27,6 +27,6 @@ struct Ring {
     return static_cast<T*>(base) + index * capacity * channels;
   }
 };
-static_assert(sizeof(Ring) == 24, "mirrored by Ring in src/device/params.rs");
+static_assert(sizeof(Ring) == 24, "mirrored by Ring in src/device/kernels.rs");
 
 }  // namespace kvprof

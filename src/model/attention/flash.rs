@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
-use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
+use candle_core::{CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
 use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name};
@@ -96,8 +96,8 @@ pub(super) fn flash_attention(
     let device = &q.device;
     let rows = tokens * (q_heads / kv_heads);
     let row_tiles = rows.div_ceil(ROWS);
-    // Hopper's products serve blocks that fill a multiprocessor; the portable kernel has two a multiprocessor, for short chunks.
-    let hopper = channels == 128 && attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? == 9;
+    let hopper = on_hopper(device, channels)?;
+    // A block of Hopper's kernel has a multiprocessor to itself, two of the portable one share it.
     let blocks_at_once =
         attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? * if hopper { 1 } else { 2 };
     let splits = choose_splits(blocks_at_once, row_tiles * batch * kv_heads, cached);
@@ -138,7 +138,7 @@ pub(super) fn flash_attention(
         reserved: 0,
     };
     let grid = [row_tiles, batch * kv_heads, splits];
-    let kernel = format!("prefill_{}{dtype}_d{channels}", if hopper { "hopper_" } else { "" });
+    let kernel = kernel_name(hopper, dtype, channels);
     let launch = if hopper {
         Launch {
             image: "prefill_sm90a",
@@ -166,6 +166,26 @@ pub(super) fn flash_attention(
         unsafe { merge.enqueue(device, &params) }?;
     }
     Ok((out, shape))
+}
+
+/// Name of the kernel that attends over a ring `[2, B, Hkv, W, D]` on a CUDA device, for the record of what ran.
+///
+/// # Errors
+/// When there is none for its device, type or head dimension.
+pub(super) fn kernel_for(ring: &Tensor) -> Result<String> {
+    let (Device::Cuda(device), &[_, _, _, _, channels]) = (ring.device(), ring.dims()) else {
+        bail!("flash attention reads a ring on a CUDA device, not {:?} on {:?}", ring.shape(), ring.device());
+    };
+    Ok(kernel_name(on_hopper(device, channels)?, float_name(ring.dtype())?, channels))
+}
+
+fn kernel_name(hopper: bool, dtype: &str, channels: usize) -> String {
+    format!("prefill_{}{dtype}_d{channels}", if hopper { "hopper_" } else { "" })
+}
+
+/// Whether the kernel for Hopper's warpgroup products serves this head dimension on this device.
+fn on_hopper(device: &CudaDevice, channels: usize) -> Result<bool> {
+    Ok(channels == 128 && attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? == 9)
 }
 
 /// In how many pieces the keys are cut: in one if the blocks fill the device as they are, else in as many as do, each at least

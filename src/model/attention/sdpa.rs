@@ -39,11 +39,13 @@ impl Attention for Sdpa {
     fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String {
         let packed = view.visible(tokens).start < view.window_positions.start;
         let dequantize = if packed { "dequantize + " } else { "" };
-        let dense = if view.window.device().is_cuda() {
-            "flash attention (prefill.cu)"
-        } else {
-            "dense online-softmax loop (CPU)"
-        };
-        format!("{dequantize}{dense}")
+        #[cfg(feature = "cuda")]
+        if view.window.device().is_cuda() {
+            return match super::flash::kernel_for(view.window) {
+                Ok(kernel) => format!("{dequantize}{kernel}"),
+                Err(error) => format!("none: {error}"),
+            };
+        }
+        format!("{dequantize}dense online-softmax loop (CPU)")
     }
 }
