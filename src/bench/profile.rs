@@ -159,8 +159,10 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     m.vram_peak_mb = peak.map(|b| b as f64 / MIB);
     m.vram_reserved_mb = memory.pool_reserved_bytes.map(|b| b as f64 / MIB);
     m.memory = Some(memory);
-    m.energy =
-        Some(crate::schema::Energy { reason: Some("this version of kvprof reads no energy counter".into()), ..Default::default() });
+    m.energy = Some(crate::schema::Energy {
+        reason: Some("this version of kvprof reads no energy counter".into()),
+        ..Default::default()
+    });
     if let Some(median) = m.steps.as_ref().map(|s| s.median_ms) {
         let moved = subject.weight_bytes() + bytes.total_bytes;
         let rate = moved as f64 / (median * 1e6);
