@@ -1,0 +1,149 @@
+//! What a cache costs: prefill, decode, memory (docs/MEASUREMENT.md).
+
+mod generation;
+mod memory;
+mod times;
+
+use std::time::Instant;
+
+use self::generation::{Generation, random_prompt};
+use self::memory::{ledger, memory};
+use self::times::fill_times;
+use super::{Block, Context, Settings};
+use crate::measure::clock::DeviceClock;
+use crate::measure::process;
+use crate::measure::run::time_run;
+use crate::model::Subject;
+use crate::model::config::{DecoderConfig, Position};
+use crate::model::step::Stepper;
+use crate::quant::{QuantSpec, Scheme};
+use crate::schema::Measurement;
+use crate::{Error, Result, device};
+
+const MIB: f64 = (1u64 << 20) as f64;
+
+/// Measures every context length × batch size; `keep` receives each as soon as it is complete.
+///
+/// What does not fit in memory is a row that says so, and the next one is measured.
+pub fn run(
+    context: &mut Context<'_>,
+    done: &dyn Fn(usize, usize) -> bool,
+    keep: &mut dyn FnMut(Block) -> Result<()>,
+) -> Result<()> {
+    let settings = context.settings;
+    for &length in &settings.context_lengths {
+        for &batch in &settings.batch_sizes {
+            if done(length, batch) {
+                continue;
+            }
+            let measurement = match measure(context, length, batch) {
+                Err(Error::OutOfMemory(reason)) => skipped(length, batch, reason),
+                other => other?,
+            };
+            keep(Block::Profile(Box::new(measurement)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses contexts that the model was not made for.
+///
+/// # Errors
+/// [`Error::Usage`] naming the first one.
+pub fn check_lengths(config: &DecoderConfig, settings: &Settings) -> Result<()> {
+    let Settings { context_lengths, decode_tokens, .. } = settings;
+    for &length in context_lengths {
+        let last = length + if matches!(config.position, Position::Learned) { *decode_tokens } else { 0 };
+        if length == 0 || last > config.max_positions {
+            return Err(Error::usage(format!(
+                "--context-lengths {length}{} is longer than the model allows ({} tokens)",
+                if last > length { format!(" with {decode_tokens} decoded tokens") } else { String::new() },
+                config.max_positions
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn skipped(length: usize, batch: usize, reason: String) -> Measurement {
+    Measurement {
+        context_len: length,
+        batch_size: Some(batch),
+        skipped: Some(true),
+        skip_reason: Some(reason),
+        ..Default::default()
+    }
+}
+
+fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measurement> {
+    let (settings, spec, subject) = (context.settings, context.spec, context.subject);
+    let started = Instant::now();
+    let steps = settings.decode_tokens;
+    let chunk = settings.prefill_chunk.min(length);
+    // What an earlier, larger measurement left in the pool must not count in this one.
+    device::release_unused_memory(&subject.device)?;
+    let mut cache = context.new_cache(spec, batch, length + steps, chunk)?;
+    let bytes = ledger(cache.as_ref())?;
+
+    process::reset_peak_resident();
+    device::reset_memory_peaks(&subject.device)?;
+    let prompt = random_prompt(context, length, batch)?;
+    let runs = settings.warmup_runs + settings.measure_runs;
+    context.progress.start(&format!("profile {} @ {length}×{batch}", spec.name), (runs * (length + steps)) as u64);
+    let clock = DeviceClock(&subject.device);
+    let mut times = Vec::with_capacity(settings.measure_runs);
+    let stepper = Stepper::new(&subject.decoder, context.attention, cache.as_ref(), settings.step_mode)?;
+    let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper };
+    for run in 0..runs {
+        let measured = time_run(&clock, &mut workload, steps)?;
+        if run >= settings.warmup_runs {
+            times.push(measured);
+        }
+    }
+    context.progress.finish();
+    let kernel = workload.stepper.describe(workload.cache);
+
+    let mut m = Measurement {
+        context_len: length,
+        batch_size: Some(batch),
+        decode_tokens: Some(steps),
+        kv_bytes: Some(bytes),
+        kv_cache_mb: Some(bytes.total_bytes as f64 / MIB),
+        kv_cache_type: Some(cache_type(spec, subject)),
+        attention_kernel: Some(kernel),
+        vram_overflow: Some(false),
+        ..Default::default()
+    };
+    fill_times(&mut m, &times, batch);
+    let reads = cache.key_reads();
+    m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
+    let memory = memory(subject, bytes.total_bytes)?;
+    // On the CPU the process itself stands in for the device's memory.
+    let peak = memory.pool_peak_bytes.or(memory.process_peak_bytes);
+    m.vram_peak_mb = peak.map(|b| b as f64 / MIB);
+    m.vram_reserved_mb = memory.pool_reserved_bytes.map(|b| b as f64 / MIB);
+    m.memory = Some(memory);
+    m.energy = Some(crate::schema::Energy {
+        reason: Some("this version of kvprof reads no energy counter".into()),
+        ..Default::default()
+    });
+    if let Some(median) = m.steps.as_ref().map(|s| s.median_ms) {
+        let moved = subject.weight_bytes() + bytes.total_bytes;
+        let rate = moved as f64 / (median * 1e6);
+        m.step_bandwidth_gb_s = Some(rate);
+        // A copy both reads and writes; decoding mostly reads: the share is of bytes moved per second, whichever way.
+        m.step_bandwidth_share = context.copy_gb_s.map(|copy| rate / copy);
+    }
+    m.ctx_elapsed_s = Some(started.elapsed().as_secs_f64());
+    Ok(m)
+}
+
+/// Name of the cache in result files.
+fn cache_type(spec: &QuantSpec, subject: &Subject) -> String {
+    match spec.scheme {
+        Scheme::None => format!("DenseCache ({})", subject.dtype.as_str().to_uppercase()),
+        Scheme::Fp8 => "QuantizedCache (FP8)".into(),
+        Scheme::Grouped { key, value, .. } if key.bits == value.bits => format!("QuantizedCache (INT{})", key.bits),
+        Scheme::Grouped { key, value, .. } => format!("QuantizedCache (K INT{}, V INT{})", key.bits, value.bits),
+    }
+}
