@@ -206,7 +206,7 @@ mod gpu {
                 times.push(ms * 1e3 / launches as f64);
             }
         }
-        let us = stats::percentile(&times, 50.0).ok_or_else(|| anyhow::anyhow!("nothing was timed"))?;
+        let us = stats::median(&times).ok_or_else(|| anyhow::anyhow!("nothing was timed"))?;
         Ok(Row {
             us,
             bytes: (window_bytes + tile_bytes) as f64,

@@ -112,7 +112,7 @@ mod on_gpu {
         let times = marks.windows(2).map(|pair| pair[0].ms_until(&pair[1])).collect::<kvprof::Result<Vec<_>>>()?;
         cache.check_finite()?;
         let plain: Vec<f64> = times.into_iter().zip(flushes).filter(|(_, flush)| !flush).map(|(ms, _)| ms).collect();
-        let ms = stats::percentile(&plain, 50.0).ok_or_else(|| kvprof::Error::Invalid("no step was timed".into()))?;
+        let ms = stats::median(&plain).ok_or_else(|| kvprof::Error::Invalid("no step was timed".into()))?;
         Ok(Step { ms, bytes })
     }
 

@@ -84,7 +84,7 @@ fn time(device: &Device, mut work: impl FnMut(usize) -> anyhow::Result<()>) -> a
             times.push(ms * 1e3);
         }
     }
-    stats::percentile(&times, 50.0).ok_or_else(|| anyhow::anyhow!("nothing was timed"))
+    stats::median(&times).ok_or_else(|| anyhow::anyhow!("nothing was timed"))
 }
 
 /// Microseconds to quantize and to dequantize all tokens of a layer, and the bytes either moves.

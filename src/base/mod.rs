@@ -2,7 +2,6 @@
 
 pub mod atomic;
 pub mod error;
-pub mod paired;
 pub mod progress;
 pub mod rng;
 pub mod stats;

@@ -33,6 +33,11 @@ impl SplitMix64 {
         &items[self.below(items.len())]
     }
 
+    /// As many of `items`, which must not be empty, each drawn anew from all of them.
+    pub fn resample<T: Clone>(&mut self, items: &[T]) -> Vec<T> {
+        (0..items.len()).map(|_| self.pick(items).clone()).collect()
+    }
+
     /// Puts `items` into a random order (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

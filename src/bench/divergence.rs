@@ -9,7 +9,7 @@ use super::prediction::Pair;
 use super::windows::Plan;
 use super::{Benchmark, Block, Context, perplexity};
 use crate::Result;
-use crate::base::stats::{self, Z95, wilson};
+use crate::base::stats::{self, normal_interval, percentile_interval, root_mean_square, wilson};
 use crate::cache::KeyReads;
 use crate::quant::QuantSpec;
 use crate::schema::{Kld, KldBin, KldIntervals};
@@ -61,28 +61,19 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
     let kl = sorted(pairs);
     let squares: Vec<f64> = pairs.iter().map(squared_delta).collect();
     let same = pairs.iter().filter(|p| p.same_top).count();
-    let mean = stats::mean(&kl).unwrap_or(f64::NAN);
-    let error = stats::standard_error(&kl);
     let at = |p: f64| stats::percentile(&kl, p);
     Kld {
         tokens: pairs.len(),
-        mean,
-        standard_error: Some(error),
+        mean: stats::mean(&kl).unwrap_or(f64::NAN),
+        standard_error: Some(stats::standard_error(&kl)),
         median: at(50.0),
         p90: at(90.0),
         p99: at(99.0),
         p999: at(99.9),
         max: kl.last().copied(),
-        rms_delta_p: root_mean(&squares),
+        rms_delta_p: root_mean_square(&squares).map(|(root, _)| root),
         top1_agreement: Some(same as f64 / pairs.len().max(1) as f64),
-        intervals: Some(KldIntervals {
-            mean: (mean - Z95 * error, mean + Z95 * error),
-            median: percentile_interval(&kl, 50.0),
-            p90: percentile_interval(&kl, 90.0),
-            p99: percentile_interval(&kl, 99.0),
-            rms_delta_p: root_mean_interval(&squares),
-            top1_agreement: wilson(same, pairs.len()),
-        }),
+        intervals: intervals(&kl, &squares, same),
         by_position: bins(scores, plan),
         protocol: Some(plan.protocol.name().into()),
         window: Some(plan.window),
@@ -91,6 +82,18 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
         elapsed_s: Some(scores.elapsed_s),
         ..Default::default()
     }
+}
+
+/// Intervals over the divergences `kl`, in ascending order, the squared changes of probability, and the count of equal top tokens.
+fn intervals(kl: &[f64], squares: &[f64], same: usize) -> Option<KldIntervals> {
+    Some(KldIntervals {
+        mean: normal_interval(kl)?,
+        median: percentile_interval(kl, 50.0)?,
+        p90: percentile_interval(kl, 90.0)?,
+        p99: percentile_interval(kl, 99.0)?,
+        rms_delta_p: root_mean_square(squares)?.1,
+        top1_agreement: wilson(same, kl.len()),
+    })
 }
 
 /// Bins of equal width over the scored part of a window; empty ones are left out.
@@ -112,9 +115,9 @@ fn bins(scores: &PairScores, plan: &Plan) -> Vec<KldBin> {
             tokens: pairs.len(),
             mean: stats::mean(&kl).unwrap_or(f64::NAN),
             standard_error: Some(stats::standard_error(&kl)),
-            median: stats::percentile(&kl, 50.0),
+            median: stats::median(&kl),
             p99: stats::percentile(&kl, 99.0),
-            rms_delta_p: root_mean(&squares),
+            rms_delta_p: root_mean_square(&squares).map(|(root, _)| root),
             top1_agreement: Some(pairs.iter().filter(|p| p.same_top).count() as f64 / pairs.len() as f64),
         }
     })
@@ -132,29 +135,10 @@ fn squared_delta(pair: &Pair) -> f64 {
     (f64::from(-pair.nll).exp() - f64::from(-pair.reference_nll).exp()).powi(2)
 }
 
-fn root_mean(squares: &[f64]) -> Option<f64> {
-    stats::mean(squares).map(f64::sqrt)
-}
-
-fn root_mean_interval(squares: &[f64]) -> (f64, f64) {
-    let (mean, error) = (stats::mean(squares).unwrap_or(0.0), stats::standard_error(squares));
-    ((mean - Z95 * error).max(0.0).sqrt(), (mean + Z95 * error).sqrt())
-}
-
-/// Interval of a percentile by order statistics: the ranks that a binomial count of values below it reaches at 95 %, by its
-/// normal approximation.
-fn percentile_interval(sorted: &[f64], p: f64) -> (f64, f64) {
-    let (n, q) = (sorted.len() as f64, p / 100.0);
-    let half = Z95 * (n * q * (1.0 - q)).sqrt();
-    let at =
-        |rank: f64| sorted.get((rank.max(0.0) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0);
-    (at((n * q - half).floor()), at((n * q + half).ceil()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::windows::Protocol;
+    use crate::bench::settings::Protocol;
 
     fn plan(window: usize, burn_in: usize) -> Plan {
         Plan {
@@ -203,15 +187,5 @@ mod tests {
         let intervals = block.intervals.unwrap();
         assert!(intervals.mean.0 < 0.25 && intervals.mean.1 > 0.25);
         assert_eq!(block.by_position.len(), 1);
-    }
-
-    #[test]
-    fn percentile_intervals_hold_the_percentile_and_shrink() {
-        let values = |n: usize| -> Vec<f64> { (0..n).map(|i| i as f64 / n as f64).collect() };
-        let (low, high) = percentile_interval(&values(100), 90.0);
-        assert!(low < 0.9 && high > 0.9 && low > 0.8, "{low} {high}");
-        let (closer_low, closer_high) = percentile_interval(&values(10_000), 90.0);
-        assert!(closer_high - closer_low < (high - low) / 5.0);
-        assert_eq!(percentile_interval(&[0.5], 99.0), (0.5, 0.5));
     }
 }

@@ -8,7 +8,6 @@ pub mod feed;
 pub mod math;
 pub mod mmlu;
 pub mod needle;
-pub mod paired;
 pub mod pass;
 pub mod perplexity;
 pub mod prediction;

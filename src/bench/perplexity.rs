@@ -4,7 +4,8 @@
 
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
 use super::pass::{self, Scores};
-use super::windows::{Plan, Protocol};
+use super::settings::Protocol;
+use super::windows::Plan;
 use super::{Benchmark, Block, Context};
 use crate::Result;
 use crate::base::stats;
@@ -34,13 +35,11 @@ impl Benchmark for PerplexityBenchmark {
         let tested = scores(context, &plan, context.spec)?;
         require_quantized_reads(context, "ppl", fraction_of(tested.reads))?;
         let mut quantized = summarize(&tested, &plan);
-        let differences: Vec<f64> =
-            tested.nll.iter().zip(&reference_scores.nll).map(|(q, r)| f64::from(*q) - f64::from(*r)).collect();
         quantized.version = Some(self.version());
         quantized.reference_value = Some(reference.value);
         quantized.delta = Some(quantized.value - reference.value);
-        quantized.ln_ratio = stats::mean(&differences);
-        quantized.ln_ratio_standard_error = Some(stats::standard_error(&differences));
+        (quantized.ln_ratio, quantized.ln_ratio_standard_error) =
+            stats::mean_difference(&as_f64(&reference_scores.nll), &as_f64(&tested.nll)).unzip();
         keep(Block::Perplexity { reference, quantized: Some(quantized) })
     }
 }
@@ -61,8 +60,12 @@ pub(super) fn key(plan: &Plan, spec: &QuantSpec) -> String {
     format!("{}|{}", plan.key, if spec.is_quantized() { spec.name.as_str() } else { "none" })
 }
 
+fn as_f64(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
 fn summarize(scores: &Scores, plan: &Plan) -> Perplexity {
-    let values: Vec<f64> = scores.nll.iter().map(|&v| f64::from(v)).collect();
+    let values = as_f64(&scores.nll);
     let mean = stats::mean(&values).unwrap_or(f64::NAN);
     let value = mean.exp();
     Perplexity {

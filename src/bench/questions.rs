@@ -7,13 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::data::hex;
 use super::feed::{fraction_of, require_quantized_reads};
-use super::paired::PairTable;
 use super::{Block, Context};
 use crate::Result;
-use crate::base::stats;
+use crate::base::stats::{self, PairTable};
 use crate::cache::KeyReads;
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, Outcome, QuestionItem, SubjectScore};
+use crate::schema::{Accuracy, Outcome, Paired, QuestionItem, SubjectScore};
 
 /// One question, ready to be put.
 pub struct Asked {
@@ -162,8 +161,13 @@ fn summarize(items: &[QuestionItem], about: &Accuracy) -> Accuracy {
     let reference = |item: &QuestionItem| item.reference.clone().unwrap_or_else(|| item.outcome.clone());
     let pairs: Vec<(Outcome, Outcome)> = items.iter().map(|item| (item.outcome.clone(), reference(item))).collect();
     let count = |test: &dyn Fn(&(Outcome, Outcome)) -> bool| Some(pairs.iter().filter(|pair| test(pair)).count());
-    let score = PairTable::of(pairs.iter().map(|(tested, reference)| (tested.correct, reference.correct))).accuracy();
+    let table = PairTable::of(pairs.iter().map(|(tested, reference)| (tested.correct, reference.correct)));
     let mut score = Accuracy {
+        questions: table.items(),
+        correct: table.successes(),
+        accuracy: table.rate(),
+        paired: Paired::from(&table),
+        reference_correct: Some(table.reference_successes()),
         unparsed: count(&|(tested, _)| tested.answer.is_none()),
         reference_unparsed: count(&|(_, reference)| reference.answer.is_none()),
         by_subject: by_subject(items),
@@ -171,7 +175,7 @@ fn summarize(items: &[QuestionItem], about: &Accuracy) -> Accuracy {
         shots: about.shots,
         max_new_tokens: about.max_new_tokens,
         prompt: about.prompt.clone(),
-        ..score
+        ..Default::default()
     };
     if about.max_new_tokens.is_some() {
         let corrupted = |outcome: &Outcome| outcome.health.is_some_and(|h| h.corrupted);
@@ -180,7 +184,7 @@ fn summarize(items: &[QuestionItem], about: &Accuracy) -> Accuracy {
         score.reference_corrupted = count(&|(_, reference)| corrupted(reference));
         score.truncated = count(&|(tested, _)| tested.truncated == Some(true));
         score.diverged = Some(divergences.len());
-        score.median_divergence = stats::percentile(&divergences, 50.0);
+        score.median_divergence = stats::median(&divergences);
     }
     score
 }
@@ -230,7 +234,7 @@ mod tests {
         ];
         let about = Accuracy { max_new_tokens: Some(32), ..Default::default() };
         let score = summarize(&items, &about);
-        assert_eq!((score.questions, score.correct, score.unparsed, score.lost), (3, 1, Some(1), Some(2)));
+        assert_eq!((score.questions, score.correct, score.unparsed, score.paired.lost), (3, 1, Some(1), Some(2)));
         assert_eq!((score.diverged, score.median_divergence), (Some(2), Some(6.0)));
         assert_eq!(score.by_subject["algebra"].reference_correct, 3);
     }

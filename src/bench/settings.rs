@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::needle::NeedleKind;
-use super::windows::Protocol;
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
+use crate::{Error, Result};
 
 /// Settings of all benchmarks; each is a flag of `kvprof run` and a key of a configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,5 +102,86 @@ impl Settings {
             settings.context_lengths = vec![room.clamp(1, 1024)];
         }
         settings
+    }
+}
+
+/// `--ppl-protocol`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// Windows side by side in the text, fed in chunks of 64; every token after the burn-in is scored.
+    #[default]
+    Streaming,
+    /// Windows that overlap by half; the overlap fills the cache, then the rest is fed in one pass and scored.
+    TwoPhase,
+}
+
+impl Protocol {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Streaming => "streaming",
+            Protocol::TwoPhase => "two-phase",
+        }
+    }
+}
+
+impl std::str::FromStr for Protocol {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "streaming" => Ok(Protocol::Streaming),
+            "two-phase" => Ok(Protocol::TwoPhase),
+            _ => Err(Error::usage(format!("--ppl-protocol {name}: there are streaming and two-phase"))),
+        }
+    }
+}
+
+/// `--needle-kind`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NeedleKind {
+    /// A number of four digits.
+    #[default]
+    Number,
+    /// A password of two words.
+    Words,
+    /// One of four numbers, each told of another city: the right one must be found among its like.
+    MultiKey,
+}
+
+impl NeedleKind {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            NeedleKind::Number => "number",
+            NeedleKind::Words => "words",
+            NeedleKind::MultiKey => "multi-key",
+        }
+    }
+}
+
+impl std::str::FromStr for NeedleKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [NeedleKind::Number, NeedleKind::Words, NeedleKind::MultiKey]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| Error::usage(format!("--needle-kind {name}: there are number, words and multi-key")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_and_kinds_are_known_by_name() {
+        assert_eq!("two-phase".parse::<Protocol>().unwrap(), Protocol::TwoPhase);
+        assert!("three-phase".parse::<Protocol>().unwrap_err().to_string().contains("streaming"));
+        assert_eq!("multi-key".parse::<NeedleKind>().unwrap(), NeedleKind::MultiKey);
+        assert!("haystack".parse::<NeedleKind>().unwrap_err().to_string().contains("words"));
     }
 }

@@ -1,44 +1,10 @@
 //! Which tokens of a text `ppl` and `kld` score, and in what portions they are fed.
 
-use serde::{Deserialize, Serialize};
-
 use super::Context;
 use super::feed::{CHUNK, begin_of_text};
+use super::settings::Protocol;
 use super::text::Text;
 use crate::{Error, Result};
-
-/// `--ppl-protocol`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// Windows side by side in the text, fed in chunks of 64; every token after the burn-in is scored.
-    #[default]
-    Streaming,
-    /// Windows that overlap by half; the overlap fills the cache, then the rest is fed in one pass and scored.
-    TwoPhase,
-}
-
-impl Protocol {
-    /// As on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Protocol::Streaming => "streaming",
-            Protocol::TwoPhase => "two-phase",
-        }
-    }
-}
-
-impl std::str::FromStr for Protocol {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "streaming" => Ok(Protocol::Streaming),
-            "two-phase" => Ok(Protocol::TwoPhase),
-            _ => Err(Error::usage(format!("--ppl-protocol {name}: there are streaming and two-phase"))),
-        }
-    }
-}
 
 /// Windows over a text and the tokens of them that are scored.
 pub struct Plan {
@@ -213,11 +179,5 @@ mod tests {
         assert_eq!(portions(Protocol::Streaming, 300, 100, 64), [64, 64, 36, 64, 64, 8]);
         assert_eq!(portions(Protocol::Streaming, 300, 0, 128), [64, 64, 64, 64, 44]);
         assert_eq!(portions(Protocol::TwoPhase, 300, 100, 64), [64, 64, 22, 150]);
-    }
-
-    #[test]
-    fn protocols_are_known_by_name() {
-        assert_eq!("two-phase".parse::<Protocol>().unwrap(), Protocol::TwoPhase);
-        assert!("three-phase".parse::<Protocol>().unwrap_err().to_string().contains("streaming"));
     }
 }

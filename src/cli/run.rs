@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::outcome;
-use crate::bench::needle::NeedleKind;
-use crate::bench::windows::Protocol;
+use crate::bench::settings::{NeedleKind, Protocol};
 use crate::bench::{self, Settings};
 use crate::model::step::StepMode;
 use crate::report::{needle_grid, quality_summary, summary};

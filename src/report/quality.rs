@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::paired::{self, Z95};
-use crate::base::stats::wilson;
+use crate::base::stats::{change_of_log, paired_rates, wilson};
 use crate::schema::{Accuracy, Kld, Needle, NeedleTrial, RunResult};
 
 /// A rate of successes, and what became of it.
@@ -123,8 +122,7 @@ impl Quality {
 
     /// 95 % interval of [`Quality::relative_rise`].
     pub fn relative_interval(&self) -> Option<(f64, f64)> {
-        let (centre, error) = (self.ln_ratio?, self.ln_ratio_error?);
-        Some(((centre - Z95 * error).exp_m1(), (centre + Z95 * error).exp_m1()))
+        change_of_log(self.ln_ratio?, self.ln_ratio_error?)?.interval
     }
 }
 
@@ -135,7 +133,7 @@ fn score(successes: usize, trials: usize) -> Score {
 
 fn needle(block: &Needle, trials: &[NeedleTrial], reference: &[NeedleTrial]) -> Score {
     let mut score = score(block.successes, block.total_trials);
-    let recorded = block.lost.zip(block.gained).filter(|_| block.reference_successes.is_some());
+    let recorded = block.paired.lost.zip(block.paired.gained).filter(|_| block.reference_successes.is_some());
     let pairs = recorded.map(|(lost, gained)| (lost, gained, block.total_trials)).or_else(|| {
         let pairs = needle_pairs(trials, reference);
         (!pairs.is_empty()).then(|| {
@@ -143,7 +141,7 @@ fn needle(block: &Needle, trials: &[NeedleTrial], reference: &[NeedleTrial]) -> 
             (count(true, false), count(false, true), pairs.len())
         })
     });
-    if let Some((difference, interval)) = pairs.and_then(|(lost, gained, n)| paired::paired_rates(lost, gained, n)) {
+    if let Some((difference, interval)) = pairs.and_then(|(lost, gained, n)| paired_rates(lost, gained, n)) {
         (score.delta, score.delta_interval) = (Some(difference), Some(interval));
     }
     score
@@ -159,12 +157,15 @@ pub fn needle_pairs(trials: &[NeedleTrial], reference: &[NeedleTrial]) -> Vec<(b
 
 fn accuracy(block: &Accuracy, reference: Option<&Accuracy>) -> Score {
     let mut score = score(block.correct, block.questions);
-    let pairs =
-        block.lost.zip(block.gained).and_then(|(lost, gained)| paired::paired_rates(lost, gained, block.questions));
+    let pairs = block
+        .paired
+        .lost
+        .zip(block.paired.gained)
+        .and_then(|(lost, gained)| paired_rates(lost, gained, block.questions));
     let unpaired = reference
         .filter(|r| r.questions == block.questions && r.data == block.data)
         .map(|r| block.accuracy - r.accuracy);
-    score.delta = pairs.map(|(difference, _)| difference).or(block.delta).or(unpaired);
+    score.delta = pairs.map(|(difference, _)| difference).or(block.paired.delta).or(unpaired);
     score.delta_interval = pairs.map(|(_, interval)| interval);
     score
 }

@@ -66,15 +66,16 @@ fn divergence(kld: Option<&Kld>) -> [String; 3] {
 /// Share of right answers with its interval; its change against the unquantized cache with McNemar's p.
 fn score(score: Option<&Accuracy>) -> [String; 2] {
     let Some(score) = score else { return [dash(), dash()] };
-    let interval = score.interval.map(|(low, high)| format!(" [{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
-    let change = score.delta.zip(score.mcnemar_p).map(|(delta, p)| format!("{:+.1} ({p:.2})", 100.0 * delta));
+    let interval = score.paired.interval.map(|(low, high)| format!(" [{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
+    let change =
+        score.paired.delta.zip(score.paired.mcnemar_p).map(|(delta, p)| format!("{:+.1} ({p:.2})", 100.0 * delta));
     [format!("{:.1} %{}", 100.0 * score.accuracy, interval.unwrap_or_default()), change.unwrap_or_else(dash)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::KldIntervals;
+    use crate::schema::{KldIntervals, Paired};
 
     #[test]
     fn divergence_is_told_with_half_its_interval() {
@@ -87,9 +88,12 @@ mod tests {
     fn a_score_is_told_with_its_interval_and_change() {
         let accuracy = Accuracy {
             accuracy: 0.25,
-            interval: Some((0.2, 0.31)),
-            delta: Some(-0.03),
-            mcnemar_p: Some(0.5),
+            paired: Paired {
+                interval: Some((0.2, 0.31)),
+                delta: Some(-0.03),
+                mcnemar_p: Some(0.5),
+                ..Default::default()
+            },
             ..Default::default()
         };
         assert_eq!(score(Some(&accuracy)), ["25.0 % [20.0, 31.0]".to_string(), "-3.0 (0.50)".into()]);

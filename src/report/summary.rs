@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
+use crate::base::stats::Z95;
 use crate::schema::{Measurement, RunResult};
 
 /// One row for each result × context length × batch size; quality is told once, on a result's first row.
@@ -66,7 +67,7 @@ fn quality(result: &RunResult) -> [String; 3] {
     let b = &result.benchmarks;
     let ppl = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref());
     let delta = b.perplexity_quantized.as_ref().and_then(|p| {
-        let error = p.ln_ratio_standard_error.map(|e| format!(" ± {:.2}", 196.0 * e)).unwrap_or_default();
+        let error = p.ln_ratio_standard_error.map(|e| format!(" ± {:.2}", 100.0 * Z95 * e)).unwrap_or_default();
         p.ln_ratio.map(|ln| format!("{:+.2}{error} %", 100.0 * ln.exp_m1()))
     });
     let needle = b.needle_in_haystack.as_ref().map(|n| format!("{}/{}", n.successes, n.total_trials));

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::paired::Paired;
 use super::quality::{Accuracy, Kld};
 use crate::base::stats::Summary;
 
@@ -381,21 +382,12 @@ pub struct Needle {
     /// Where it was hidden: `filler` or a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub haystack: Option<String>,
-    /// Wilson interval of the success rate at 95 %.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<(f64, f64)>,
+    /// Its interval, and its pairs with the unquantized cache's trials.
+    #[serde(flatten)]
+    pub paired: Paired,
     /// Successes of the unquantized cache on the same trials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_successes: Option<usize>,
-    /// Success rate less the reference's, over the same trials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delta: Option<f64>,
-    /// Trials that only the reference found.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost: Option<usize>,
-    /// Trials that only the quantized cache found.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gained: Option<usize>,
     /// Share of key reads that came from codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantized_read_fraction: Option<f64>,

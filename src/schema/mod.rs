@@ -1,12 +1,14 @@
 //! Layer 1: the result file. Types only; nothing here measures anything.
 
 pub mod blocks;
+pub mod paired;
 pub mod quality;
 pub mod read;
 pub mod result;
 pub mod validate;
 
 pub use blocks::*;
+pub use paired::Paired;
 pub use quality::*;
 pub use result::*;
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::DataSource;
+use super::{DataSource, Paired};
 
 /// How far the quantized cache's next-token distributions lie from the unquantized cache's, over the scored tokens of the
 /// perplexity pass. KL(reference ‖ quantized), nats.
@@ -127,33 +127,15 @@ pub struct Accuracy {
     pub correct: usize,
     /// `correct / questions`.
     pub accuracy: f64,
-    /// Wilson interval of `accuracy` at 95 %.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<(f64, f64)>,
+    /// Its interval, and its pairs with the unquantized cache's answers.
+    #[serde(flatten)]
+    pub paired: Paired,
     /// Answers that could not be read (counted as wrong).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unparsed: Option<usize>,
     /// Correct answers of the unquantized cache to the same questions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_correct: Option<usize>,
-    /// `accuracy` less the reference's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delta: Option<f64>,
-    /// Questions that both answered correctly.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub both: Option<usize>,
-    /// Questions that neither answered correctly.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub neither: Option<usize>,
-    /// Questions that only the reference answered correctly.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost: Option<usize>,
-    /// Questions that only the quantized cache answered correctly.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gained: Option<usize>,
-    /// McNemar's exact p of `lost` against `gained`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mcnemar_p: Option<f64>,
     /// The reference's answers that could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_unparsed: Option<usize>,

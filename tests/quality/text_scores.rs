@@ -1,8 +1,7 @@
 //! Perplexity, divergence and needles on the built-in model.
 
 use super::Bench;
-use kvprof::bench::needle::NeedleKind;
-use kvprof::bench::windows::Protocol;
+use kvprof::bench::settings::{NeedleKind, Protocol};
 use kvprof::schema::Kld;
 
 fn builtin() -> Bench {

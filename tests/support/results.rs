@@ -118,8 +118,7 @@ pub fn run(model: &str, cache: &Cache) -> RunResult {
                 questions: 200,
                 correct: 60,
                 accuracy: 0.3,
-                lost: quantized.then_some(3),
-                gained: quantized.then_some(2),
+                paired: Paired { lost: quantized.then_some(3), gained: quantized.then_some(2), ..Paired::default() },
                 ..Accuracy::default()
             }),
             ..Benchmarks::default()
@@ -250,8 +249,7 @@ fn needle(cache: &Cache) -> Needle {
         success_rate: whole.success_rate,
         per_context: per_context.into_iter().collect(),
         reference_successes: Some(whole.trials),
-        lost: Some(whole.trials - whole.successes),
-        gained: Some(0),
+        paired: Paired { lost: Some(whole.trials - whole.successes), gained: Some(0), ..Paired::default() },
         ..Needle::default()
     }
 }

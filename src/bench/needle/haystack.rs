@@ -1,50 +1,14 @@
 //! Prompts that hide something among much else.
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::rng::SplitMix64;
 use crate::bench::Context;
 use crate::bench::feed::begin_of_text;
+use crate::bench::settings::NeedleKind;
 use crate::bench::text::Text;
 use crate::model::Tokenizer;
 use crate::{Error, Result};
 
 use super::ANSWER_TOKENS;
-
-/// `--needle-kind`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NeedleKind {
-    /// A number of four digits.
-    #[default]
-    Number,
-    /// A password of two words.
-    Words,
-    /// One of four numbers, each told of another city: the right one must be found among its like.
-    MultiKey,
-}
-
-impl NeedleKind {
-    /// As on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            NeedleKind::Number => "number",
-            NeedleKind::Words => "words",
-            NeedleKind::MultiKey => "multi-key",
-        }
-    }
-}
-
-impl std::str::FromStr for NeedleKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        [NeedleKind::Number, NeedleKind::Words, NeedleKind::MultiKey]
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| Error::usage(format!("--needle-kind {name}: there are number, words and multi-key")))
-    }
-}
 
 const FILLER: [&str; 5] =
     ["The grass is green.", "The sky is blue.", "The sun is yellow.", "Here we go.", "There and back again."];
@@ -308,11 +272,5 @@ mod tests {
         assert_eq!(hidden.distractors.len(), KEYS - 1);
         assert!(hidden.distractors.iter().all(|d| !d.contains(&hidden.answer) && !d.starts_with(&hidden.question)));
         assert_eq!(Hidden::draw(NeedleKind::Number, 0, &mut SplitMix64::new(9)).answer, "7492");
-    }
-
-    #[test]
-    fn kinds_are_known_by_name() {
-        assert_eq!("multi-key".parse::<NeedleKind>().unwrap(), NeedleKind::MultiKey);
-        assert!("haystack".parse::<NeedleKind>().unwrap_err().to_string().contains("words"));
     }
 }

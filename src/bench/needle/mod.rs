@@ -9,14 +9,12 @@ use std::time::Instant;
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
 use super::{Benchmark, Block, Context};
 use crate::Result;
-use crate::base::stats::wilson;
+use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
 use crate::model::generate::{Chunking, Stop, greedy};
 use crate::quant::QuantSpec;
-use crate::schema::{Needle, NeedleScore, NeedleTrial};
+use crate::schema::{Needle, NeedleScore, NeedleTrial, Paired};
 use haystack::Haystack;
-
-pub use haystack::NeedleKind;
 
 /// Tokens generated greedily after the prompt.
 pub const ANSWER_TOKENS: usize = 32;
@@ -112,20 +110,14 @@ fn summarize(trials: &[NeedleTrial]) -> Needle {
         score.successes += usize::from(trial.success);
         score.success_rate = score.successes as f64 / score.trials as f64;
     }
-    let successes = trials.iter().filter(|t| t.success).count();
-    let found = |t: &&NeedleTrial| t.reference_success == Some(true);
-    let reference = trials.iter().filter(found).count();
-    let rate = |n: usize| if trials.is_empty() { 0.0 } else { n as f64 / trials.len() as f64 };
+    let table = PairTable::of(trials.iter().map(|t| (t.success, t.reference_success == Some(true))));
     Needle {
-        total_trials: trials.len(),
-        successes,
-        success_rate: rate(successes),
+        total_trials: table.items(),
+        successes: table.successes(),
+        success_rate: table.rate(),
         per_context,
-        interval: Some(wilson(successes, trials.len())),
-        reference_successes: Some(reference),
-        delta: Some(rate(successes) - rate(reference)),
-        lost: Some(trials.iter().filter(found).filter(|t| !t.success).count()),
-        gained: Some(trials.iter().filter(|t| t.success && t.reference_success == Some(false)).count()),
+        paired: Paired::from(&table),
+        reference_successes: Some(table.reference_successes()),
         ..Default::default()
     }
 }
@@ -142,7 +134,7 @@ mod tests {
     fn scores_are_paired_with_the_reference() {
         let needle = summarize(&[trial(256, true, true), trial(256, false, true), trial(512, true, false)]);
         assert_eq!((needle.total_trials, needle.successes), (3, 2));
-        assert_eq!((needle.lost, needle.gained, needle.delta), (Some(1), Some(1), Some(0.0)));
+        assert_eq!((needle.paired.lost, needle.paired.gained, needle.paired.delta), (Some(1), Some(1), Some(0.0)));
         assert_eq!(needle.per_context["256"].success_rate, 0.5);
     }
 }

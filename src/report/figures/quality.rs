@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FINE, axis};
+use crate::base::stats::Z95;
 use crate::report::advice::Bound;
 use crate::report::chart::{Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series};
 use crate::report::group::{Group, Subject};
@@ -87,7 +88,7 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
                     .map(|bin| {
                         let interval = bin
                             .standard_error
-                            .map(|e| (bin.mean - 1.96 * e, bin.mean + 1.96 * e))
+                            .map(|e| (bin.mean - Z95 * e, bin.mean + Z95 * e))
                             .filter(|(low, _)| *low > 0.0);
                         let top = bin
                             .top1_agreement

@@ -1,6 +1,20 @@
-//! The one place where numbers are summarized: every block and every benchmark uses these.
+//! The one place where numbers are summarized and compared: every block of a result, every comparison and every program in
+//! `benches/` uses these.
+
+mod histogram;
+mod interval;
+mod paired;
+mod student;
 
 use serde::{Deserialize, Serialize};
+
+pub use histogram::Histogram;
+pub use interval::{bootstrap, normal_interval, percentile_interval, root_mean_square, wilson};
+pub use paired::{
+    Change, PairTable, change_of_log, independent_rates, mcnemar_exact, mean_difference, paired_rates,
+    ratio_of_medians, ratio_of_pairs, ratio_of_repeats,
+};
+pub use student::student95;
 
 /// Summary of repeated measurements, in the unit of the measurements.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -23,7 +37,7 @@ impl Summary {
     /// Summarizes `raw`; `None` when it is empty.
     pub fn of(raw: &[f64]) -> Option<Self> {
         Some(Summary {
-            median: percentile(raw, 50.0)?,
+            median: median(raw)?,
             mean: mean(raw)?,
             sd: sd(raw),
             p10: percentile(raw, 10.0)?,
@@ -76,17 +90,9 @@ pub fn percentile(values: &[f64], p: f64) -> Option<f64> {
     Some(sorted[low] + (sorted[high] - sorted[low]) * (rank - low as f64))
 }
 
-/// Wilson score interval of `successes` out of `trials` at 95 %; (0, 1) when there were no trials.
-pub fn wilson(successes: usize, trials: usize) -> (f64, f64) {
-    if trials == 0 {
-        return (0.0, 1.0);
-    }
-    let (n, z) = (trials as f64, Z95);
-    let p = successes as f64 / n;
-    let centre = p + z * z / (2.0 * n);
-    let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + z * z / n;
-    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
+/// Middle value; the mean of the two middle ones for an even count. `None` when empty.
+pub fn median(values: &[f64]) -> Option<f64> {
+    percentile(values, 50.0)
 }
 
 #[cfg(test)]
@@ -101,12 +107,5 @@ mod tests {
         assert!((s.p10 - 1.3).abs() < 1e-12 && (s.p90 - 3.7).abs() < 1e-12);
         assert_eq!(s.drift(), -0.5);
         assert!(Summary::of(&[]).is_none());
-    }
-
-    #[test]
-    fn wilson_agrees_with_a_published_value() {
-        // 81 of 263: (0.2553, 0.3662) in Newcombe (1998), table I.
-        let (low, high) = wilson(81, 263);
-        assert!((low - 0.2553).abs() < 5e-5 && (high - 0.3662).abs() < 5e-5, "{low} {high}");
     }
 }
