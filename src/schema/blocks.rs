@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::memory::{KvBytes, Memory};
 use super::paired::Paired;
 use super::quality::{Accuracy, Kld};
+use super::steps::Steps;
 use crate::base::stats::Summary;
 
 /// Cost at one context length and batch size. Sizes in `_mb` are 2^20 bytes, as in 2.0.
@@ -111,72 +113,6 @@ pub struct Measurement {
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
-}
-
-/// Single decode steps, ms.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Steps {
-    /// Median of all steps.
-    pub median_ms: f64,
-    /// 99th percentile of all steps.
-    pub p99_ms: f64,
-    /// Mean of the steps in which a block was quantized; `null` when none was met.
-    pub flush_mean_ms: Option<f64>,
-    /// Steps in which a block was quantized, in all timed runs.
-    pub flushes: usize,
-    /// Steps timed.
-    pub count: usize,
-    /// Upper edges of the histogram's bins (ms), the last one open.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub histogram_edges_ms: Vec<f64>,
-    /// Steps in each bin.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub histogram_counts: Vec<u64>,
-}
-
-/// The cache's byte ledger: predicted from the spec and equal to what was allocated.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct KvBytes {
-    /// Packed codes.
-    pub codes_bytes: u64,
-    /// Scales and minima.
-    pub parameters_bytes: u64,
-    /// Full-precision window (everything, for an unquantized cache).
-    pub window_bytes: u64,
-    /// Working space of the cache.
-    pub scratch_bytes: u64,
-    /// All of it.
-    pub total_bytes: u64,
-    /// What an unquantized cache of the same shape takes.
-    pub unquantized_bytes: u64,
-}
-
-/// Memory by phase, bytes. `null` where the device cannot tell.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Memory {
-    /// Model weights.
-    pub weights_bytes: Option<u64>,
-    /// Cache, by the ledger.
-    pub cache_bytes: Option<u64>,
-    /// Peak over weights and cache while computing: activations and scratch.
-    pub activations_bytes: Option<u64>,
-    /// Logits.
-    pub logits_bytes: Option<u64>,
-    /// Device count less what the pool reserved: context, modules, libraries.
-    pub framework_bytes: Option<u64>,
-    /// High-water mark of the pool over prefill and decode: weights, cache, activations.
-    #[serde(default)]
-    pub pool_peak_bytes: Option<u64>,
-    /// High-water mark of the pool in prefill.
-    pub prefill_peak_bytes: Option<u64>,
-    /// High-water mark of the pool in decode.
-    pub decode_peak_bytes: Option<u64>,
-    /// Reserved by the pool at its peak.
-    pub pool_reserved_bytes: Option<u64>,
-    /// Used on the device by the device's own count.
-    pub device_used_bytes: Option<u64>,
-    /// Peak resident set of the process.
-    pub process_peak_bytes: Option<u64>,
 }
 
 /// Energy of one phase.

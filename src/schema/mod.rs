@@ -1,16 +1,20 @@
 //! Layer 1: the result file. Types only; nothing here measures anything.
 
 pub mod blocks;
+pub mod memory;
 pub mod paired;
 pub mod quality;
 pub mod read;
 pub mod result;
+pub mod steps;
 pub mod validate;
 
 pub use blocks::*;
+pub use memory::*;
 pub use paired::Paired;
 pub use quality::*;
 pub use result::*;
+pub use steps::*;
 
 /// The version this binary writes. It reads this one and the thesis tool's "2.0".
 pub const SCHEMA_VERSION: &str = "3.0";
