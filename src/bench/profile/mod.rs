@@ -95,7 +95,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let stepper = Stepper::new(&subject.decoder, context.attention, cache.as_ref(), settings.step_mode)?;
     let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper };
     for run in 0..runs {
-        let measured = time_run(&clock, &mut workload, steps)?;
+        let measured = time_run(&clock, &mut workload, steps, &mut [])?;
         if run >= settings.warmup_runs {
             times.push(measured);
         }
