@@ -141,6 +141,29 @@ fn a_full_context_can_be_decoded_from() {
     assert!(result["measurements"][0]["decode_ms"].as_f64().unwrap() > 0.0);
 }
 
+#[test]
+fn a_stopped_run_is_resumed_in_its_own_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |resume: bool| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
+        command.args(["run", "--kv-quant", "none", "int4-hqq", "--quiet", "--output-dir"]).arg(folder.path()).args(QUICK);
+        command.args(resume.then_some("--resume"));
+        command
+    };
+    let mut stopped = run(false).spawn().unwrap();
+    while json_files(folder.path()).is_empty() && stopped.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let _ = stopped.kill();
+    let _ = stopped.wait();
+    assert!(run(true).status().unwrap().success());
+    let bytes = || -> Vec<_> { json_files(folder.path()).iter().map(|p| std::fs::read(p).unwrap()).collect() };
+    let complete = bytes();
+    assert_eq!(complete.len(), 2, "one file for each quantization, the stopped one's own among them");
+    assert!(run(true).status().unwrap().success());
+    assert!(bytes() == complete, "a complete run is left alone");
+}
+
 const SWEEP: &str = r#"
 [settings]
 context-lengths = [256]

@@ -44,6 +44,10 @@ pub struct Args {
     /// Folder for the result files.
     #[arg(long, value_name = "DIR", default_value = "results/raw")]
     output_dir: PathBuf,
+    /// Go on with the runs of the same settings whose files are in the output folder, from where they were stopped, instead of
+    /// beginning new ones.
+    #[arg(long)]
+    resume: bool,
     /// No progress bars and no table.
     #[arg(long)]
     quiet: bool,
@@ -216,7 +220,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let progress = Terminal::new(args.quiet || args.json);
     let output = Output {
         folder: args.output_dir.clone(),
-        existing: Existing::Keep,
+        existing: if args.resume { Existing::Resume } else { Existing::Keep },
         progress: &progress,
         show_loading: !(args.quiet || args.json),
     };
