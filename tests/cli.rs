@@ -146,7 +146,10 @@ fn a_stopped_run_is_resumed_in_its_own_file() {
     let folder = tempfile::tempdir().unwrap();
     let run = |resume: bool| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
-        command.args(["run", "--kv-quant", "none", "int4-hqq", "--quiet", "--output-dir"]).arg(folder.path()).args(QUICK);
+        command
+            .args(["run", "--kv-quant", "none", "int4-hqq", "--quiet", "--output-dir"])
+            .arg(folder.path())
+            .args(QUICK);
         command.args(resume.then_some("--resume"));
         command
     };

@@ -2,66 +2,57 @@
 
 use std::path::Path;
 
-use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 use super::config::DecoderConfig;
-use super::families::read_config;
-use super::subject::{LoadOptions, Parts, Subject, WeightsKind};
+use super::families::{Names, read_config};
 use super::tokenizer::Tokenizer;
-use super::weights::Weights;
-use super::weights::dummy::DummyWeights;
 use super::weights::safetensors::SafetensorsWeights;
 use crate::Result;
-
-/// Its name for `--model`.
-pub const NAME: &str = "builtin";
 
 const CONFIG: &str = include_str!("builtin/config.json");
 const TOKENIZER: &[u8] = include_bytes!("builtin/tokenizer.json");
 /// FP16, in Hugging Face's layout of a Llama.
 const WEIGHTS: &[u8] = include_bytes!("builtin/model.safetensors");
 
-/// Its shape.
+/// Its shape, and the names of its tensors.
 ///
 /// # Errors
-/// Only if the embedded file is broken, which the tests exclude.
-pub(super) fn config() -> Result<DecoderConfig> {
-    Ok(read_config(Path::new("builtin/config.json"), CONFIG)?.0)
+/// Only if the embedded file is broken, which the tests exclude; so for the others here.
+pub(super) fn config() -> Result<(DecoderConfig, Names)> {
+    read_config(Path::new("builtin/config.json"), CONFIG)
 }
 
-/// Loads it as any other Llama.
-///
-/// # Errors
-/// When it does not fit into the device's memory.
-pub(super) fn load(options: &LoadOptions, device: Device) -> Result<Subject> {
-    let (config, names) = read_config(Path::new("builtin/config.json"), CONFIG)?;
-    let tokenizer = Some(Tokenizer::from_json(Path::new("builtin/tokenizer.json"), TOKENIZER)?);
-    let (weights, weights_sha256): (Box<dyn Weights>, _) = match options.weights {
-        WeightsKind::Dummy => (Box::new(DummyWeights::default()), None),
-        WeightsKind::Trained => {
-            let sha256 = Sha256::digest(WEIGHTS).iter().map(|byte| format!("{byte:02x}")).collect();
-            (Box::new(SafetensorsWeights::from_bytes("builtin/model.safetensors", WEIGHTS)?), Some(sha256))
-        }
-    };
-    let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
-    Subject::build(options, parts, weights.as_ref(), device)
+/// Its tokenizer.
+pub(super) fn tokenizer() -> Result<Tokenizer> {
+    Tokenizer::from_json(Path::new("builtin/tokenizer.json"), TOKENIZER)
+}
+
+/// Its weights, as trained.
+pub(super) fn weights() -> Result<SafetensorsWeights> {
+    SafetensorsWeights::from_bytes("builtin/model.safetensors", WEIGHTS)
+}
+
+/// SHA-256 of the embedded weights, in lower-case hexadecimal.
+pub(super) fn weights_sha256() -> String {
+    Sha256::digest(WEIGHTS).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::ops::ControlFlow;
 
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
     use super::*;
     use crate::cache::{self, CacheShape};
-    use crate::model::attention;
     use crate::model::generate::{Chunking, Stop, greedy};
+    use crate::model::source::BUILTIN;
+    use crate::model::{LoadOptions, Subject, attention};
     use crate::quant::QuantSpec;
 
     fn subject() -> Subject {
-        Subject::load(&LoadOptions::new(NAME)).unwrap()
+        Subject::load(&LoadOptions::new(BUILTIN)).unwrap()
     }
 
     /// Greedy continuation of `text` through a cache of `spec`.

@@ -1,33 +1,15 @@
 //! A decoder layer and its parts. Matrices that read the same input are one matrix, multiplied once.
 
-use candle_core::{DType, Tensor};
-use candle_nn::{LayerNorm, Linear, Module, RmsNorm};
+use candle_core::Tensor;
+use candle_nn::{Linear, Module, RmsNorm};
 
 use super::attention::Attention;
 use super::config::{DecoderConfig, Mlp};
 use super::loader::Loader;
+use super::norm::NormLayer;
 use super::rope::RopeTable;
 use crate::Result;
 use crate::cache::KvCache;
-
-/// Either normalization; both compute their statistics in f32.
-#[derive(Debug, Clone)]
-pub enum NormLayer {
-    /// Mean and variance.
-    LayerNorm(LayerNorm),
-    /// Mean square.
-    RmsNorm(RmsNorm),
-}
-
-impl NormLayer {
-    /// Normalizes the last dimension of `x`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            NormLayer::LayerNorm(norm) => norm.forward(x)?,
-            NormLayer::RmsNorm(norm) => norm.forward(x)?,
-        })
-    }
-}
 
 /// RMS norm of each head's query and key with weights of their own (Qwen3).
 #[derive(Debug)]
@@ -172,11 +154,4 @@ impl QkNorm {
     fn forward(&self, qk: &Tensor) -> Result<Tensor> {
         Ok(self.unit.forward(qk)?.broadcast_mul(&self.weights)?)
     }
-}
-
-/// Whether every element of `x` is a finite number.
-pub(super) fn all_finite(x: &Tensor) -> Result<bool> {
-    // 0·x is 0 for finite x and NaN otherwise, and a sum passes NaN on.
-    let zero = (x * 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
-    Ok(zero == 0.0)
 }

@@ -5,7 +5,7 @@ use candle_nn::{LayerNorm, Linear, RmsNorm};
 
 use super::config::{DecoderConfig, Norm};
 use super::families::{MlpNames, Names, QkvNames};
-use super::layers::{NormLayer, all_finite};
+use super::norm::NormLayer;
 use super::weights::Weights;
 use crate::Result;
 
@@ -184,4 +184,11 @@ impl<'a> Loader<'a> {
         self.parameters += tensor.elem_count() as u64;
         Ok(tensor)
     }
+}
+
+/// Whether every element of `x` is a finite number.
+fn all_finite(x: &Tensor) -> Result<bool> {
+    // 0·x is 0 for finite x and NaN otherwise, and a sum passes NaN on.
+    let zero = (x * 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    Ok(zero == 0.0)
 }

@@ -1,7 +1,7 @@
 //! Layer 4: one decoder for all families, and everything it takes to load and run one.
 
 pub mod attention;
-pub mod builtin;
+mod builtin;
 pub mod config;
 pub mod decoder;
 pub mod families;
@@ -9,6 +9,7 @@ pub mod generate;
 pub mod hub;
 mod layers;
 mod loader;
+mod norm;
 pub mod placement;
 mod rope;
 #[cfg(feature = "cuda")]

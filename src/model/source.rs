@@ -12,6 +12,9 @@ const INDEX: &str = "model.safetensors.index.json";
 const OPTIONAL: [&str; 4] =
     ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
+/// The name of the model inside the program.
+pub const BUILTIN: &str = "builtin";
+
 /// What `--model` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
@@ -33,7 +36,7 @@ impl ModelSource {
     /// # Errors
     /// [`Error::Usage`] when it is a path to nothing, or cannot be a hub id.
     pub fn parse(model: &str) -> Result<Self> {
-        if model == super::builtin::NAME {
+        if model == BUILTIN {
             return Ok(ModelSource::Builtin);
         }
         let path = Path::new(model);

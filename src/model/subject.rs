@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
+use super::builtin;
 use super::config::DecoderConfig;
 use super::decoder::Decoder;
 use super::families::{ConfigJson, Names, read_config};
@@ -99,7 +100,7 @@ impl Subject {
         let device = options.device.open()?;
         let trained = options.weights == WeightsKind::Trained;
         match source {
-            ModelSource::Builtin => super::builtin::load(options, device),
+            ModelSource::Builtin => Self::from_builtin(options, device),
             ModelSource::Gguf(path) => Self::from_gguf(options, &path, device),
             ModelSource::Config(path) if trained => Err(Error::file(
                 path,
@@ -124,7 +125,7 @@ impl Subject {
     /// As [`load`](Subject::load), as far as the configuration goes.
     pub fn shape(options: &LoadOptions) -> Result<DecoderConfig> {
         let config = match ModelSource::parse(&options.model)? {
-            ModelSource::Builtin => super::builtin::config()?,
+            ModelSource::Builtin => builtin::config()?.0,
             ModelSource::Gguf(path) => GgufFile::open(&path)?.config()?.0,
             ModelSource::Config(path) => config_at(&path)?,
             ModelSource::Folder(folder) => config_at(&ModelFiles::in_folder(&folder, false)?.config)?,
@@ -134,6 +135,17 @@ impl Subject {
             }
         };
         Ok(if options.sliding_window { config } else { config.without_sliding_window() })
+    }
+
+    fn from_builtin(options: &LoadOptions, device: Device) -> Result<Self> {
+        let (config, names) = builtin::config()?;
+        let tokenizer = Some(builtin::tokenizer()?);
+        let (weights, weights_sha256): (Box<dyn Weights>, _) = match options.weights {
+            WeightsKind::Dummy => (Box::new(DummyWeights::default()), None),
+            WeightsKind::Trained => (Box::new(builtin::weights()?), Some(builtin::weights_sha256())),
+        };
+        let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
+        Self::build(options, parts, weights.as_ref(), device)
     }
 
     fn from_files(options: &LoadOptions, files: &ModelFiles, device: Device) -> Result<Self> {
@@ -177,7 +189,7 @@ impl Subject {
     }
 
     /// Builds the decoder of `parts` from `weights`.
-    pub(super) fn build(options: &LoadOptions, parts: Parts, weights: &dyn Weights, device: Device) -> Result<Self> {
+    fn build(options: &LoadOptions, parts: Parts, weights: &dyn Weights, device: Device) -> Result<Self> {
         let Parts { mut config, names, tokenizer, revision, weights_sha256 } = parts;
         if !options.sliding_window {
             config = config.without_sliding_window();
@@ -246,12 +258,12 @@ fn config_at(path: &Path) -> Result<DecoderConfig> {
 }
 
 /// What a source gives besides weights.
-pub(super) struct Parts {
-    pub config: DecoderConfig,
-    pub names: Names,
-    pub tokenizer: Option<Tokenizer>,
-    pub revision: Option<String>,
-    pub weights_sha256: Option<String>,
+struct Parts {
+    config: DecoderConfig,
+    names: Names,
+    tokenizer: Option<Tokenizer>,
+    revision: Option<String>,
+    weights_sha256: Option<String>,
 }
 
 fn loading_bar(shown: bool) -> ProgressBar {

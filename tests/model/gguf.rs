@@ -60,6 +60,7 @@ fn convert(name: &str, architecture: &str, more: &[(&str, Value)], path: &Path) 
     let key = |name: &str| format!("{architecture}.{name}");
     let mut metadata = vec![
         ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
+        ("general.alignment".to_owned(), Value::U32(32)),
         (key("block_count"), Value::U32(layers)),
         (key("context_length"), Value::U32(256)),
         (key("embedding_length"), Value::U32(32)),
@@ -139,6 +140,32 @@ fn truncated_and_foreign_gguf_files_are_refused_by_name() {
     convert("llama", "mamba", &[], &path);
     let message = load(&path).unwrap_err().to_string();
     assert!(message.contains("mamba") && message.contains("llama, qwen2"), "{message}");
+}
+
+#[test]
+fn damaged_headers_are_refused_and_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    convert("llama", "llama", &[], &path);
+    let bytes = std::fs::read(&path).unwrap();
+    let header = bytes.len().min(5000);
+    let key = b"general.alignment";
+    let alignment = bytes.windows(key.len()).position(|b| b == key).unwrap() + key.len() + 4;
+    let mut broken = bytes.clone();
+    broken[alignment..alignment + 4].fill(0);
+    std::fs::write(&path, &broken).unwrap();
+    assert!(load(&path).unwrap_err().to_string().contains("alignment"));
+    // Every header byte once set to each of these, some of which change nothing that is read.
+    for at in 0..header {
+        for value in [0x00, 0xff] {
+            broken.copy_from_slice(&bytes);
+            broken[at] = value;
+            std::fs::write(&path, &broken).unwrap();
+            if let Ok(file) = GgufFile::open(&path) {
+                let _ = file.config();
+            }
+        }
+    }
 }
 
 #[test]

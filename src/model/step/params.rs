@@ -2,6 +2,11 @@
 
 use crate::device::kernels::{Address, DeviceRepr};
 
+/// Threads of a normalization block (`kNormThreads` in kernels/include/kvprof/step.cuh).
+pub(super) const NORM_THREADS: u32 = 512;
+/// Longest row that normalization takes: 4 pieces of 8 elements a thread.
+pub(super) const MAX_HIDDEN: usize = NORM_THREADS as usize * 4 * 8;
+
 /// `GemvInput`: what is multiplied.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

@@ -5,17 +5,13 @@ use candle_core::Tensor;
 use super::buffers::Buffers;
 use super::gemv::GemvShape;
 use super::params::{
-    GateUpParams, GemvInput, LinearAddParams, LogitsParams, NextTokenParams, QkvParams, RmsNormParams,
+    GateUpParams, GemvInput, LinearAddParams, LogitsParams, NORM_THREADS, NextTokenParams, QkvParams, RmsNormParams,
 };
 use super::weights::{LayerWeights, StepWeights};
 use crate::device::kernels::{Address, DeviceRepr, tensor_address};
 use crate::device::sequence::{Kernel, Kernels, Sequence};
 use crate::{Error, Result};
 
-/// Threads of a normalization block (`kNormThreads` in kernels/include/kvprof/step.cuh).
-const NORM_THREADS: u32 = 512;
-/// Longest row that normalization takes: 4 pieces of 8 elements a thread.
-pub(super) const MAX_HIDDEN: usize = NORM_THREADS as usize * 4 * 8;
 /// Threads of the block that notes the chosen tokens: at least the batch.
 const NEXT_TOKEN_THREADS: u32 = 32;
 

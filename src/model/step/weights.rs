@@ -3,10 +3,11 @@
 use candle_core::{DType, Tensor};
 
 use super::gemv::MAX_BATCH;
-use super::plan::MAX_HIDDEN;
+use super::params::MAX_HIDDEN;
 use crate::model::config::{Mlp, Norm};
 use crate::model::decoder::Decoder;
-use crate::model::layers::{Layer, NormLayer};
+use crate::model::layers::Layer;
+use crate::model::norm::NormLayer;
 
 /// One layer's weights.
 pub(super) struct LayerWeights {

@@ -8,10 +8,9 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
 use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
-use super::sentencepiece::{self, Options, Piece, PieceKind, add_tokens};
+use super::sentencepiece::{self, Options, Piece, PieceKind, add_tokens, surround};
 use super::{ChatTemplate, GgufFile};
 use crate::{Error, Result};
 
@@ -159,27 +158,6 @@ fn byte_level(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Tokenizer> {
         Ok(tokenizer)
     };
     make().map_err(|e| file.wrong(format!("has a tokenizer that does not fit together ({e})")))
-}
-
-/// Puts `bos` before and `eos` after a text that is encoded with special tokens.
-pub(super) fn surround(tokenizer: &mut Tokenizer, bos: Option<u32>, eos: Option<u32>) -> tokenizers::Result<()> {
-    if bos.is_none() && eos.is_none() {
-        return Ok(());
-    }
-    let text_of = |id: u32| tokenizer.id_to_token(id).ok_or_else(|| format!("there is no token {id}"));
-    let (mut template, mut special) = (Vec::new(), Vec::new());
-    if let Some(id) = bos {
-        template.push("BEFORE:0".to_owned());
-        special.push(SpecialToken::new("BEFORE".into(), vec![id], vec![text_of(id)?])?);
-    }
-    template.push("$A:0".to_owned());
-    if let Some(id) = eos {
-        template.push("AFTER:0".to_owned());
-        special.push(SpecialToken::new("AFTER".into(), vec![id], vec![text_of(id)?])?);
-    }
-    let processor = TemplateProcessing::builder().try_single(template)?.special_tokens(special).build()?;
-    tokenizer.with_post_processor(Some(processor));
-    Ok(())
 }
 
 fn texts(file: &GgufFile, name: &str) -> Result<Vec<String>> {

@@ -12,6 +12,7 @@ use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as Normalizers};
+use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
 use tokenizers::{AddedToken, Tokenizer};
 
 /// What stands for a space inside pieces.
@@ -83,7 +84,7 @@ pub fn build(pieces: &[Piece], options: &Options) -> tokenizers::Result<Tokenize
     tokenizer.with_normalizer(Some(Normalizers::new(normalizers)))?;
     tokenizer.with_decoder(Some(Decoders::new(decoders)));
     add_tokens(&mut tokenizer, pieces.iter().map(|p| (p.text.as_str(), p.kind)))?;
-    super::gguf::surround(&mut tokenizer, options.bos, options.eos)?;
+    surround(&mut tokenizer, options.bos, options.eos)?;
     Ok(tokenizer)
 }
 
@@ -102,6 +103,27 @@ pub(super) fn add_tokens<'a>(
     }
     tokenizer.add_special_tokens(special)?;
     tokenizer.add_tokens(whole)?;
+    Ok(())
+}
+
+/// Puts `bos` before and `eos` after a text that is encoded with special tokens.
+pub(super) fn surround(tokenizer: &mut Tokenizer, bos: Option<u32>, eos: Option<u32>) -> tokenizers::Result<()> {
+    if bos.is_none() && eos.is_none() {
+        return Ok(());
+    }
+    let text_of = |id: u32| tokenizer.id_to_token(id).ok_or_else(|| format!("there is no token {id}"));
+    let (mut template, mut special) = (Vec::new(), Vec::new());
+    if let Some(id) = bos {
+        template.push("BEFORE:0".to_owned());
+        special.push(SpecialToken::new("BEFORE".into(), vec![id], vec![text_of(id)?])?);
+    }
+    template.push("$A:0".to_owned());
+    if let Some(id) = eos {
+        template.push("AFTER:0".to_owned());
+        special.push(SpecialToken::new("AFTER".into(), vec![id], vec![text_of(id)?])?);
+    }
+    let processor = TemplateProcessing::builder().try_single(template)?.special_tokens(special).build()?;
+    tokenizer.with_post_processor(Some(processor));
     Ok(())
 }
 

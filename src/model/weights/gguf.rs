@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::{Content, Value};
@@ -46,13 +46,16 @@ impl GgufFile {
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
+        refuse_zero_alignment(path, &file)?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let content = Content::read(&mut reader)
             .map_err(|e| Error::file(path, format!("is not a GGUF file that can be read ({e}); fetch it again")))?;
         for (name, info) in &content.tensor_infos {
-            let blocks = info.shape.elem_count().div_ceil(info.ggml_dtype.block_size());
-            let end = (blocks as u64)
-                .checked_mul(info.ggml_dtype.type_size() as u64)
+            let elements = info.shape.dims().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim as u64));
+            let end = elements
+                .and_then(|n| {
+                    n.div_ceil(info.ggml_dtype.block_size() as u64).checked_mul(info.ggml_dtype.type_size() as u64)
+                })
                 .and_then(|bytes| bytes.checked_add(info.offset)?.checked_add(content.tensor_data_offset));
             if end.is_none_or(|end| end > length) {
                 return Err(Error::file(
@@ -262,6 +265,35 @@ impl<'a> GgufWeights<'a> {
     }
 }
 
+/// Bytes of a file that are searched for its alignment: writers put `general.*` before everything else.
+const ALIGNMENT_WITHIN: u64 = 16 << 20;
+
+/// candle divides by the alignment that the file states, without a look at it.
+fn refuse_zero_alignment(path: &Path, mut file: &File) -> Result<()> {
+    const KEY: &[u8] = b"general.alignment";
+    let mut start = Vec::new();
+    file.take(ALIGNMENT_WITHIN).read_to_end(&mut start).map_err(|e| Error::io(path, e))?;
+    file.rewind().map_err(|e| Error::io(path, e))?;
+    let Some(at) = start.windows(KEY.len()).position(|bytes| bytes == KEY) else { return Ok(()) };
+    let (kind, value) = match start[at + KEY.len()..].split_first_chunk::<4>() {
+        Some((kind, value)) => (u32::from_le_bytes(*kind), value),
+        None => return Ok(()),
+    };
+    // GGUF's numbers for integers of 8, 16 and 32 bits; candle reads no others here.
+    let bytes = match kind {
+        0 | 1 => 1,
+        2 | 3 => 2,
+        4 | 5 => 4,
+        _ => return Ok(()),
+    };
+    match value.get(..bytes) {
+        Some(value) if value.iter().all(|byte| *byte == 0) => {
+            Err(Error::file(path, "states an alignment of 0; the file is damaged, fetch it again"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Undoes the conversion's `[H, 2, D/2, …] → [H, D/2, 2, …]`, which pairs channel i with i + 1 instead of i + D/2.
 pub fn separate_halves(rows: &Tensor, heads: usize) -> Result<Tensor> {
     let shape = rows.dims().to_vec();
@@ -287,8 +319,9 @@ impl Weights for GgufWeights<'_> {
             Some("attn_k") if self.interleaved => self.kv_heads,
             _ => return Ok(tensor),
         };
-        if tensor.dims()[0] % (2 * heads) != 0 {
-            return Err(self.fault(name, &format!("has {} rows for {heads} heads", tensor.dims()[0])));
+        let rows = tensor.dims().first().copied().unwrap_or(0);
+        if rows == 0 || rows % (2 * heads) != 0 {
+            return Err(self.fault(name, &format!("has {rows} rows for {heads} heads")));
         }
         // Converted before it is reordered: half the memory traffic.
         separate_halves(&tensor.to_dtype(dtype)?, heads)
