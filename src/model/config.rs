@@ -100,6 +100,20 @@ pub struct Biases {
     pub mlp: bool,
 }
 
+/// More layers than any model has: a damaged file must not make us allocate by what it says.
+const MAX_LAYERS: usize = 1 << 16;
+
+/// The same sliding window, or none, in each of `layers` layers.
+///
+/// # Errors
+/// [`Error::Usage`] when no model has so many.
+pub fn same_window(layers: usize, window: Option<usize>) -> Result<Vec<Option<usize>>> {
+    match layers {
+        0..=MAX_LAYERS => Ok(vec![window; layers]),
+        _ => Err(Error::usage(format!("the model's configuration has {layers} as its layers"))),
+    }
+}
+
 /// One decoder, described completely: what `families/` makes of a config.json and what
 /// [`Decoder`](super::decoder::Decoder) builds.
 #[derive(Debug, Clone, PartialEq)]
@@ -156,7 +170,7 @@ impl DecoderConfig {
 
     /// Attends to everything, as a model with a sliding window was run by the thesis (`--sliding-window off`).
     pub fn without_sliding_window(mut self) -> Self {
-        self.windows = vec![None; self.layers];
+        self.windows.fill(None);
         self
     }
 

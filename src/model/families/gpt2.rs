@@ -1,6 +1,6 @@
 //! GPT-2 (openai-community/gpt2 and its sizes).
 
-use super::super::config::{Biases, DecoderConfig, Mlp, Norm, Position};
+use super::super::config::{Biases, DecoderConfig, Mlp, Norm, Position, same_window};
 use super::{ConfigJson, MlpNames, Names, QkvNames};
 use crate::Result;
 
@@ -58,7 +58,7 @@ pub(super) fn read(json: &ConfigJson) -> Result<(DecoderConfig, Names)> {
         mlp,
         biases: Biases { qkv: true, output: true, mlp: true },
         qk_norm: false,
-        windows: vec![None; layers],
+        windows: same_window(layers, None)?,
         tied_embeddings: json.flag_or("tie_word_embeddings", true)?,
         bos: json.token_ids("bos_token_id")?.first().copied(),
         eos: json.token_ids("eos_token_id")?,

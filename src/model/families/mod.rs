@@ -131,7 +131,7 @@ pub fn read_config(path: &Path, text: &str) -> Result<(DecoderConfig, Names)> {
 
 /// The numbers Llama and its descendants share; each family changes what differs.
 fn llama_like(json: &ConfigJson) -> Result<DecoderConfig> {
-    use super::config::{Biases, Mlp, Norm, Position};
+    use super::config::{Biases, Mlp, Norm, Position, same_window};
 
     let activation = json.string_or("hidden_act", "silu")?;
     if activation != "silu" {
@@ -163,7 +163,7 @@ fn llama_like(json: &ConfigJson) -> Result<DecoderConfig> {
         mlp: Mlp::SwiGlu,
         biases: Biases::default(),
         qk_norm: false,
-        windows: vec![None; layers],
+        windows: same_window(layers, None)?,
         tied_embeddings: json.flag_or("tie_word_embeddings", false)?,
         bos: json.token_ids("bos_token_id")?.first().copied(),
         eos: json.token_ids("eos_token_id")?,

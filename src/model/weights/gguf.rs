@@ -9,7 +9,7 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::Weights;
-use crate::model::config::{Biases, DecoderConfig, Mlp, Norm, Position, Rope, RopeScaling};
+use crate::model::config::{Biases, DecoderConfig, Mlp, Norm, Position, Rope, RopeScaling, same_window};
 use crate::model::families::{LLAMA_NAMES, MlpNames, Names, QkvNames};
 use crate::{Error, Result};
 
@@ -196,7 +196,7 @@ impl GgufFile {
                 mlp: has("blk.0.ffn_down.bias"),
             },
             qk_norm: has("blk.0.attn_q_norm.weight"),
-            windows: vec![window; layers],
+            windows: same_window(layers, window).map_err(|e| self.wrong(e.to_string()))?,
             tied_embeddings: !has("output.weight"),
             bos: token("bos"),
             eos,
