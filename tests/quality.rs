@@ -19,6 +19,7 @@ mod text_scores;
 
 use kvprof::base::progress::Silent;
 use kvprof::bench::{self, Block, Context, References, Settings};
+use kvprof::measure::energy::EnergyMeter;
 use kvprof::model::attention;
 use kvprof::model::{LoadOptions, Subject};
 use kvprof::schema::Benchmarks;
@@ -71,6 +72,7 @@ impl Bench {
             settings: &self.settings,
             progress: &Silent,
             copy_gb_s: None,
+            energy: &EnergyMeter::absent("a test measures none"),
             saved: &saved,
             references: &mut self.references,
         };

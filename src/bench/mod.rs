@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use crate::Result;
 use crate::base::progress::Progress;
 use crate::cache::{self, CacheShape, KvCache};
+use crate::measure::energy::EnergyMeter;
 use crate::model::Subject;
 use crate::model::attention::Attention;
 use crate::quant::QuantSpec;
@@ -44,6 +45,8 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// Copy bandwidth of the device measured in this run, GB/s.
     pub copy_gb_s: Option<f64>,
+    /// What measures energy, or why nothing does.
+    pub energy: &'a EnergyMeter,
     /// Blocks that an earlier, stopped run of the same spec left: question sets go on from their items.
     pub saved: &'a schema::Benchmarks,
     /// What the unquantized cache scored, kept between the quantizations of one model so that it is measured once.

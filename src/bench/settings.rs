@@ -26,6 +26,8 @@ pub struct Settings {
     pub prefill_chunk: usize,
     /// How decode steps are made in `profile`, on a GPU.
     pub step_mode: StepMode,
+    /// Shortest window of energy, seconds; prefill and decode are repeated until it is filled.
+    pub energy_seconds: f64,
     /// Text of `ppl`: `builtin`, `wikitext2`, `pg19` or a file.
     pub ppl_data: Option<String>,
     /// Window of `ppl`, tokens. Default: the smaller of 4096 and the model's limit.
@@ -72,6 +74,7 @@ impl Default for Settings {
             measure_runs: 5,
             prefill_chunk: 2048,
             step_mode: StepMode::default(),
+            energy_seconds: 1.0,
             ppl_data: None,
             ppl_window: None,
             ppl_burn_in: None,

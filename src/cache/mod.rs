@@ -209,4 +209,9 @@ pub trait KvCache {
 
     /// Forgets all tokens; the buffers stay.
     fn reset(&mut self);
+
+    /// Goes back to the shape it had at `len` tokens, at most as many as now: the same positions in the window and as codes. What
+    /// they hold may since have been overwritten, so that this is for repeating work whose cost alone matters. No forward pass
+    /// may be under way.
+    fn rewind(&mut self, len: usize);
 }

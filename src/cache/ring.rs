@@ -278,6 +278,19 @@ impl KvCache for RingCache {
         self.reads
     }
 
+    fn rewind(&mut self, len: usize) {
+        self.len = len.min(self.len);
+        self.staged = None;
+        for layer in &mut self.layers {
+            layer.end = self.len;
+            if let Some(PackedPlan { geometry, .. }) = layer.plan.packed {
+                // Where `settle` leaves it, however the tokens came.
+                let leaving = self.len.saturating_sub(self.spec.residual) / geometry.tokens;
+                layer.packed_end = leaving * geometry.tokens;
+            }
+        }
+    }
+
     fn reset(&mut self) {
         self.len = 0;
         self.staged = None;

@@ -376,3 +376,24 @@ fn four_bits_save_what_they_promise_at_long_contexts_even_with_long_chunks() {
     let ratio = full as f64 / four as f64;
     assert!((3.4..3.56).contains(&ratio), "{ratio}");
 }
+
+#[test]
+fn a_rewound_cache_has_the_shape_it_had_and_goes_on_as_before() {
+    for text in ["none", "int4-hqq,residual=64", "int2-kivi,residual=10,k-group=128", "fp8,residual=0"] {
+        let shape = shape(700, 300);
+        let (k, v) = (stream(&shape, 600, 1), stream(&shape, 600, 2));
+        let mut cache = new(spec(text), shape).unwrap();
+        feed(cache.as_mut(), (&k, &v), [300, 57]);
+        let places = |cache: &dyn KvCache| {
+            let view = cache.view(0);
+            (cache.len(), view.positions(), view.window_positions, cache.tokens_until_flush())
+        };
+        let before = places(cache.as_ref());
+        for _ in 0..2 {
+            feed(cache.as_mut(), (&k, &v), vec![1; 200]);
+            assert_ne!(places(cache.as_ref()), before);
+            cache.rewind(357);
+            assert_eq!(places(cache.as_ref()), before, "{text}");
+        }
+    }
+}

@@ -100,6 +100,9 @@ pub struct SettingsArgs {
     /// Prompt tokens computed together in the profile [default: 2048].
     #[arg(long, value_name = "TOKENS")]
     prefill_chunk: Option<usize>,
+    /// Shortest window in which energy is measured, seconds [default: 1].
+    #[arg(long, value_name = "S")]
+    energy_seconds: Option<f64>,
     /// Launch the kernels of a decode step one by one instead of replaying a CUDA graph, for comparison.
     #[arg(long)]
     no_cuda_graph: bool,
@@ -165,7 +168,7 @@ impl SettingsArgs {
         }
         take!(context_lengths, batch_sizes, decode_tokens, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
         take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
-        take!(mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
+        take!(energy_seconds, mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
         if self.no_cuda_graph {
             settings.step_mode = StepMode::Launches;

@@ -7,8 +7,8 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUmemPool_attribute};
 use cudarc::driver::{CudaContext, result};
 
-use super::GpuInfo;
 use super::memory::default_pool;
+use super::{GpuIdentity, GpuInfo};
 use crate::{Error, Result};
 
 /// Asks the driver about a device.
@@ -30,6 +30,25 @@ fn ask_context(context: &Arc<CudaContext>) -> Result<GpuInfo, result::DriverErro
         l2_bytes: context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as u64,
         driver_cuda_version: (version as u32 / 1000, version as u32 % 1000 / 10),
     })
+}
+
+/// Who CUDA device `ordinal` is. It is not opened: an open one takes more power than an idle one.
+pub(super) fn identify(ordinal: usize) -> Result<GpuIdentity> {
+    count()?;
+    let device = result::device::get(ordinal as i32).w()?;
+    let bytes = result::device::get_uuid(device).w()?.bytes;
+    let hex: String = bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+    let ask = |attribute| {
+        // SAFETY: the device came from the driver.
+        unsafe { result::device::get_attribute(device, attribute) }.map(|value| value as u32)
+    };
+    let pci_bus = GpuIdentity::pci_bus(
+        ask(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID).w()?,
+        ask(Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID).w()?,
+        ask(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID).w()?,
+    );
+    Ok(GpuIdentity { ordinal, uuid: format!("GPU-{}", parts.join("-")), pci_bus })
 }
 
 /// Number of CUDA devices.

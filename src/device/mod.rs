@@ -8,17 +8,20 @@ mod bandwidth;
 mod clock;
 #[cfg(feature = "cuda")]
 mod context;
+pub mod cupti;
 mod info;
 #[cfg(feature = "cuda")]
 pub mod kernels;
 pub mod matmul;
 mod memory;
+pub mod nvml;
+pub mod ranges;
 #[cfg(feature = "cuda")]
 pub mod sequence;
 
 pub use bandwidth::copy_gb_per_s;
 pub use clock::Mark;
-pub use info::GpuInfo;
+pub use info::{GpuIdentity, GpuInfo};
 pub use memory::{Memory, memory, release_unused_memory, reset_memory_peaks};
 
 use candle_core::Device;

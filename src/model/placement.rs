@@ -75,10 +75,15 @@ impl DeviceChoice {
     /// # Errors
     /// [`Error::Usage`] when a GPU was asked for and this build or machine has none.
     pub fn open(self) -> Result<Device> {
+        device::open(self.gpu())
+    }
+
+    /// The number of the GPU that this chooses; `None` for the CPU.
+    pub fn gpu(self) -> Option<usize> {
         match self {
-            DeviceChoice::Cpu => device::open(None),
-            DeviceChoice::Auto => device::open(if device::gpu_count().unwrap_or(0) > 0 { Some(0) } else { None }),
-            DeviceChoice::Cuda(ordinal) => device::open(Some(ordinal)),
+            DeviceChoice::Cpu => None,
+            DeviceChoice::Auto => (device::gpu_count().unwrap_or(0) > 0).then_some(0),
+            DeviceChoice::Cuda(ordinal) => Some(ordinal),
         }
     }
 }

@@ -130,6 +130,15 @@ pub struct EnergyWindow {
     pub tokens: u64,
     /// `gross_j / tokens`.
     pub j_per_token: f64,
+    /// `net_j / tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_j_per_token: Option<f64>,
+    /// Energy in the window by sampled power, joules, where `gross_j` is a counter's: two instruments, side by side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_j: Option<f64>,
+    /// Times the phase was repeated to fill the window.
+    #[serde(default)]
+    pub repeats: u64,
     /// Shorter than 0.5 s.
     pub short: bool,
 }
@@ -141,15 +150,33 @@ pub struct Energy {
     pub source: Option<String>,
     /// Why nothing was measured.
     pub reason: Option<String>,
-    /// Idle power before the measurement, watts.
+    /// Idle power before the measurement, the model loaded, watts.
     pub idle_w: Option<f64>,
+    /// Idle power before the model was loaded, watts.
+    #[serde(default)]
+    pub idle_before_load_w: Option<f64>,
     /// Prefill window.
     pub prefill: Option<EnergyWindow>,
     /// Decode window.
     pub decode: Option<EnergyWindow>,
-    /// Clocks, temperature and throttle reasons before and after.
+    /// Clocks, temperature and throttle reasons, `before` and `after`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub state: BTreeMap<String, Value>,
+    pub state: BTreeMap<String, DeviceState>,
+}
+
+/// A device at a moment. `null` where it does not tell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceState {
+    /// Clock of the multiprocessors, MHz.
+    pub sm_clock_mhz: Option<u32>,
+    /// Clock of the memory, MHz.
+    pub memory_clock_mhz: Option<u32>,
+    /// Temperature of the chip, degrees Celsius.
+    pub temperature_c: Option<u32>,
+    /// Power limit in force, watts.
+    pub power_limit_w: Option<f64>,
+    /// What holds the clocks down; empty for nothing.
+    pub throttling: Option<Vec<String>>,
 }
 
 /// One of the eight categories.

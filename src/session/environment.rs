@@ -4,6 +4,7 @@ use candle_core::{Device, DeviceLocation};
 
 use crate::Result;
 use crate::device;
+use crate::measure::energy::EnergyMeter;
 use crate::measure::process;
 use crate::schema::{Environment, Hardware};
 
@@ -14,16 +15,17 @@ pub fn git_revision() -> Option<&'static str> {
     option_env!("KVPROF_GIT_REVISION").filter(|revision| !revision.is_empty())
 }
 
-/// The environment of this process, for a run on `device`.
+/// The environment of this process, for a run on `device`, of whose driver `energy` knows the version.
 ///
 /// # Errors
 /// When the driver cannot be asked.
-pub fn environment(device: &Device) -> Result<Environment> {
+pub fn environment(device: &Device, energy: &EnergyMeter) -> Result<Environment> {
     let gpu = device::GpuInfo::of(device)?;
     Ok(Environment {
         kvprof_version: Some(env!("CARGO_PKG_VERSION").into()),
         git_revision: git_revision().map(Into::into),
         cuda_version: gpu.as_ref().map(|g| format!("{}.{}", g.driver_cuda_version.0, g.driver_cuda_version.1)),
+        driver_version: energy.driver_version(),
         gpu_name: gpu.as_ref().map(|g| g.name.clone()),
         gpu_vram_gb: gpu.as_ref().map(|g| (g.total_bytes as f64 / 1e8).round() / 10.0),
         compute_capability: gpu.as_ref().map(|g| format!("{}.{}", g.compute_capability.0, g.compute_capability.1)),

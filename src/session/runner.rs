@@ -10,6 +10,8 @@ use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
 use crate::bench::{self, Benchmark, Context, References};
+use crate::measure::energy::EnergyMeter;
+use crate::measure::power;
 use crate::model::Subject;
 use crate::model::attention::{self, Attention};
 use crate::schema::{Environment, Hardware};
@@ -52,6 +54,7 @@ pub struct Bench {
     environment: Environment,
     hardware: Hardware,
     references: References,
+    energy: EnergyMeter,
 }
 
 /// The names of a run, resolved.
@@ -157,11 +160,15 @@ impl Bench {
     /// # Errors
     /// When the model cannot be had.
     pub fn load(spec: &RunSpec, show_loading: bool) -> Result<Self> {
-        let subject = Subject::load(&spec.model.options(show_loading)?)?;
+        let options = spec.model.options(show_loading)?;
+        // Idle power is measured now, before a context and weights are on the device.
+        let energy = EnergyMeter::new(power::open(options.device.gpu()));
+        let subject = Subject::load(&options)?;
         Ok(Bench {
-            environment: environment::environment(&subject.device)?,
+            environment: environment::environment(&subject.device, &energy)?,
             hardware: environment::hardware(&subject.device)?,
             references: References::default(),
+            energy,
             subject,
         })
     }
@@ -227,6 +234,7 @@ impl Bench {
             settings: &settings,
             progress,
             copy_gb_s: self.hardware.copy_bandwidth_gb_s,
+            energy: &self.energy,
             references: &mut self.references,
         };
         if spec.profile {

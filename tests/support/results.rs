@@ -201,6 +201,7 @@ fn measurement(context: usize, cache: &Cache) -> Measurement {
                 tokens: 640,
                 j_per_token: 0.3 + context as f64 / 65536.0 + f64::from(cache.bits) / 200.0,
                 short: false,
+                ..Default::default()
             }),
             ..Energy::default()
         }),

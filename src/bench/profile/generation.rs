@@ -4,12 +4,13 @@ use candle_core::Tensor;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::Result;
 use crate::bench::Context;
 use crate::cache::KvCache;
+use crate::measure::energy::Repeatable;
 use crate::measure::run::Workload;
 use crate::model::LogitsOf;
 use crate::model::step::Stepper;
+use crate::{Error, Result};
 
 /// A model reading one prompt into one cache, then writing.
 pub(super) struct Generation<'a> {
@@ -21,6 +22,8 @@ pub(super) struct Generation<'a> {
     pub prompt: &'a Tensor,
     /// How steps are made.
     pub stepper: Stepper<'a>,
+    /// What the last prefill ended with: `[B, V]`.
+    pub logits: Option<Tensor>,
 }
 
 impl Workload for Generation<'_> {
@@ -37,7 +40,9 @@ impl Workload for Generation<'_> {
             progress.advance(tokens as u64)?;
             at += tokens;
             if at == length {
-                return self.stepper.begin(&logits, self.cache);
+                self.stepper.begin(&logits, self.cache)?;
+                self.logits = Some(logits);
+                return Ok(());
             }
         }
     }
@@ -47,6 +52,17 @@ impl Workload for Generation<'_> {
         self.stepper.step(self.cache)?;
         self.context.progress.advance(1)?;
         Ok(flush)
+    }
+}
+
+impl Repeatable for Generation<'_> {
+    fn rewind(&mut self) -> Result<()> {
+        let logits = self
+            .logits
+            .as_ref()
+            .ok_or_else(|| Error::Invalid("a decode cannot be repeated before a prefill".into()))?;
+        self.cache.rewind(self.prompt.dim(1)?);
+        self.stepper.begin(logits, self.cache)
     }
 }
 

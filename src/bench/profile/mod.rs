@@ -1,11 +1,13 @@
 //! What a cache costs: prefill, decode, memory (docs/MEASUREMENT.md).
 
+mod energy;
 mod generation;
 mod memory;
 mod times;
 
 use std::time::Instant;
 
+use self::energy::measure_energy;
 use self::generation::{Generation, random_prompt};
 use self::memory::{ledger, memory};
 use self::times::fill_times;
@@ -82,6 +84,8 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let chunk = settings.prefill_chunk.min(length);
     // What an earlier, larger measurement left in the pool must not count in this one.
     device::release_unused_memory(&subject.device)?;
+    let idle_w = context.energy.idle_w();
+    let mut watch = context.energy.watch();
     let mut cache = context.new_cache(spec, batch, length + steps, chunk)?;
     let bytes = ledger(cache.as_ref())?;
 
@@ -93,9 +97,10 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let clock = DeviceClock(&subject.device);
     let mut times = Vec::with_capacity(settings.measure_runs);
     let stepper = Stepper::new(&subject.decoder, context.attention, cache.as_ref(), settings.step_mode)?;
-    let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper };
+    let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper, logits: None };
     for run in 0..runs {
         let measured = time_run(&clock, &mut workload, steps, &mut [])?;
+        watch.look();
         if run >= settings.warmup_runs {
             times.push(measured);
         }
@@ -115,7 +120,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         ..Default::default()
     };
     fill_times(&mut m, &times, batch);
-    let reads = cache.key_reads();
+    let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
     let memory = memory(subject, bytes.total_bytes)?;
     // On the CPU the process itself stands in for the device's memory.
@@ -123,10 +128,12 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     m.vram_peak_mb = peak.map(|b| b as f64 / MIB);
     m.vram_reserved_mb = memory.pool_reserved_bytes.map(|b| b as f64 / MIB);
     m.memory = Some(memory);
-    m.energy = Some(crate::schema::Energy {
-        reason: Some("this version of kvprof reads no energy counter".into()),
-        ..Default::default()
-    });
+    measure_energy(&mut m, context, &mut workload, idle_w)?;
+    let (states, throttled) = watch.finish();
+    m.warnings.extend(throttled);
+    if let Some(energy) = &mut m.energy {
+        energy.state = states;
+    }
     if let Some(median) = m.steps.as_ref().map(|s| s.median_ms) {
         let moved = subject.weight_bytes() + bytes.total_bytes;
         let rate = moved as f64 / (median * 1e6);
