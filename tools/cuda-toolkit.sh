@@ -8,6 +8,8 @@
 # KVPROF_CUDA_DIR   where to install (default: ~/.cache/kvprof/cuda-13.0)
 # CUDA_COMPUTE_CAP  80 (default) makes PTX that Ampere and newer compile; 90 is for Hopper only
 #
+# NVCC_APPEND_FLAGS (default: compress machine code) also reaches the kernels that candle links, half of the binary.
+#
 # A machine that has a CUDA toolkit (nvcc on the PATH) and a driver does not need this script.
 set -euo pipefail
 
@@ -51,5 +53,6 @@ cat <<ENV
 export CUDA_HOME="$dir/cuda" CUDA_PATH="$dir/cuda" CUDA_ROOT="$dir/cuda" CUDA_TOOLKIT_ROOT_DIR="$dir/cuda"
 export PATH="$dir/cuda/bin:\$PATH"
 export CUDA_COMPUTE_CAP="\${CUDA_COMPUTE_CAP:-80}"
+export NVCC_APPEND_FLAGS="\${NVCC_APPEND_FLAGS:--Xfatbin -compress-all}"
 export LIBRARY_PATH="$dir/cuda/lib:$dir/cuda/lib/stubs\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
 ENV
