@@ -101,7 +101,7 @@ mod on_gpu {
         for _ in 0..WARM_UP {
             engine.step(cache.as_mut())?;
         }
-        let bytes = engine.weight_bytes_a_step() as f64 + cache_bytes(cache.as_ref());
+        let bytes = (decoder.step_weight_bytes() + cache.held_bytes()) as f64;
         let mut marks = vec![Mark::set(decoder.device())?];
         let mut flushes = Vec::with_capacity(STEPS);
         for _ in 0..STEPS {
@@ -134,17 +134,5 @@ mod on_gpu {
             cache.advance(count);
         }
         Ok(())
-    }
-
-    /// Bytes of keys and values that one step reads.
-    fn cache_bytes(cache: &dyn KvCache) -> f64 {
-        let shape = cache.shape();
-        let layer = |index: usize| {
-            let view = cache.view(index);
-            let window = view.window_positions.len() * 2 * shape.head_dim * shape.dtype.size_in_bytes();
-            let packed = view.packed.map_or(0, |p| p.positions.len() / p.geometry.tokens * p.geometry.bytes());
-            (window + packed) as f64
-        };
-        (0..shape.layers).map(layer).sum::<f64>() * (shape.batch * shape.kv_heads) as f64
     }
 }

@@ -24,6 +24,8 @@ pub struct Settings {
     pub measure_runs: usize,
     /// Prompt tokens computed together in `profile`; quality benchmarks feed 64.
     pub prefill_chunk: usize,
+    /// Whether `profile` makes one more run, not timed, to record memory over time.
+    pub memory_timeline: bool,
     /// How decode steps are made in `profile`, on a GPU.
     pub step_mode: StepMode,
     /// Shortest window of energy, seconds; prefill and decode are repeated until it is filled.
@@ -73,6 +75,7 @@ impl Default for Settings {
             warmup_runs: 2,
             measure_runs: 5,
             prefill_chunk: 2048,
+            memory_timeline: false,
             step_mode: StepMode::default(),
             energy_seconds: 1.0,
             ppl_data: None,

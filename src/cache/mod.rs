@@ -193,6 +193,19 @@ pub trait KvCache {
     /// Bytes that the spec predicts for this shape.
     fn predicted(&self) -> CacheBytes;
 
+    /// Bytes of the codes, parameters and window slots that the tokens held now take, all layers together: what attention must read
+    /// to make one more token.
+    fn held_bytes(&self) -> u64 {
+        let shape = self.shape();
+        let layer = |index: usize| {
+            let view = self.view(index);
+            let window = view.window_positions.len() * 2 * shape.head_dim * shape.dtype.size_in_bytes();
+            let packed = view.packed.map_or(0, |p| p.positions.len() / p.geometry.tokens * p.geometry.bytes());
+            (window + packed) as u64
+        };
+        (0..shape.layers).map(layer).sum::<u64>() * (shape.batch * shape.kv_heads) as u64
+    }
+
     /// Fails when a key or value appended since the cache was made is NaN or infinite. On the CPU that has stopped
     /// [`append`](KvCache::append) already; a GPU raises a flag, so call this where its results are waited for anyway.
     ///

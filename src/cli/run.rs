@@ -103,6 +103,9 @@ pub struct SettingsArgs {
     /// Shortest window in which energy is measured, seconds [default: 1].
     #[arg(long, value_name = "S")]
     energy_seconds: Option<f64>,
+    /// Record the memory of one more run over time, for a plot.
+    #[arg(long)]
+    memory_timeline: bool,
     /// Launch the kernels of a decode step one by one instead of replaying a CUDA graph, for comparison.
     #[arg(long)]
     no_cuda_graph: bool,
@@ -170,6 +173,7 @@ impl SettingsArgs {
         take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
         take!(energy_seconds, mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
+        settings.memory_timeline |= self.memory_timeline;
         if self.no_cuda_graph {
             settings.step_mode = StepMode::Launches;
         }

@@ -24,8 +24,17 @@ pub struct Memory {
 /// Reads the counters, once the device has done what it was given; `None` for the CPU.
 ///
 /// # Errors
-/// When the driver cannot be asked.
+/// When the driver cannot be asked, or work given earlier failed.
 pub fn memory(device: &Device) -> Result<Option<Memory>> {
+    super::synchronize(device)?;
+    memory_now(device)
+}
+
+/// Reads the counters without waiting: what is in tensors then counts from when the host asked for it. From any thread.
+///
+/// # Errors
+/// When the driver cannot be asked.
+pub fn memory_now(device: &Device) -> Result<Option<Memory>> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = device {
         return Ok(Some(cuda::read(cuda)?));
@@ -83,7 +92,7 @@ mod cuda {
 
     pub(super) fn read(device: &CudaDevice) -> Result<Memory> {
         let stream = device.cuda_stream();
-        stream.synchronize().w()?;
+        // This also makes the context current in the calling thread.
         let pool = default_pool(stream.context()).w()?;
         let counter = |attribute| {
             let mut bytes = 0u64;

@@ -22,7 +22,7 @@ pub mod sequence;
 pub use bandwidth::copy_gb_per_s;
 pub use clock::Mark;
 pub use info::{GpuIdentity, GpuInfo};
-pub use memory::{Memory, memory, release_unused_memory, reset_memory_peaks};
+pub use memory::{Memory, memory, memory_now, release_unused_memory, reset_memory_peaks};
 
 use candle_core::Device;
 

@@ -8,3 +8,4 @@ pub mod power;
 pub mod process;
 pub mod run;
 pub mod sampler;
+pub mod timeline;

@@ -5,6 +5,11 @@ pub fn peak_resident_bytes() -> Option<u64> {
     kib_field("/proc/self/status", "VmHWM:")
 }
 
+/// Resident set of this process now, bytes.
+pub fn resident_bytes() -> Option<u64> {
+    kib_field("/proc/self/status", "VmRSS:")
+}
+
 /// Starts a new peak: later calls of [`peak_resident_bytes`] count from here. Does nothing where that is not allowed.
 pub fn reset_peak_resident() {
     // "5" resets VmHWM (man 5 proc, clear_refs). A refusal only makes the reported peak that of the whole process.
@@ -41,6 +46,7 @@ mod tests {
         let touched = vec![1u8; bytes];
         assert!(peak_resident_bytes().unwrap() as usize > bytes);
         assert!(touched.iter().map(|&b| b as usize).sum::<usize>() == bytes);
+        assert!(resident_bytes().unwrap() as usize > bytes);
         assert!(available_bytes().unwrap() > 0);
     }
 }

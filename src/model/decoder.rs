@@ -12,7 +12,7 @@ use super::norm::NormLayer;
 use super::rope::RopeTable;
 use super::weights::Weights;
 use crate::cache::KvCache;
-use crate::{Error, Result};
+use crate::{Error, Result, device};
 
 /// Which positions' logits a forward pass computes; the output layer is a large share of a short pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +50,21 @@ impl Decoder {
         on_layer: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         let mut loader = Loader::new(&config, names, weights, dtype, device)?;
+        // What loading needs besides (conversions, matrices before they are joined) goes back to the device at once: smaller weights
+        // would settle in a large free block, and the rest of it could never be given back.
+        let settle = || device::release_unused_memory(device);
         let embedding = loader.embedding()?;
         let positions = loader.positions()?;
+        settle()?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             on_layer(index, config.layers);
             layers.push(Layer::load(&mut loader, index)?);
+            settle()?;
         }
         let final_norm = loader.final_norm()?;
         let head = loader.head(&embedding)?;
+        settle()?;
         on_layer(config.layers, config.layers);
         let rope = match &config.position {
             Position::Learned => None,
@@ -76,6 +82,13 @@ impl Decoder {
     /// Number of weights; a tied output layer counts once.
     pub fn parameters(&self) -> u64 {
         self.parameters
+    }
+
+    /// Bytes of weights that a decode step reads: all but the tables of which it reads a row for each sequence.
+    pub fn step_weight_bytes(&self) -> u64 {
+        let positions = self.positions.as_ref().map_or(0, Tensor::elem_count);
+        let embedding = if self.config.tied_embeddings { 0 } else { self.embedding.elem_count() };
+        (self.parameters - (positions + embedding) as u64) * self.dtype().size_in_bytes() as u64
     }
 
     /// Dtype of weights and activations.

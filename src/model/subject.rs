@@ -19,7 +19,7 @@ use super::weights::Weights;
 use super::weights::dummy::DummyWeights;
 use super::weights::gguf::{GgufFile, GgufWeights};
 use super::weights::safetensors::SafetensorsWeights;
-use crate::{Error, Result};
+use crate::{Error, Result, device};
 
 /// `--weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,6 +84,8 @@ pub struct Subject {
     pub revision: Option<String>,
     /// Of the weight files, in order, when they are local.
     pub weights_sha256: Option<String>,
+    /// Most memory in tensors while the weights were loaded; `None` on a CPU.
+    pub load_peak_bytes: Option<u64>,
 }
 
 impl Subject {
@@ -204,10 +206,12 @@ impl Subject {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         };
+        device::reset_memory_peaks(&device)?;
         let decoder = Decoder::load(config, &names, weights, dtype, &device, &mut on_layer);
         bar.finish_and_clear();
         Ok(Subject {
             decoder: decoder?,
+            load_peak_bytes: device::memory(&device)?.map(|memory| memory.used_peak_bytes),
             tokenizer,
             device,
             dtype,

@@ -1,6 +1,6 @@
 //! What must hold within a result file, beyond its types.
 
-use super::{Benchmarks, Measurement, Needle, NeedleTrial, PhaseKernels, RunResult};
+use super::{Benchmarks, Measurement, Memory, Needle, NeedleTrial, PhaseKernels, RunResult};
 
 /// One finding a line, each naming the field; empty when all is well. Files of 2.0 are held to what 2.0 promises.
 pub fn validate(result: &RunResult) -> Vec<String> {
@@ -51,6 +51,9 @@ fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut Vec<String>
             find(format!("the cache ledger does not add up: parts {sum}, total {}", bytes.total_bytes));
         }
     }
+    if let Some(Err(text)) = m.memory.as_ref().map(memory_adds_up) {
+        find(text);
+    }
     if let Some(steps) = &m.steps
         && (steps.flushes == 0) != steps.flush_mean_ms.is_none()
     {
@@ -70,6 +73,31 @@ fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut Vec<String>
             }
         }
     }
+}
+
+/// Whether weights, cache, activations, logits, framework and fragmentation are the device's count at its peak, within 2 %. What is
+/// not recorded is not held against a file.
+///
+/// # Errors
+/// The two numbers, in words.
+pub fn memory_adds_up(memory: &Memory) -> Result<(), String> {
+    let parts = [
+        memory.weights_bytes,
+        memory.cache_bytes,
+        memory.activations_bytes,
+        memory.logits_bytes,
+        memory.framework_bytes,
+        memory.fragmentation_bytes,
+    ];
+    let (Some(parts), Some(device)) = (parts.into_iter().collect::<Option<Vec<u64>>>(), memory.device_used_bytes)
+    else {
+        return Ok(());
+    };
+    let sum: u64 = parts.into_iter().sum();
+    if sum.abs_diff(device) as f64 <= 0.02 * device as f64 {
+        return Ok(());
+    }
+    Err(format!("the parts of memory sum to {sum} bytes, the device counted {device}"))
 }
 
 fn shares(times: &PhaseKernels, at: &str, find: &mut dyn FnMut(String)) {

@@ -1,5 +1,6 @@
 //! What a cache costs: prefill, decode, memory (docs/MEASUREMENT.md).
 
+mod bandwidth;
 mod energy;
 mod generation;
 mod memory;
@@ -7,19 +8,21 @@ mod times;
 
 use std::time::Instant;
 
+use self::bandwidth::{fill_bandwidth, step_bytes};
 use self::energy::measure_energy;
 use self::generation::{Generation, random_prompt};
-use self::memory::{ledger, memory};
+use self::memory::{Held, ledger};
 use self::times::fill_times;
 use super::{Block, Context, Settings};
 use crate::measure::clock::DeviceClock;
-use crate::measure::process;
+use crate::measure::memory::{DeviceCounters, MemoryMeter};
 use crate::measure::run::time_run;
+use crate::measure::timeline;
 use crate::model::Subject;
 use crate::model::config::{DecoderConfig, Position};
 use crate::model::step::Stepper;
 use crate::quant::{QuantSpec, Scheme};
-use crate::schema::Measurement;
+use crate::schema::{Measurement, Memory};
 use crate::{Error, Result, device};
 
 const MIB: f64 = (1u64 << 20) as f64;
@@ -89,22 +92,25 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let mut cache = context.new_cache(spec, batch, length + steps, chunk)?;
     let bytes = ledger(cache.as_ref())?;
 
-    process::reset_peak_resident();
-    device::reset_memory_peaks(&subject.device)?;
+    let counters = DeviceCounters(&subject.device);
+    let mut meter = MemoryMeter::new(&counters);
     let prompt = random_prompt(context, length, batch)?;
     let runs = settings.warmup_runs + settings.measure_runs;
-    context.progress.start(&format!("profile {} @ {length}×{batch}", spec.name), (runs * (length + steps)) as u64);
+    let passes = runs + usize::from(settings.memory_timeline);
+    context.progress.start(&format!("profile {} @ {length}×{batch}", spec.name), (passes * (length + steps)) as u64);
     let clock = DeviceClock(&subject.device);
     let mut times = Vec::with_capacity(settings.measure_runs);
     let stepper = Stepper::new(&subject.decoder, context.attention, cache.as_ref(), settings.step_mode)?;
     let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper, logits: None };
     for run in 0..runs {
-        let measured = time_run(&clock, &mut workload, steps, &mut [])?;
+        let measured = time_run(&clock, &mut workload, steps, &mut [&mut meter])?;
         watch.look();
         if run >= settings.warmup_runs {
             times.push(measured);
         }
     }
+    let timeline =
+        settings.memory_timeline.then(|| timeline::record(&subject.device, &mut workload, steps)).transpose()?;
     context.progress.finish();
     let kernel = workload.stepper.describe(workload.cache);
 
@@ -116,30 +122,29 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         kv_cache_mb: Some(bytes.total_bytes as f64 / MIB),
         kv_cache_type: Some(cache_type(spec, subject)),
         attention_kernel: Some(kernel),
-        vram_overflow: Some(false),
         ..Default::default()
     };
     fill_times(&mut m, &times, batch);
     let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
-    let memory = memory(subject, bytes.total_bytes)?;
+    let seen = meter.finish();
+    let spilled = seen.pool.as_ref().is_some_and(|pool| pool.spilled);
+    m.vram_overflow = Some(spilled);
+    let memory = Held::new(subject, bytes.total_bytes, batch).account(&seen);
+    let memory = Memory { timeline, ..memory };
+    m.warnings.extend(memory::warnings(&memory, spilled));
     // On the CPU the process itself stands in for the device's memory.
     let peak = memory.pool_peak_bytes.or(memory.process_peak_bytes);
     m.vram_peak_mb = peak.map(|b| b as f64 / MIB);
     m.vram_reserved_mb = memory.pool_reserved_bytes.map(|b| b as f64 / MIB);
     m.memory = Some(memory);
+    let read = step_bytes(&mut workload)?;
+    fill_bandwidth(&mut m, read, context.copy_gb_s);
     measure_energy(&mut m, context, &mut workload, idle_w)?;
     let (states, throttled) = watch.finish();
     m.warnings.extend(throttled);
     if let Some(energy) = &mut m.energy {
         energy.state = states;
-    }
-    if let Some(median) = m.steps.as_ref().map(|s| s.median_ms) {
-        let moved = subject.weight_bytes() + bytes.total_bytes;
-        let rate = moved as f64 / (median * 1e6);
-        m.step_bandwidth_gb_s = Some(rate);
-        // A copy both reads and writes; decoding mostly reads: the share is of bytes moved per second, whichever way.
-        m.step_bandwidth_share = context.copy_gb_s.map(|copy| rate / copy);
     }
     m.ctx_elapsed_s = Some(started.elapsed().as_secs_f64());
     Ok(m)

@@ -32,7 +32,6 @@ pub struct StepEngine {
     /// The next token's position, if the device knows it.
     position: Option<usize>,
     kernel: String,
-    step_weight_bytes: u64,
     /// Keeps the addresses in `sequence` valid.
     _weights: StepWeights,
     _cache: Vec<Tensor>,
@@ -126,7 +125,6 @@ impl StepEngine {
             capacity: shape.capacity.min(decoder.config().usable_positions()),
             position: None,
             kernel,
-            step_weight_bytes: weights.bytes_a_step(),
             _weights: weights,
             _cache: held,
             _scratch: attention.into_scratch(),
@@ -212,11 +210,6 @@ impl StepEngine {
     pub fn describe(&self) -> String {
         let how = if self.graph.is_some() { "one CUDA graph" } else { "launched one by one" };
         format!("{}; step: {} kernels, {how}", self.kernel, self.sequence.len())
-    }
-
-    /// Bytes of weights that a step reads.
-    pub fn weight_bytes_a_step(&self) -> u64 {
-        self.step_weight_bytes
     }
 
     /// Bytes of the engine's own buffers.

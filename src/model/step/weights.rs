@@ -105,13 +105,6 @@ impl StepWeights {
             epsilon: eps as f32,
         })
     }
-
-    /// Bytes that one step reads of them: everything but the embedding table, of which it reads a row.
-    pub fn bytes_a_step(&self) -> u64 {
-        let bytes = |t: &Tensor| (t.elem_count() * t.dtype().size_in_bytes()) as u64;
-        let layer = |l: &LayerWeights| bytes(&l.qkv) + bytes(&l.output) + bytes(&l.gate_up) + bytes(&l.down);
-        self.layers.iter().map(layer).sum::<u64>() + bytes(&self.head)
-    }
 }
 
 impl LayerWeights {
