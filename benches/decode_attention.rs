@@ -22,6 +22,7 @@ mod gpu {
     use kvprof::base::stats;
     use kvprof::cache::{self, CacheShape, LayerView, PackedView};
     use kvprof::device::kernels::tensor_address;
+    use kvprof::device::ranges::Part;
     use kvprof::device::sequence::{Kernels, Sequence};
     use kvprof::device::{self, GpuInfo, Mark};
     use kvprof::model::attention::decode::{DecodeKernel, DecodeShape, Scratch};
@@ -194,7 +195,7 @@ mod gpu {
                 choice.params(&view, shape, [tensor_address(&q)?, tensor_address(&out)?, 0], &scratch, 0.088)?;
             let grid = choice.grid.map(|n| n as u32);
             // SAFETY: the buffers have the shapes that `params` and the grid were made for, and live until the graph has run.
-            sequence.push(unsafe { kernel.launch(grid, choice.threads, params, false) });
+            sequence.push(Part::Attention, unsafe { kernel.launch(grid, choice.threads, params, false) });
         }
         let graph = sequence.capture(&stream)?;
         let mut times = Vec::with_capacity(REPLAYS);

@@ -337,3 +337,79 @@ fn a_damaged_file_is_refused_and_left_untouched() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), damaged);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn a_trace_on_the_cpu_adds_up_in_eight_categories_and_opens_in_a_viewer() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.chrome");
+    let run = kvprof()
+        .args(["run", "--kv-quant", "none", "int4-hqq,residual=64", "--attn-backend", "eager", "--benchmarks", "none"])
+        .args(["--quiet", "--trace-out"])
+        .arg(&trace)
+        .arg("--output-dir")
+        .arg(folder.path())
+        .args(QUICK)
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let files = json_files(folder.path());
+    assert_eq!(files.len(), 2);
+    for file in &files {
+        let kernels = &read(file)["measurements"][0]["kernels"];
+        assert_eq!(kernels["source"], "timers");
+        assert!(kernels["traced_slowdown"].as_f64().unwrap() > 0.0);
+        for phase in ["prefill", "decode"] {
+            let phase = &kernels[phase];
+            let categories = phase["categories"].as_object().unwrap();
+            let ms = |name: &str| categories[name]["ms"].as_f64().unwrap();
+            assert_eq!(categories.len(), 8);
+            let (sum, busy) = (categories.keys().map(|c| ms(c)).sum::<f64>(), phase["busy_ms"].as_f64().unwrap());
+            assert!((sum - busy).abs() < 0.01 * busy, "categories sum to {sum} ms of {busy}");
+            let (wall, share) = (phase["wall_ms"].as_f64().unwrap(), phase["busy_share"].as_f64().unwrap());
+            assert!(
+                (0.5..=1.0).contains(&share) && (busy / wall - share).abs() < 1e-6,
+                "{busy} of {wall} ms is {share}"
+            );
+            assert!(phase["unclassified_share"].as_f64().unwrap() < 0.03);
+            for part in ["attention", "ffn", "normalization", "memory", "sampling", "elementwise"] {
+                assert!(ms(part) > 0.0, "{part} in {}", file.display());
+            }
+            let quantized = file.to_string_lossy().contains("int4");
+            assert_eq!(ms("dequantization") > 0.0, quantized, "{}", file.display());
+        }
+        // 256 tokens, 64 of them kept: three blocks of each of the layers leave in the prompt.
+        let quantize = kernels["prefill"]["quantize"]["count"].as_u64().unwrap();
+        assert_eq!(quantize > 0, file.to_string_lossy().contains("int4"));
+    }
+    let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
+    let passes = events.iter().filter(|e| e["name"] == "process_name").count();
+    assert_eq!(passes, 2, "one process for each traced pass");
+    assert!(events.iter().any(|e| e["cat"] == "ffn" && e["dur"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn what_ran_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = kvprof()
+        .args(["run", "--kv-quant", "int4-hqq", "--benchmarks", "none", "--seed", "7", "--quiet", "--device", "cpu"])
+        .arg("--output-dir")
+        .arg(folder.path())
+        .args(QUICK)
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let result = read(&json_files(folder.path())[0]);
+    let environment = &result["environment"];
+    for field in ["kvprof_version", "cpu"] {
+        assert!(environment[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {environment}");
+    }
+    let command: Vec<&str> = environment["command_line"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(command.windows(2).any(|pair| pair == ["--seed", "7"]), "{command:?}");
+    assert_eq!((&result["config"]["seed"], &result["model_config"]["dtype"]), (&7.into(), &"f32".into()));
+    assert_eq!(result["hardware"]["device"], "cpu");
+    assert!(result["measurements"][0]["attention_kernel"].as_str().unwrap().contains("step:"));
+    // What a CPU does not have is null or absent with a reason, never invented.
+    assert!(environment["gpu_name"].is_null() && environment["compute_capability"].is_null());
+    let energy = &result["measurements"][0]["energy"];
+    assert!(energy["decode"].is_object() || energy["reason"].as_str().is_some_and(|why| !why.is_empty()), "{energy}");
+}

@@ -28,6 +28,12 @@ pub struct Settings {
     pub memory_timeline: bool,
     /// How decode steps are made in `profile`, on a GPU.
     pub step_mode: StepMode,
+    /// Whether `profile` also traces a run of its own.
+    #[serde(skip_serializing_if = "is_false")]
+    pub trace: bool,
+    /// Where traces go as they are, for a viewer. It is no part of the experiment.
+    #[serde(skip)]
+    pub trace_out: Option<PathBuf>,
     /// Shortest window of energy, seconds; prefill and decode are repeated until it is filled.
     pub energy_seconds: f64,
     /// Text of `ppl`: `builtin`, `wikitext2`, `pg19` or a file.
@@ -66,6 +72,11 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// What is not asked for does not change the hash of an experiment.
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -77,6 +88,8 @@ impl Default for Settings {
             prefill_chunk: 2048,
             memory_timeline: false,
             step_mode: StepMode::default(),
+            trace: false,
+            trace_out: None,
             energy_seconds: 1.0,
             ppl_data: None,
             ppl_window: None,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::outcome;
 use crate::bench::settings::{NeedleKind, Protocol};
 use crate::bench::{self, Settings};
+use crate::measure::trace::chrome;
 use crate::model::step::StepMode;
 use crate::report::{needle_grid, quality_summary, summary};
 use crate::session::plan::RunSpec;
@@ -100,6 +101,12 @@ pub struct SettingsArgs {
     /// Prompt tokens computed together in the profile [default: 2048].
     #[arg(long, value_name = "TOKENS")]
     prefill_chunk: Option<usize>,
+    /// Trace one more run of each profile: time by kernel category (CUPTI on a GPU, ranges of the model's code on a CPU).
+    #[arg(long)]
+    trace: bool,
+    /// Write the traces for chrome://tracing or ui.perfetto.dev; implies --trace.
+    #[arg(long, value_name = "FILE")]
+    trace_out: Option<PathBuf>,
     /// Shortest window in which energy is measured, seconds [default: 1].
     #[arg(long, value_name = "S")]
     energy_seconds: Option<f64>,
@@ -172,6 +179,8 @@ impl SettingsArgs {
         take!(context_lengths, batch_sizes, decode_tokens, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
         take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
         take!(energy_seconds, mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
+        settings.trace |= self.trace || self.trace_out.is_some();
+        settings.trace_out = self.trace_out.clone().or(settings.trace_out);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
         settings.memory_timeline |= self.memory_timeline;
         if self.no_cuda_graph {
@@ -210,6 +219,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.apply(Settings::default());
     check(&settings)?;
     store::prepare_folder(&args.output_dir)?;
+    if let Some(file) = &settings.trace_out {
+        chrome::create(file)?;
+    }
     let mut runs = Vec::new();
     for attn_backend in &args.attn_backend {
         for kv_quant in &quantizations {
@@ -259,6 +271,9 @@ fn check(settings: &Settings) -> Result<()> {
         ("--batch-sizes", settings.batch_sizes.iter().copied().min().unwrap_or(0)),
         ("--context-lengths", settings.context_lengths.iter().copied().min().unwrap_or(1)),
     ];
+    if !settings.energy_seconds.is_finite() || settings.energy_seconds <= 0.0 {
+        return Err(Error::usage("--energy-seconds must be more than 0"));
+    }
     match positive.iter().find(|(_, value)| *value == 0) {
         Some((flag, _)) => Err(Error::usage(format!("{flag} must be at least 1"))),
         None => Ok(()),

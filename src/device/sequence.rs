@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DeviceRepr, DriverError, result, sys};
 
+use super::ranges::{self, Part};
 use crate::{Error, Result};
 
 /// A loaded image of kernels, unloaded with the last of its kernels.
@@ -158,16 +159,21 @@ impl Launch {
     }
 }
 
-/// Launches in order.
+/// Launches in order, each with the part of the model it computes.
 #[derive(Default)]
 pub struct Sequence {
-    launches: Vec<Launch>,
+    launches: Vec<(Part, Launch)>,
 }
 
 impl Sequence {
     /// Appends a launch.
-    pub fn push(&mut self, launch: Launch) {
-        self.launches.push(launch);
+    pub fn push(&mut self, part: Part, launch: Launch) {
+        self.launches.push((part, launch));
+    }
+
+    /// Part and kernel of each launch, in order.
+    pub fn kernels(&self) -> Vec<(Part, String)> {
+        self.launches.iter().map(|(part, launch)| (*part, launch.kernel.name.to_string())).collect()
     }
 
     /// Number of launches.
@@ -186,7 +192,10 @@ impl Sequence {
     /// When the driver refuses a launch.
     pub fn enqueue(&self, stream: &CudaStream) -> Result<()> {
         stream.context().bind_to_thread().map_err(driver("binding the CUDA context"))?;
-        self.launches.iter().try_for_each(|launch| launch.enqueue(stream))
+        self.launches.iter().try_for_each(|(part, launch)| {
+            let _range = ranges::enter(*part);
+            launch.enqueue(stream)
+        })
     }
 
     /// Records them as a graph, without running them.

@@ -9,3 +9,4 @@ pub mod process;
 pub mod run;
 pub mod sampler;
 pub mod timeline;
+pub mod trace;

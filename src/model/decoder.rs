@@ -12,6 +12,7 @@ use super::norm::NormLayer;
 use super::rope::RopeTable;
 use super::weights::Weights;
 use crate::cache::KvCache;
+use crate::device::ranges::{self, Part};
 use crate::{Error, Result, device};
 
 /// Which positions' logits a forward pass computes; the output layer is a large share of a short pass.
@@ -115,7 +116,7 @@ impl Decoder {
         attention: &dyn Attention,
         logits: LogitsOf,
     ) -> Result<Tensor> {
-        let (batch, count) = tokens.dims2()?;
+        let count = tokens.dim(1)?;
         let position = cache.len();
         if position + count > self.config.usable_positions() {
             return Err(Error::usage(format!(
@@ -124,11 +125,7 @@ impl Decoder {
                 self.config.usable_positions()
             )));
         }
-        let mut x =
-            self.embedding.index_select(&tokens.flatten_all()?, 0)?.reshape((batch, count, self.config.hidden))?;
-        if let Some(positions) = &self.positions {
-            x = x.broadcast_add(&positions.narrow(0, position, count)?)?;
-        }
+        let mut x = self.embed(tokens, position)?;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, index, self.rope.as_ref(), cache, attention)?;
         }
@@ -137,6 +134,19 @@ impl Decoder {
             LogitsOf::Last => x.narrow(1, count - 1, 1)?.squeeze(1)?.contiguous()?,
             LogitsOf::All => x,
         };
-        Ok(self.head.forward(&self.final_norm.forward(&wanted)?)?.to_dtype(DType::F32)?)
+        let normed = self.final_norm.forward(&wanted)?;
+        let _range = ranges::enter(Part::Sampling);
+        Ok(self.head.forward(&normed)?.to_dtype(DType::F32)?)
+    }
+
+    /// Rows of the embedding for `tokens` `[B, T]`, the first at `position`: `[B, T, hidden]`.
+    fn embed(&self, tokens: &Tensor, position: usize) -> Result<Tensor> {
+        let _range = ranges::enter(Part::Embedding);
+        let (batch, count) = tokens.dims2()?;
+        let x = self.embedding.index_select(&tokens.flatten_all()?, 0)?.reshape((batch, count, self.config.hidden))?;
+        Ok(match &self.positions {
+            Some(positions) => x.broadcast_add(&positions.narrow(0, position, count)?)?,
+            None => x,
+        })
     }
 }

@@ -10,6 +10,7 @@ use super::norm::NormLayer;
 use super::rope::RopeTable;
 use crate::Result;
 use crate::cache::KvCache;
+use crate::device::ranges::{self, Part};
 
 /// RMS norm of each head's query and key with weights of their own (Qwen3).
 #[derive(Debug)]
@@ -89,9 +90,10 @@ impl Layer {
         cache: &mut dyn KvCache,
         attention: &dyn Attention,
     ) -> Result<Tensor> {
-        let x = (x + self.attend(&self.attention_norm.forward(x)?, index, rope, cache, attention)?)?;
+        let attended = self.attend(&self.attention_norm.forward(x)?, index, rope, cache, attention)?;
+        let x = add(x, &attended)?;
         let mlp = self.feed_forward(&self.mlp_norm.forward(&x)?)?;
-        Ok((x + mlp)?)
+        add(&x, &mlp)
     }
 
     fn attend(
@@ -102,6 +104,7 @@ impl Layer {
         cache: &mut dyn KvCache,
         attention: &dyn Attention,
     ) -> Result<Tensor> {
+        let _range = ranges::enter(Part::Attention);
         let (batch, tokens, _) = x.dims3()?;
         let AttentionShape { heads, kv_heads, head_dim, scale, window } = self.shape;
         let rotated = heads + kv_heads;
@@ -112,6 +115,7 @@ impl Layer {
             qk = norm.forward(&qk.contiguous()?)?;
         }
         if let Some(rope) = rope {
+            let _range = ranges::enter(Part::Elementwise);
             qk = rope.rotate(&qk, cache.len())?;
         }
         let q = qk.narrow(1, 0, heads)?.contiguous()?;
@@ -129,13 +133,19 @@ impl Layer {
     }
 
     fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
+        let _range = ranges::enter(Part::Ffn);
         let up = self.up.forward(x)?;
-        let active = match self.mlp {
+        let active = self.activate(&up)?;
+        Ok(self.down.forward(&active)?)
+    }
+
+    fn activate(&self, up: &Tensor) -> Result<Tensor> {
+        let _range = ranges::enter(Part::Elementwise);
+        Ok(match self.mlp {
             Mlp::GeluTanh => up.gelu()?,
             Mlp::GeluErf => up.gelu_erf()?,
-            Mlp::SwiGlu => candle_nn::ops::swiglu(&up)?,
-        };
-        Ok(self.down.forward(&active)?)
+            Mlp::SwiGlu => candle_nn::ops::swiglu(up)?,
+        })
     }
 }
 
@@ -152,6 +162,13 @@ impl QkNorm {
 
     /// `qk` `[B, Hq + Hkv, T, D]` → the same shape.
     fn forward(&self, qk: &Tensor) -> Result<Tensor> {
+        let _range = ranges::enter(Part::Norm);
         Ok(self.unit.forward(qk)?.broadcast_mul(&self.weights)?)
     }
+}
+
+/// Both on the residual stream.
+fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let _range = ranges::enter(Part::Elementwise);
+    Ok((x + y)?)
 }

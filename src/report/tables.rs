@@ -1,4 +1,4 @@
-//! The tables of a report: memory, latency, perplexity across models, needle, all quality, energy.
+//! The tables of a report: memory, latency, perplexity across models, needle, all quality, energy, kernels.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +20,7 @@ pub fn all(study: &Study, group: &Group<'_>) -> Vec<Table> {
         latency(group),
         needle(study, group),
         energy(group),
+        super::kernels::table(group),
     ];
     tables.into_iter().filter(|table| !table.rows.is_empty()).collect()
 }

@@ -201,6 +201,13 @@ pub struct PhaseKernels {
     pub unclassified_share: f64,
     /// Kernel time over wall time, 0…1.
     pub busy_share: f64,
+    /// Wall time of the phase in the traced pass, ms.
+    #[serde(default)]
+    pub wall_ms: f64,
+    /// Time in which a kernel or a copy ran, ms: what the categories sum to. A moment with several counts once, for the one that
+    /// began first.
+    #[serde(default)]
+    pub busy_ms: f64,
     /// The kernels that took longest: name, ms, launches.
     pub top: Vec<(String, f64, u64)>,
 }
@@ -208,14 +215,23 @@ pub struct PhaseKernels {
 /// Kernel time of a traced pass.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KernelTimes {
-    /// `cupti` or `timers`.
+    /// `cupti` (kernels of a GPU) or `timers` (ranges of the model's code on a CPU); `none` with a reason.
     pub source: String,
+    /// Why nothing was traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Prefill.
     pub prefill: Option<PhaseKernels>,
     /// Decode.
     pub decode: Option<PhaseKernels>,
     /// Traced over untraced decode time.
     pub traced_slowdown: Option<f64>,
+    /// Traced over untraced prefill time.
+    #[serde(default)]
+    pub traced_prefill_slowdown: Option<f64>,
+    /// What a reader should know (records lost, graphs not recognized).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Quality blocks by name. The first four are 2.0's.

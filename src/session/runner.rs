@@ -10,6 +10,7 @@ use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
 use crate::bench::{self, Benchmark, Context, References};
+use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
 use crate::model::Subject;
@@ -163,6 +164,10 @@ impl Bench {
         let options = spec.model.options(show_loading)?;
         // Idle power is measured now, before a context and weights are on the device.
         let energy = EnergyMeter::new(power::open(options.device.gpu()));
+        if spec.settings.trace && options.device.gpu().is_some() {
+            // Better now than after the timed runs.
+            Cupti::load().map_err(Error::Usage)?;
+        }
         let subject = Subject::load(&options)?;
         Ok(Bench {
             environment: environment::environment(&subject.device, &energy)?,

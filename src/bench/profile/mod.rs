@@ -5,6 +5,7 @@ mod energy;
 mod generation;
 mod memory;
 mod times;
+mod trace;
 
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use self::energy::measure_energy;
 use self::generation::{Generation, random_prompt};
 use self::memory::{Held, ledger};
 use self::times::fill_times;
+use self::trace::measure_kernels;
 use super::{Block, Context, Settings};
 use crate::measure::clock::DeviceClock;
 use crate::measure::memory::{DeviceCounters, MemoryMeter};
@@ -141,6 +143,9 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let read = step_bytes(&mut workload)?;
     fill_bandwidth(&mut m, read, context.copy_gb_s);
     measure_energy(&mut m, context, &mut workload, idle_w)?;
+    if settings.trace {
+        measure_kernels(&mut m, context, &mut workload)?;
+    }
     let (states, throttled) = watch.finish();
     m.warnings.extend(throttled);
     if let Some(energy) = &mut m.energy {

@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
 use super::{WindowDims, check_whole};
 #[cfg(feature = "cuda")]
 use crate::device::kernels::tensor_address;
+use crate::device::ranges::{self, Part};
 use crate::quant::Real;
 use crate::quant::real::with_real;
 
@@ -30,6 +31,7 @@ pub struct Append<'a> {
 /// # Errors
 /// When shapes or dtypes disagree, or T exceeds W.
 pub fn append_window(window: &Tensor, k: &Tensor, v: &Tensor, append: &Append<'_>) -> Result<()> {
+    let _range = ranges::enter(Part::Cache);
     check_whole(window, "window")?;
     let dims = WindowDims::of(window.shape())?;
     let (batch, kv_heads, tokens, head_dim) = k.dims4()?;
@@ -48,6 +50,7 @@ pub fn append_window(window: &Tensor, k: &Tensor, v: &Tensor, append: &Append<'_
 /// # Errors
 /// When shapes or dtypes disagree, or a ring is too small to hold all of `positions`.
 pub fn copy_positions(to: &Tensor, from: &Tensor, positions: Range<usize>, append: &Append<'_>) -> Result<()> {
+    let _range = ranges::enter(Part::Cache);
     let slots = WindowDims::of(from.shape())?.slots;
     if positions.len() > slots {
         bail!("{} positions asked of a ring of {slots} slots", positions.len());

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::{WindowDims, check_whole};
 use crate::cache::LayerView;
 use crate::cache::host::{HostLayer, PackedMeta};
+use crate::device::ranges::{self, Part};
 use crate::quant::Real;
 use crate::quant::codec::Side;
 use crate::quant::real::with_real;
@@ -28,9 +29,14 @@ pub fn dense(view: &LayerView<'_>, positions: Range<usize>) -> Result<Tensor> {
     match &view.packed {
         Some(packed) if positions.start < packed.positions.end => {
             check_whole(packed.tiles, "tiles")?;
+            let _range = ranges::enter(Part::Dequantize);
             view.window.apply_op2_no_bwd(packed.tiles, &Dense { positions, packed: Some(packed.meta()) })
         }
-        _ => view.window.apply_op1_no_bwd(&Dense { positions, packed: None }),
+        _ => {
+            // Nothing but a copy, though the same kernel makes it.
+            let _range = ranges::enter(Part::Cache);
+            view.window.apply_op1_no_bwd(&Dense { positions, packed: None })
+        }
     }
 }
 

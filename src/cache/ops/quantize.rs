@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::{WindowDims, check_whole};
 use crate::cache::host::fit_of;
+use crate::device::ranges::{self, Part};
 use crate::quant::codec::{Side, TileCodec};
 use crate::quant::real::with_real;
 use crate::quant::{Fit, QuantSpec, Real, TileGeometry};
@@ -26,6 +27,7 @@ pub fn quantize_blocks(
     geometry: TileGeometry,
     positions: Range<usize>,
 ) -> Result<()> {
+    let _range = ranges::enter(Part::Quantize);
     check_whole(tiles, "tiles")?;
     check_whole(window, "window")?;
     let dims = WindowDims::of(window.shape())?;

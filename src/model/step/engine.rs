@@ -14,6 +14,7 @@ use super::weights::{self, StepWeights};
 use crate::cache::KvCache;
 use crate::device::GpuInfo;
 use crate::device::kernels::float_name;
+use crate::device::ranges::{self, Part};
 use crate::device::sequence::{Graph, Kernels, Sequence};
 use crate::model::attention::decode::Scratch;
 use crate::model::decoder::Decoder;
@@ -102,11 +103,11 @@ impl StepEngine {
                 plan.norm(&layer.attention_norm)?;
             }
             plan.qkv(index, layer, &kept)?;
-            plan.sequence.push(attention.launch(&stream, &view, kept.length)?);
-            plan.linear_add(&layer.output, &buffers.attended)?;
+            plan.sequence.push(Part::Attention, attention.launch(&stream, &view, kept.length)?);
+            plan.linear_add(Part::Attention, &layer.output, &buffers.attended)?;
             plan.norm(&layer.mlp_norm)?;
             plan.gate_up(&layer.gate_up)?;
-            plan.linear_add(&layer.down, &buffers.inner)?;
+            plan.linear_add(Part::Ffn, &layer.down, &buffers.inner)?;
             held.push(view.window.clone());
             held.extend(view.packed.map(|packed| packed.tiles.clone()));
         }
@@ -212,6 +213,11 @@ impl StepEngine {
         format!("{}; step: {} kernels, {how}", self.kernel, self.sequence.len())
     }
 
+    /// What a replayed step is made of, part and kernel of each launch in order; empty where nothing is replayed.
+    pub fn replayed(&self) -> Vec<(Part, String)> {
+        if self.graph.is_some() { self.sequence.kernels() } else { Vec::new() }
+    }
+
     /// Bytes of the engine's own buffers.
     pub fn buffer_bytes(&self) -> u64 {
         self.buffers.bytes()
@@ -224,6 +230,7 @@ impl StepEngine {
 
     /// Tells the device how long the cache will be once the next step's token is in it.
     fn write_lengths(&self, cache: &dyn KvCache) -> Result<()> {
+        let _range = ranges::enter(Part::Cache);
         let total = cache.len() as u32 + 1;
         let rows: Vec<u32> =
             self.quantized(cache).into_iter().flat_map(|quantized| [quantized as u32, total]).collect();

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::attention::Attention;
 use super::decoder::{Decoder, LogitsOf};
 use crate::cache::KvCache;
+use crate::device::ranges::{self, Part};
 use crate::{Error, Result};
 
 /// How steps are made, where there is a choice.
@@ -84,6 +85,7 @@ impl<'a> Stepper<'a> {
     /// # Errors
     /// A failing device.
     pub fn begin(&mut self, logits: &Tensor, cache: &dyn KvCache) -> Result<()> {
+        let _range = ranges::enter(Part::Sampling);
         let tokens = logits.argmax(D::Minus1)?;
         match &mut self.path {
             #[cfg(feature = "cuda")]
@@ -108,9 +110,19 @@ impl<'a> Stepper<'a> {
                 let input =
                     next.take().ok_or_else(|| Error::Invalid("a step was asked for before the prompt".into()))?;
                 let logits = self.decoder.forward(&input, cache, self.attention, LogitsOf::Last)?;
+                let _range = ranges::enter(Part::Sampling);
                 *next = Some(logits.argmax(D::Minus1)?.unsqueeze(1)?);
                 Ok(())
             }
+        }
+    }
+
+    /// What a replayed step is made of: part and kernel of each launch, in order. Empty where nothing is replayed.
+    pub fn replayed(&self) -> Vec<(Part, String)> {
+        match &self.path {
+            #[cfg(feature = "cuda")]
+            Path::Engine(engine) => engine.replayed(),
+            Path::Plain { .. } => Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@ use super::params::{
 };
 use super::weights::{LayerWeights, StepWeights};
 use crate::device::kernels::{Address, DeviceRepr, tensor_address};
+use crate::device::ranges::Part;
 use crate::device::sequence::{Kernel, Kernels, Sequence};
 use crate::{Error, Result};
 
@@ -90,26 +91,31 @@ impl Planner<'_> {
             layer: index as i32,
             reserved: 0,
         };
-        self.launch("qkv", input, params)
+        self.launch(Part::Attention, "qkv", input, params)
     }
 
-    /// stream += W·x.
-    pub fn linear_add(&mut self, weight: &Tensor, x: &Tensor) -> Result<()> {
+    /// stream += W·x, a layer of the part `of`.
+    pub fn linear_add(&mut self, of: Part, weight: &Tensor, x: &Tensor) -> Result<()> {
         let input = self.product(weight, x)?;
-        self.launch("linear_add", input, LinearAddParams { input, stream: place(&self.buffers.stream)? })
+        self.launch(of, "linear_add", input, LinearAddParams { input, stream: place(&self.buffers.stream)? })
     }
 
     /// inner = SiLU(gate)·up.
     pub fn gate_up(&mut self, weight: &Tensor) -> Result<()> {
         let input = self.product(weight, &self.buffers.normed)?;
-        self.launch("gate_up", input, GateUpParams { input, out: place(&self.buffers.inner)? })
+        self.launch(Part::Ffn, "gate_up", input, GateUpParams { input, out: place(&self.buffers.inner)? })
     }
 
     /// Logits and the greedy choice, which becomes the next step's token.
     pub fn choose(&mut self, capacity: usize) -> Result<()> {
         let input = self.product(&self.weights.head, &self.buffers.normed)?;
         let best = place(&self.buffers.best)?;
-        self.launch("logits", input, LogitsParams { input, logits: place(&self.buffers.logits)?, best })?;
+        self.launch(
+            Part::Sampling,
+            "logits",
+            input,
+            LogitsParams { input, logits: place(&self.buffers.logits)?, best },
+        )?;
         let params = NextTokenParams {
             best,
             tokens: place(&self.buffers.tokens)?,
@@ -124,7 +130,7 @@ impl Planner<'_> {
         // SAFETY: the kernel takes NextTokenParams and waits before it reads; its block has a thread for each sequence and each
         // length; the engine holds the buffers.
         let launch = unsafe { kernel.launch([1, 1, 1], NEXT_TOKEN_THREADS, params, true) };
-        self.sequence.push(launch);
+        self.sequence.push(Part::Sampling, launch);
         Ok(())
     }
 
@@ -149,18 +155,18 @@ impl Planner<'_> {
         // SAFETY: the kernel takes RmsNormParams and waits before it reads anything but gains; the engine holds weights and
         // buffers, and the tokens are below V because this engine chose them or its caller vouches for them.
         let launch = unsafe { kernel.launch([self.batch as u32, 1, 1], NORM_THREADS, params, true) };
-        self.sequence.push(launch);
+        self.sequence.push(Part::Norm, launch);
         Ok(())
     }
 
-    fn launch<P: DeviceRepr + Copy>(&mut self, part: &str, input: GemvInput, params: P) -> Result<()> {
+    fn launch<P: DeviceRepr + Copy>(&mut self, of: Part, part: &str, input: GemvInput, params: P) -> Result<()> {
         let kernel = self.kernels.linear(part)?;
         // A block takes every so many-th tile.
         let grid = [self.kernels.multiprocessors.min(input.tiles as u32), 1, 1];
         // SAFETY: each caller gives the parameters of its part's kernel; it reads nothing but weights before it waits; weights,
         // buffers and cache are held by the engine, and the cache reserves the slot that the keys go to.
         let launch = unsafe { kernel.launch(grid, self.kernels.shape.threads(), params, true) };
-        self.sequence.push(launch);
+        self.sequence.push(of, launch);
         Ok(())
     }
 }

@@ -4,12 +4,9 @@ use super::{OverContext, axis};
 use crate::base::stats::Summary;
 use crate::report::chart::{Axis, Bar, Bars, Chart, NumberForm, Panel, Plot, Scale};
 use crate::report::group::{Group, Subject};
+use crate::report::kernels::CATEGORIES;
 use crate::report::number;
 use crate::report::study::{MIB, Row};
-
-/// The eight kernel categories, in the order of the stack.
-const CATEGORIES: [&str; 8] =
-    ["attention", "ffn", "dequantization", "elementwise", "normalization", "memory", "sampling", "other"];
 
 /// Axis of sizes up to `highest` bytes, and the unit's bytes.
 fn bytes_axis(what: &str, highest: f64) -> (Axis, f64) {

@@ -1,0 +1,57 @@
+//! The traced pass: one more run of the workload, after the timed ones.
+
+use super::generation::Generation;
+use crate::bench::Context;
+use crate::measure::clock::DeviceClock;
+use crate::measure::run::RunTimes;
+use crate::measure::trace::{Trace, Tracer, chrome};
+use crate::model::step::Stepper;
+use crate::schema::{KernelTimes, Measurement};
+use crate::{Result, device};
+
+/// Decode steps of the pass that warms up the tracer.
+const WARM_UP_STEPS: usize = 2;
+
+/// Traces a run of `workload` and enters the time of each category, or why there is none. The medians of the timed runs must
+/// be in `m` already.
+pub(super) fn measure_kernels<'a>(
+    m: &mut Measurement,
+    context: &'a Context<'a>,
+    workload: &mut Generation<'a>,
+) -> Result<()> {
+    let (sequences, length) = workload.prompt.dims2()?;
+    let name = format!("{} {} @ {length}×{sequences}", context.spec.name, context.attention.name());
+    let work = 2 * length + context.settings.decode_tokens + WARM_UP_STEPS;
+    context.progress.start(&format!("trace {name}"), work as u64);
+    let traced = trace(context, workload)?;
+    context.progress.finish();
+    m.kernels = Some(match traced {
+        Ok((trace, times)) => {
+            if let Some(file) = &context.settings.trace_out {
+                chrome::append(file, &name, &trace)?;
+            }
+            trace.kernel_times(&times, (m.prefill_ms, m.decode_ms))
+        }
+        Err(reason) => {
+            m.warnings.push(format!("kernels were not traced: {reason}"));
+            KernelTimes { source: "none".into(), reason: Some(reason), ..Default::default() }
+        }
+    });
+    Ok(())
+}
+
+/// The trace and the times of the traced run, or why there is none.
+fn trace<'a>(context: &'a Context<'a>, workload: &mut Generation<'a>) -> Result<Result<(Trace, RunTimes), String>> {
+    let subject = context.subject;
+    let clock = DeviceClock(&subject.device);
+    let mut tracer = match Tracer::start(&subject.device) {
+        Ok(tracer) => tracer,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    // A graph that was made before the tracer would not show its kernels.
+    workload.stepper = Stepper::new(&subject.decoder, context.attention, workload.cache, context.settings.step_mode)?;
+    tracer.run(&clock, workload, WARM_UP_STEPS)?;
+    let times = tracer.run(&clock, workload, context.settings.decode_tokens)?;
+    device::synchronize(&subject.device)?;
+    Ok(tracer.finish(&workload.stepper.replayed()).map(|trace| (trace, times)))
+}

@@ -1,0 +1,126 @@
+//! Traces as files that chrome://tracing and ui.perfetto.dev open: an array of events, one process for each traced pass.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::Trace;
+use super::categories::classify;
+use crate::measure::phase::Phase;
+use crate::{Error, Result};
+
+const END: &[u8] = b"\n]\n";
+
+/// Makes an empty trace file, in the place of an older one.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn create(path: &Path) -> Result<()> {
+    std::fs::write(path, b"[\n]\n").map_err(|e| Error::io(path, e))
+}
+
+/// Adds a traced pass called `name` to a file of [`create`]. After each pass the file is whole.
+///
+/// # Errors
+/// When the file cannot be written, or is not one.
+pub fn append(path: &Path, name: &str, trace: &Trace) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().read(true).write(true).open(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let Some(body) = text.strip_suffix(END) else {
+            return Err(std::io::Error::other("this is no trace file of kvprof"));
+        };
+        let process = body.windows(PROCESS.len()).filter(|w| *w == PROCESS.as_bytes()).count() + 1;
+        file.seek(SeekFrom::Start(body.len() as u64))?;
+        let mut out = BufWriter::new(file);
+        let mut separator = if body == b"[" { "\n" } else { ",\n" };
+        for event in events(process, name, trace) {
+            out.write_all(separator.as_bytes())?;
+            serde_json::to_writer(&mut out, &event)?;
+            separator = ",\n";
+        }
+        out.write_all(END)?;
+        out.flush()
+    };
+    write().map_err(|e| Error::io(path, e))
+}
+
+/// What the first event of each pass begins with.
+const PROCESS: &str = "{\"name\":\"process_name\"";
+
+/// Rows of a pass: its phases, kernels, copies.
+const ROWS: [&str; 3] = ["phases", "kernels", "copies"];
+
+fn events<'a>(process: usize, name: &'a str, trace: &'a Trace) -> impl Iterator<Item = Value> + 'a {
+    let zero = trace.spans.first().map_or(0, |span| span.start_ns);
+    let us = move |ns: u64| ns.saturating_sub(zero) as f64 / 1e3;
+    let names = std::iter::once(json!({"name": "process_name", "ph": "M", "pid": process, "args": {"name": name}}));
+    let rows = ROWS.iter().enumerate().map(move |(row, name)| {
+        json!({"name": "thread_name", "ph": "M", "pid": process, "tid": row, "args": {"name": name}})
+    });
+    let phases = trace.spans.iter().map(move |span| {
+        let name = match span.phase {
+            Phase::Prefill => "prefill",
+            Phase::Decode => "decode",
+        };
+        json!({
+            "name": name, "ph": "X", "pid": process, "tid": 0,
+            "ts": us(span.start_ns), "dur": us(span.end_ns) - us(span.start_ns),
+        })
+    });
+    let work = trace.events.iter().map(move |event| {
+        let class = classify(event);
+        json!({
+            "name": event.name, "cat": class.category.name(), "ph": "X", "pid": process,
+            "tid": if event.copy { 2 } else { 1 },
+            "ts": us(event.start_ns), "dur": us(event.end_ns) - us(event.start_ns),
+            "args": {"part": event.part.map(|part| part.name())},
+        })
+    });
+    names.chain(rows).chain(phases).chain(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Event, Span};
+    use super::*;
+    use crate::device::ranges::Part;
+
+    #[test]
+    fn every_pass_is_a_process_of_a_file_that_is_whole_after_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.json");
+        let event = Event {
+            name: "kvprof_qkv_f16_b1".into(),
+            part: Some(Part::Attention),
+            copy: false,
+            start_ns: 3_500,
+            end_ns: 5_000,
+            count: 1,
+        };
+        let spans = vec![Span { phase: Phase::Decode, start_ns: 1_000, end_ns: 9_000 }];
+        let trace = Trace { source: "cupti", events: vec![event], spans, notes: Vec::new() };
+        create(&path).unwrap();
+        for pass in 1..=3 {
+            append(&path, "int4-hqq @ 4096", &trace).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let events: Vec<Value> = serde_json::from_str(&text).unwrap();
+            let kernels: Vec<&Value> = events.iter().filter(|e| e["cat"] == "attention").collect();
+            assert_eq!(kernels.len(), pass);
+            let last = kernels[pass - 1];
+            assert_eq!((&last["pid"], &last["ts"], &last["dur"]), (&json!(pass), &json!(2.5), &json!(1.5)));
+            assert_eq!(last["args"]["part"], "attention");
+        }
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "notes").unwrap();
+        assert!(append(file.path(), "x", &Trace::default()).unwrap_err().to_string().contains("no trace file"));
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "notes");
+    }
+}
