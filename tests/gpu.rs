@@ -15,6 +15,8 @@ mod decode;
 mod device;
 #[path = "gpu/inputs.rs"]
 mod inputs;
+#[path = "gpu/instruments.rs"]
+mod instruments;
 #[path = "gpu/model.rs"]
 mod model;
 #[path = "gpu/tile.rs"]

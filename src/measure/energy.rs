@@ -21,6 +21,10 @@ pub const SHORTEST_S: f64 = 0.5;
 const IDLE_S: f64 = 0.5;
 const REST_S: f64 = 0.3;
 
+/// How often a counter is looked at until it moves, and when that is given up.
+const POLL_S: f64 = 0.001;
+const STILL_S: f64 = 0.3;
+
 /// A workload whose decode can be repeated without reading the prompt again.
 pub trait Repeatable: Workload {
     /// Goes back to the end of the prompt. What the cache then holds is of the same size and place as after a prefill, but of no
@@ -92,7 +96,7 @@ impl EnergyMeter {
     pub fn idle_w(&self) -> Option<f64> {
         let meter = self.meter.as_ref().ok()?;
         self.time.sleep(REST_S);
-        let reading = self.read(meter, || {
+        let reading = self.read(meter, None, || {
             self.time.sleep(IDLE_S);
             Ok(1)
         });
@@ -124,11 +128,11 @@ impl EnergyMeter {
             Err(reason) => return Ok(Energy { reason: Some(reason.clone()), ..Default::default() }),
         };
         clock.synchronize()?;
-        let prefill = self.repeat(meter, pass.seconds, || {
+        let prefill = self.repeat(meter, idle_w, pass.seconds, || {
             workload.prefill()?;
             clock.synchronize()
         })?;
-        let decode = self.repeat(meter, pass.seconds, || {
+        let decode = self.repeat(meter, idle_w, pass.seconds, || {
             workload.rewind()?;
             (0..pass.steps).try_for_each(|_| workload.step().map(drop))?;
             clock.synchronize()
@@ -155,10 +159,11 @@ impl EnergyMeter {
     fn repeat(
         &self,
         meter: &Arc<dyn PowerMeter>,
+        idle_w: Option<f64>,
         seconds: f64,
         mut work: impl FnMut() -> Result<()>,
     ) -> Result<Reading> {
-        self.read(meter, || {
+        self.read(meter, idle_w, || {
             let start = self.time.now_s();
             let mut repeats = 0;
             loop {
@@ -172,19 +177,49 @@ impl EnergyMeter {
     }
 
     /// Reads across `work`, which says how often it did its work.
-    fn read(&self, meter: &Arc<dyn PowerMeter>, work: impl FnOnce() -> Result<u64>) -> Result<Reading> {
+    ///
+    /// NVML's counter moves ten times a second: a window that begins and ends between two moves would be wrong by a tenth of
+    /// a second of full power. So the counter is read as it moves, before the work and after it, and what the idle device took
+    /// between is subtracted, if `idle_w` is known.
+    fn read(
+        &self,
+        meter: &Arc<dyn PowerMeter>,
+        idle_w: Option<f64>,
+        work: impl FnOnce() -> Result<u64>,
+    ) -> Result<Reading> {
+        let counter = || match idle_w {
+            Some(_) => self.counter_as_it_moves(meter),
+            None => Some((self.time.now_s(), meter.counter_j().ok()?)),
+        };
+        let before = counter();
         let sampler = Sampler::start(meter.clone(), self.time.clone());
-        let (start, before) = (self.time.now_s(), meter.counter_j().ok());
+        let start = self.time.now_s();
         let repeats = work();
-        let (end, after) = (self.time.now_s(), meter.counter_j().ok());
+        let end = self.time.now_s();
         let samples = sampler.stop();
+        let after = counter();
+        let taken = before.zip(after).map(|((first_s, first_j), (last_s, last_j))| {
+            last_j - first_j - idle_w.unwrap_or(0.0) * ((start - first_s) + (last_s - end))
+        });
         Ok(Reading {
             repeats: repeats?,
             seconds: end - start,
             // A counter that stood still or went back (it wrapped, or the driver was loaded anew) has measured nothing.
-            counter_j: before.zip(after).map(|(before, after)| after - before).filter(|joules| *joules > 0.0),
+            counter_j: taken.filter(|joules| *joules > 0.0),
             sampled_j: integrate(&samples, start, end).filter(|joules| *joules > 0.0),
         })
+    }
+
+    /// Waits until the counter moves, and says when and to what; a counter that does not is read as it stands.
+    fn counter_as_it_moves(&self, meter: &Arc<dyn PowerMeter>) -> Option<(f64, f64)> {
+        let (start, first) = (self.time.now_s(), meter.counter_j().ok()?);
+        loop {
+            self.time.sleep(POLL_S);
+            let (now, joules) = (self.time.now_s(), meter.counter_j().ok()?);
+            if joules != first || now - start > STILL_S {
+                return Some((now, joules));
+            }
+        }
     }
 
     fn state(&self) -> Option<DeviceState> {

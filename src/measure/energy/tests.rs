@@ -12,6 +12,9 @@ const STEP: (f64, f64) = (0.004, 1.6);
 struct Fake {
     state: Mutex<(f64, f64, f64)>,
     counter: bool,
+    /// What the counter shows, and until when: it moves every so many seconds only.
+    shown: Mutex<(f64, f64)>,
+    counter_moves_every: f64,
     power: bool,
     /// The counter starts again from 0 above this.
     wraps_at: f64,
@@ -21,6 +24,8 @@ struct Fake {
 impl Fake {
     fn new(counter: bool, power: bool) -> Arc<Self> {
         Arc::new(Fake {
+            shown: Mutex::new((0.0, -1.0)),
+            counter_moves_every: 0.0,
             state: Mutex::new((0.0, 0.0, IDLE_W)),
             counter,
             power,
@@ -49,7 +54,18 @@ impl PowerMeter for Fake {
         "counter"
     }
     fn counter_j(&self) -> Result<f64, String> {
-        let joules = self.state.lock().unwrap().1 % self.wraps_at;
+        let (now, joules, watts) = *self.state.lock().unwrap();
+        let mut shown = self.shown.lock().unwrap();
+        if now >= shown.1 {
+            // It shows what had been taken when it moved last, whenever it is read.
+            let moved = if self.counter_moves_every > 0.0 {
+                (now / self.counter_moves_every).floor() * self.counter_moves_every
+            } else {
+                now
+            };
+            *shown = (joules - watts * (now - moved), moved + self.counter_moves_every);
+        }
+        let joules = shown.0 % self.wraps_at;
         if self.counter { Ok(joules) } else { Err("no counter".into()) }
     }
     fn power_w(&self) -> Result<f64, String> {
@@ -128,6 +144,15 @@ fn the_counter_across_each_window_is_its_energy_prefill_and_decode_apart() {
     assert!(close(decode.gross_j, 150.0 * STEP.1) && close(decode.mean_w, 400.0), "{decode:?}");
     assert!(close(decode.j_per_token, STEP.1 / 2.0) && close(prefill.j_per_token, PREFILL.1 / 1000.0));
     assert!(!prefill.short && !decode.short);
+}
+
+#[test]
+fn a_counter_that_moves_ten_times_a_second_is_read_as_it_moves() {
+    let mut device = Fake::new(true, true);
+    Arc::get_mut(&mut device).unwrap().counter_moves_every = 0.1;
+    let (energy, _) = measure(&device, Pass { seconds: 0.5, ..PASS });
+    let (prefill, decode) = (energy.prefill.unwrap(), energy.decode.unwrap());
+    assert!((prefill.mean_w - 300.0).abs() < 1.0 && (decode.mean_w - 400.0).abs() < 1.0, "{prefill:?} {decode:?}");
 }
 
 #[test]

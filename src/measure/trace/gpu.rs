@@ -7,16 +7,13 @@ use crate::device::cupti::Recording;
 use crate::device::cupti::records::Activity;
 use crate::device::ranges::Part;
 
-/// What a graph that is replayed was captured from: part and name of each of its kernels, in order. Empty where nothing is
-/// replayed.
-pub type Replay = Vec<(Part, String)>;
-
-/// Makes events of a recording. Kernels of one graph launch run in the order in which they were captured, so the first is the
+/// Makes events of a recording. `replay` is what a graph that was replayed was captured from: part and name of each of its
+/// kernels, in order. Kernels of one graph launch run in the order in which they were captured, so the first is the
 /// first of `replay`; names are compared, and a launch that does not agree keeps its kernels without a part.
 ///
 /// # Errors
 /// When CUPTI could not stamp kernels with times.
-pub(super) fn trace(recording: Recording, replay: &Replay) -> Result<Trace, String> {
+pub(super) fn trace(recording: Recording, replay: &[(Part, String)]) -> Result<Trace, String> {
     let mut parts: HashMap<u32, Part> = HashMap::new();
     for activity in &recording.activities {
         if let Activity::Pushed { id, correlation } = activity
@@ -82,7 +79,7 @@ mod tests {
         Activity::Kernel { name: name.into(), start, end: start + 5, correlation, graph, graph_node: start }
     }
 
-    fn replay() -> Replay {
+    fn replay() -> Vec<(Part, String)> {
         vec![
             (Part::Attention, "qkv".into()),
             (Part::Attention, "linear_add".into()),

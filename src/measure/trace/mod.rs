@@ -19,8 +19,6 @@ use crate::device::ranges::{self, Listening, Part};
 use crate::schema::KernelTimes;
 use crate::{Error, Result};
 
-pub use gpu::Replay;
-
 /// One piece of work: a kernel, a copy, or on the CPU a stretch of a range in which no inner range was open.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -117,11 +115,12 @@ impl Tracer {
         time_run(clock, workload, steps, &mut [self])
     }
 
-    /// Ends recording. `replay` is what a graph that was replayed is made of. The device must be idle.
+    /// Ends recording. `replay` is what a graph that was replayed is made of: part and name of each of its kernels, in order.
+    /// The device must be idle.
     ///
     /// # Errors
     /// Why there is no trace after all, for people.
-    pub fn finish(self, replay: &Replay) -> Result<Trace, String> {
+    pub fn finish(self, replay: &[(Part, String)]) -> Result<Trace, String> {
         let Tracer { source, _listening, spans } = self;
         let mut trace = match source {
             Source::Cupti(session) => gpu::trace(session.stop()?, replay)?,
