@@ -167,175 +167,85 @@ fn a_stopped_run_is_resumed_in_its_own_file() {
     assert!(bytes() == complete, "a complete run is left alone");
 }
 
-const SWEEP: &str = r#"
-[settings]
-context-lengths = [256]
-warmup-runs = 0
-measure-runs = 1
-decode-tokens = 8
-ppl-tokens = 64
-needle-depths = [0.5]
-[[matrix]]
-models = ["builtin"]
-kv-quants = ["none", "int8-hqq", "int4-hqq", "int2-hqq-kivi"]
-benchmarks = ["ppl"]
-"#;
-
-fn sweep_file(folder: &Path) -> PathBuf {
-    let path = folder.join("sweep.toml");
-    std::fs::write(&path, SWEEP).unwrap();
-    path
-}
-
-/// What results say, times and environment aside.
-fn essence(folder: &Path) -> Vec<Value> {
-    let mut all: Vec<Value> = json_files(folder)
-        .iter()
-        .map(|path| {
-            let result = read(path);
-            let ppl = |key: &str| result["benchmarks"][key]["value"].clone();
-            serde_json::json!([
-                result["spec_hash"],
-                ppl("perplexity"),
-                ppl("perplexity_quantized"),
-                result["completed"]
-            ])
-        })
-        .collect();
-    all.sort_by_key(|v| v.to_string());
-    all
-}
-
 #[test]
-fn shards_together_are_the_sweep() {
-    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let file = sweep_file(parts.path());
-    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(whole.path()).assert().success();
-    let shards: Vec<_> = (1..=4)
-        .map(|index| {
-            std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
-                .arg("sweep")
-                .arg(&file)
-                .args(["--quiet", "--shard", &format!("{index}/4"), "--output-dir"])
-                .arg(parts.path())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for mut shard in shards {
-        assert!(shard.wait().unwrap().success());
-    }
-    assert_eq!(essence(whole.path()).len(), 4);
-    assert_eq!(essence(parts.path()), essence(whole.path()));
-}
-
-#[test]
-fn a_sweep_killed_again_and_again_ends_with_the_same_results() {
-    let (undisturbed, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let file = sweep_file(killed.path());
-    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(undisturbed.path()).assert().success();
-    let mut moment = 40u64;
-    for _ in 0..20 {
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
-            .arg("sweep")
-            .arg(&file)
-            .args(["--quiet", "--output-dir"])
-            .arg(killed.path())
-            .spawn()
-            .unwrap();
-        // Spread over loading, measuring and writing; fixed, so that a failure can be repeated.
-        moment = (moment * 37 + 101) % 1300;
-        std::thread::sleep(std::time::Duration::from_millis(moment));
-        let _ = child.kill();
-        let _ = child.wait();
-        for path in json_files(killed.path()) {
-            read(&path);
-        }
-    }
-    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(killed.path()).assert().success();
-    assert_eq!(essence(killed.path()), essence(undisturbed.path()));
-    // What is complete is left alone.
-    let before: Vec<_> = json_files(killed.path()).iter().map(|p| std::fs::read(p).unwrap()).collect();
-    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(killed.path()).assert().success();
-    let after: Vec<_> = json_files(killed.path()).iter().map(|p| std::fs::read(p).unwrap()).collect();
-    assert!(before == after);
-}
-
-#[test]
-fn every_sweep_in_the_repository_can_be_planned() {
-    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-    for (name, runs) in
-        [("smoke", "3 runs (3 named"), ("thesis", "20 runs (20 named"), ("reasoning", "32 runs (34 named")]
-    {
-        let output = kvprof()
-            .arg("sweep")
-            .arg(configs.join(format!("{name}.toml")))
-            .arg("--dry-run")
-            .env("HF_HUB_OFFLINE", "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            output.status.success() && text.contains(runs),
-            "{name}: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-}
-
-/// A file as the thesis tool writes them, with fields kvprof knows nothing of.
-const THESIS_FILE: &str = r#"{
-  "schema_version": "2.0", "experiment_id": "old", "timestamp": "2026-05-03T16:20:11", "model": "builtin",
-  "model_config": {"num_params_b": 7.24, "num_layers": 4, "num_q_heads": 4, "num_kv_heads": 2, "gqa_ratio": "2:1",
-    "head_dim": 64, "max_position_embeddings": 2048},
-  "attn_backend": "sdpa",
-  "kv_quant": {"enabled": true, "nbits": 4, "backend": "hqq", "axis_key": 1, "axis_value": 1, "asymmetric": false,
-    "residual_length": 64},
-  "environment": {"python_version": "3.12.3", "gpu_name": "X", "gpu_vram_gb": 34.20},
-  "hardware": {"vram_total_mb": 32606.6, "gpu_name": "X"},
-  "config": {"seed": 42, "warmup_runs": 2, "measure_runs": 5, "decode_tokens": 128, "ppl_dataset": "builtin",
-    "ppl_tokens": 64},
-  "measurements": [{"context_len": 256, "prefill_ms": 1169.496, "decode_ms": 6744, "quant_overhead_ms": 0, "odd": [1]}],
-  "benchmarks": {"perplexity": {"dataset": "builtin", "tokens": 4096, "value": 4.611}},
-  "combo_elapsed_s": 620.4, "a_field_of_theirs": {"kept": 1.50}
-}"#;
-
-#[test]
-fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
+fn settings_of_a_file_are_used_and_flags_win() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("old.json");
-    std::fs::write(&path, THESIS_FILE).unwrap();
-    // The shell left the glob unexpanded.
-    let patch = kvprof()
-        .arg("patch")
-        .arg(folder.path().join("o*.json"))
-        .args(["--benchmarks", "needle", "--needle-depths", "0.5", "--quiet"])
+    let config = folder.path().join("run.toml");
+    let settings = "context-lengths = [256]\nwarmup-runs = 0\nmeasure-runs = 1\ndecode-tokens = 8\nppl-tokens = 64\n";
+    std::fs::write(
+        &config,
+        format!("[settings]\n{settings}[[matrix]]\nkv-quants = ['int8-hqq']\nbenchmarks = ['ppl']\n"),
+    )
+    .unwrap();
+    let run = kvprof()
+        .args(["run", "--decode-tokens", "4", "--quiet", "--config"])
+        .arg(&config)
+        .arg("--output-dir")
+        .arg(folder.path())
         .output()
         .unwrap();
-    assert!(patch.status.success(), "{}", String::from_utf8_lossy(&patch.stderr));
-    let before: Value = serde_json::from_str(THESIS_FILE).unwrap();
-    let mut after = read(&path);
-    assert_eq!(after["benchmarks"]["needle_in_haystack"]["total_trials"], 1);
-    assert_eq!(after["patched"][0]["blocks"][0], "needle");
-    for added in ["needle_in_haystack", "needle_in_haystack_trials"] {
-        after["benchmarks"].as_object_mut().unwrap().remove(added);
-    }
-    after.as_object_mut().unwrap().retain(|key, _| key != "patched" && key != "completed");
-    assert_eq!(after, before);
-    assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let files = json_files(folder.path());
+    assert_eq!(files.len(), 1);
+    let result = read(&files[0]);
+    assert_eq!(result["kv_quant"]["name"], "int8-hqq");
+    assert_eq!(
+        (&result["measurements"][0]["context_len"], &result["measurements"][0]["decode_tokens"]),
+        (&256.into(), &4.into())
+    );
+    assert_eq!(result["benchmarks"]["perplexity_quantized"]["tokens"], 64);
+    // A key that is none is named with its file.
+    std::fs::write(&config, "[settings]\ncontext-length = [256]\n").unwrap();
+    let error = refused(&["run", "--config", config.to_str().unwrap()]);
+    assert!(error.contains("run.toml") && error.contains("context-length"), "{error}");
+}
+
+/// What `kvprof models` prints.
+fn models(args: &[&str]) -> String {
+    let output = kvprof().arg("models").args(args).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
-fn a_damaged_file_is_refused_and_left_untouched() {
+fn models_lists_the_families_and_says_what_fits() {
+    let families = models(&[]);
+    for family in ["gpt2", "llama", "mistral", "qwen2", "qwen3", "builtin"] {
+        assert!(families.lines().any(|line| line.starts_with(family)), "{family}: {families}");
+    }
+    let builtin = models(&["builtin", "--memory", "1GiB", "--kv-quant", "none", "int4-hqq"]);
+    assert!(builtin.contains("0.003 billion parameters") && builtin.contains("2048 (all)"), "{builtin}");
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("damaged.json");
-    let damaged = &THESIS_FILE[..THESIS_FILE.len() / 2];
-    std::fs::write(&path, damaged).unwrap();
-    let patch = kvprof().arg("patch").arg(&path).args(["--benchmarks", "needle"]).output().unwrap();
-    assert_eq!(patch.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&patch.stderr).contains("damaged.json"));
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), damaged);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let config = folder.path().join("big.config.json");
+    std::fs::write(
+        &config,
+        r#"{"model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 131072}"#,
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    let fits = models(&[config, "--memory", "24GiB", "--kv-quant", "none"]);
+    for fact in ["8.030 billion parameters, weights 15.0 GiB as f16", "8 KV heads (4:1)", "131072", "16.0 GiB"] {
+        assert!(fits.contains(fact), "{fact}: {fits}");
+    }
+    assert!(models(&[config, "--memory", "8GiB"]).contains("the weights do not fit"));
+}
+
+#[test]
+fn models_says_why_a_configuration_cannot_be_had() {
+    let error = |args: &[&str]| {
+        let cache = tempfile::tempdir().unwrap();
+        let output =
+            kvprof().arg("models").args(args).env("HF_HUB_OFFLINE", "1").env("HF_HOME", cache.path()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = error(&["org/never-downloaded"]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("org/never-downloaded") && text.contains("HF_HUB_OFFLINE"), "{text}");
+    assert_eq!(text.trim().lines().count(), 1, "{text}");
+    // One that cannot be had does not hide the others.
+    assert_eq!(error(&["builtin", "org/never-downloaded"]).0, Some(1));
+    assert!(error(&["builtin", "--memory", "much"]).1.contains("24GiB"));
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod report;
 mod results;
 #[path = "report/thesis.rs"]
 mod thesis;
+#[path = "support/thesis_data.rs"]
+mod thesis_data;
 
 use assert_cmd::Command;
 

@@ -61,9 +61,15 @@ impl Error {
         Error::File { path: path.as_ref().to_path_buf(), message: message.into() }
     }
 
+    /// Whether a file could not be written because there is no room for it: whatever comes next could not be written either.
+    pub fn is_out_of_space(&self) -> bool {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(self, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    }
+
     /// Whether the fault lies in what was asked for or given (exit code 2), not in the doing of it.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Error::Usage(_) | Error::Io { .. } | Error::File { .. })
+        matches!(self, Error::Usage(_) | Error::Io { .. } | Error::File { .. }) && !self.is_out_of_space()
     }
 }
 

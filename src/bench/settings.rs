@@ -112,7 +112,63 @@ impl Default for Settings {
     }
 }
 
+/// The most tokens or sequences that a setting may ask for: beyond any machine, and far from where sizes overflow.
+const MOST: usize = 1 << 30;
+
 impl Settings {
+    /// Refuses settings that cannot measure anything.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the first such setting, as on the command line.
+    pub fn check(&self) -> Result<()> {
+        let least = |list: &[usize]| list.iter().copied().min();
+        let positive = [
+            ("measure-runs", Some(self.measure_runs)),
+            ("decode-tokens", Some(self.decode_tokens)),
+            ("prefill-chunk", Some(self.prefill_chunk)),
+            ("max-new-tokens", Some(self.max_new_tokens)),
+            ("batch-size", Some(self.batch_size)),
+            ("batch-sizes", least(&self.batch_sizes).or(Some(0))),
+            ("context-lengths", least(&self.context_lengths)),
+            ("ppl-window", self.ppl_window),
+            ("ppl-batch", self.ppl_batch),
+            ("needle-trials", Some(self.needle_trials)),
+            ("needle-depths", Some(self.needle_depths.len())),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == Some(0)) {
+            return Err(Error::usage(format!("--{name} must be at least 1")));
+        }
+        let most = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
+        let bounded = [
+            ("context-lengths", most(&self.context_lengths)),
+            ("batch-sizes", most(&self.batch_sizes)),
+            ("decode-tokens", self.decode_tokens),
+            ("warmup-runs", self.warmup_runs),
+            ("measure-runs", self.measure_runs),
+            ("prefill-chunk", self.prefill_chunk),
+            ("ppl-window", self.ppl_window.unwrap_or(0)),
+            ("ppl-burn-in", self.ppl_burn_in.unwrap_or(0)),
+            ("ppl-tokens", self.ppl_tokens),
+            ("ppl-batch", self.ppl_batch.unwrap_or(0)),
+            ("needle-trials", self.needle_trials),
+            ("mmlu-questions", self.mmlu_questions),
+            ("mmlu-shots", self.mmlu_shots),
+            ("math-problems", self.math_problems),
+            ("max-new-tokens", self.max_new_tokens),
+            ("batch-size", self.batch_size),
+        ];
+        if let Some((name, value)) = bounded.iter().find(|(_, value)| *value > MOST) {
+            return Err(Error::usage(format!("--{name} {value} is more than {MOST}")));
+        }
+        if !self.energy_seconds.is_finite() || self.energy_seconds <= 0.0 {
+            return Err(Error::usage("--energy-seconds must be more than 0"));
+        }
+        match self.needle_depths.iter().find(|depth| !(0.0..=1.0).contains(*depth)) {
+            Some(depth) => Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1"))),
+            None => Ok(()),
+        }
+    }
+
     /// These settings with what depends on the model filled in.
     pub fn for_model(&self, config: &DecoderConfig) -> Settings {
         let mut settings = self.clone();

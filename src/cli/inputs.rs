@@ -26,7 +26,12 @@ pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
             return Err(Error::usage(format!("{pattern}: no such result file")));
         }
         found.sort();
-        files.extend(found);
+        for path in found {
+            // Two patterns may name one file.
+            if !files.contains(&path) {
+                files.push(path);
+            }
+        }
     }
     Ok(files)
 }

@@ -3,12 +3,16 @@
 pub mod aggregate;
 pub mod compare;
 pub mod completions;
+mod dry_run;
 pub mod env;
 mod inputs;
+pub mod models;
 mod outcome;
 pub mod patch;
 pub mod report;
 pub mod run;
+pub mod schema;
+mod size;
 pub mod sweep;
 pub mod validate;
 
@@ -45,12 +49,16 @@ enum Command {
     Patch(Box<patch::Args>),
     /// Check result files: one line for each finding, exit code 1 if any.
     Validate(validate::Args),
+    /// Print the JSON Schema of a result file.
+    Schema(schema::Args),
     /// Put result files into one table.
     Aggregate(aggregate::Args),
     /// Compare new result files with old ones, and fail when a change is too large.
     Compare(compare::Args),
     /// Make tables, figures and one HTML page of result files.
     Report(report::Args),
+    /// Say which models can be loaded, and what of one fits into memory.
+    Models(models::Args),
     /// Say which build this is, what devices there are, and what is missing.
     Env(env::Args),
     /// Print a completion script for a shell.
@@ -69,9 +77,11 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(args),
         Command::Patch(args) => patch::run(args),
         Command::Validate(args) => validate::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::Aggregate(args) => aggregate::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Report(args) => report::run(args),
+        Command::Models(args) => models::run(args),
         Command::Env(args) => env::run(args),
         Command::Completions(args) => completions::run(args),
     };

@@ -29,6 +29,12 @@ pub fn exit_code(outcomes: &[Outcome], planned: usize) -> ExitCode {
     if errors.iter().any(|e| matches!(e, Error::Interrupted)) || (interrupt::requested() && outcomes.len() < planned) {
         return ExitCode::from(interrupt::EXIT_CODE as u8);
     }
+    if errors.iter().any(|e| e.is_out_of_space()) && outcomes.len() < planned {
+        let left = planned - outcomes.len();
+        eprintln!(
+            "no room for results: stopped with {left} runs not begun; what was written is complete. Make room and run again"
+        );
+    }
     match errors.as_slice() {
         [] => ExitCode::SUCCESS,
         errors if errors.len() == outcomes.len() && errors.iter().all(|e| e.is_usage()) => ExitCode::from(super::USAGE),

@@ -4,35 +4,37 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::outcome;
+use crate::Result;
+use crate::bench::Settings;
 use crate::bench::settings::{NeedleKind, Protocol};
-use crate::bench::{self, Settings};
 use crate::measure::trace::chrome;
 use crate::model::step::StepMode;
 use crate::report::{needle_grid, quality_summary, summary};
-use crate::session::plan::RunSpec;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
-use crate::session::{interrupt, plan, store};
-use crate::{Error, Result};
-
-/// Quantizations that `kvprof run` compares when none are named.
-const DEFAULT_QUANTIZATIONS: [&str; 5] = ["none", "int8-hqq", "int4-hqq", "int2-hqq", "int2-hqq-kivi"];
+use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
+use crate::session::{interrupt, store};
 
 /// Arguments of `kvprof run`.
 #[derive(clap::Args)]
 #[command(after_long_help = crate::quant::presets::help_table())]
 pub struct Args {
+    /// File with settings, models and quantizations, of the same form as a sweep file; what is also given as a flag is taken
+    /// from the flag.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
-    /// KV-cache quantizations, each with optional overrides: `int4-hqq,group=32` (table below).
-    #[arg(long, num_args = 1.., value_name = "QUANT", default_values_t = DEFAULT_QUANTIZATIONS.map(String::from))]
-    kv_quant: Vec<String>,
-    /// Recent tokens kept in full precision, for all quantizations; several make a run each.
+    /// KV-cache quantizations, each with optional overrides: `int4-hqq,group=32` (table below) [default: none int8-hqq int4-hqq
+    /// int2-hqq int2-hqq-kivi].
+    #[arg(long, num_args = 1.., value_name = "QUANT")]
+    kv_quant: Option<Vec<String>>,
+    /// Recent tokens kept in full precision, for all quantizations; several make a run each [default: 128].
     #[arg(long, num_args = 1.., value_name = "TOKENS")]
-    residual_length: Vec<usize>,
-    /// How attention reads the cache: eager, sdpa or fused.
-    #[arg(long, num_args = 1.., value_name = "BACKEND", default_values_t = ["fused".to_string()])]
-    attn_backend: Vec<String>,
+    residual_length: Option<Vec<usize>>,
+    /// How attention reads the cache: eager, sdpa or fused [default: fused].
+    #[arg(long, num_args = 1.., value_name = "BACKEND")]
+    attn_backend: Option<Vec<String>>,
     /// Benchmarks beside the profile: ppl, kld, needle, mmlu, math, all, or none [default: ppl needle for the built-in model,
     /// which brings its own text; none for others].
     #[arg(long, num_args = 1.., value_name = "NAME")]
@@ -60,24 +62,26 @@ pub struct Args {
 /// Which model, and how to load it.
 #[derive(clap::Args)]
 struct ModelArgs {
-    /// Hub id (mistralai/Mistral-7B-v0.1), folder, .gguf file, config.json (with --weights dummy), or `builtin`.
-    #[arg(long, value_name = "MODEL", default_value = "builtin")]
-    model: String,
+    /// Hub id (mistralai/Mistral-7B-v0.1), folder, .gguf file, config.json (with --weights dummy), or `builtin` [default:
+    /// builtin].
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
     /// Branch, tag or commit on the hub.
     #[arg(long, value_name = "REV")]
     revision: Option<String>,
-    /// `dummy`: random weights in the model's shape; time and memory are true, quality is refused.
-    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = ["auto", "dummy"])]
-    weights: String,
-    /// Float type of weights, activations and cache: f16, bf16, f32, or auto (f32 on a CPU, the model's own on a GPU).
-    #[arg(long, value_name = "TYPE", default_value = "auto")]
-    dtype: String,
-    /// auto, cpu, cuda or cuda:N.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
-    /// `off` ignores the model's sliding window, in the mask and in the cache.
-    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
-    sliding_window: String,
+    /// `dummy`: random weights in the model's shape; time and memory are true, quality is refused [default: auto].
+    #[arg(long, value_name = "KIND", value_parser = ["auto", "dummy"])]
+    weights: Option<String>,
+    /// Float type of weights, activations and cache: f16, bf16, f32, or auto (f32 on a CPU, the model's own on a GPU) [default:
+    /// auto].
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<String>,
+    /// auto, cpu, cuda or cuda:N [default: auto].
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// `off` ignores the model's sliding window, in the mask and in the cache [default: on].
+    #[arg(long, value_name = "on|off", value_parser = ["on", "off"])]
+    sliding_window: Option<String>,
 }
 
 /// Settings of the benchmarks; what is not given keeps its default.
@@ -194,15 +198,71 @@ impl SettingsArgs {
     }
 }
 
+impl Args {
+    /// The file of `--config`, or an empty one, with what was given as flags.
+    fn sweep(&self) -> Result<Sweep> {
+        let mut sweep = match &self.config {
+            Some(path) => Sweep::read(path)?,
+            None => Sweep::default(),
+        };
+        if sweep.matrix.is_empty() {
+            sweep.matrix.push(Matrix::default());
+        }
+        let flags = &self.settings;
+        sweep.settings = flags.apply(sweep.settings);
+        for matrix in &mut sweep.matrix {
+            let give = |target: &mut Vec<String>, flag: &Option<Vec<String>>| {
+                if let Some(given) = flag {
+                    target.clone_from(given);
+                }
+            };
+            give(&mut matrix.models, &self.model.model.clone().map(|model| vec![model]));
+            give(&mut matrix.kv_quants, &self.kv_quant);
+            give(&mut matrix.attn_backends, &self.attn_backend);
+            if let Some(lengths) = &self.residual_length {
+                matrix.residual_lengths.clone_from(lengths);
+            }
+            matrix.benchmarks = self.benchmarks.clone().or(matrix.benchmarks.take());
+            matrix.profile &= !self.no_profile;
+            // A flag is meant for all runs, so it also replaces a list that a matrix has of its own.
+            for (list, flag) in [
+                (&mut matrix.context_lengths, flags.context_lengths.is_some()),
+                (&mut matrix.batch_sizes, flags.batch_sizes.is_some()),
+                (&mut matrix.output_tokens, flags.decode_tokens.is_some()),
+            ] {
+                if flag {
+                    list.clear();
+                }
+            }
+        }
+        let models: Vec<String> = sweep.matrix.iter().flat_map(Matrix::models).collect();
+        if self.model.model.is_some() {
+            sweep.model.retain(|name, _| models.contains(name));
+        }
+        for name in models {
+            let of_model = sweep.model.entry(name).or_default();
+            self.model.apply(of_model);
+            if flags.context_lengths.is_some() {
+                of_model.context_lengths = None;
+            }
+        }
+        Ok(sweep)
+    }
+}
+
 impl ModelArgs {
-    fn request(&self) -> plan::ModelRequest {
-        plan::ModelRequest {
-            model: self.model.clone(),
-            revision: self.revision.clone(),
-            dummy: self.weights == "dummy",
-            dtype: self.dtype.clone(),
-            device: self.device.clone(),
-            sliding_window: self.sliding_window == "on",
+    /// Changes what was given on the command line.
+    fn apply(&self, overrides: &mut ModelOverrides) {
+        for (target, flag) in [
+            (&mut overrides.revision, &self.revision),
+            (&mut overrides.weights, &self.weights),
+            (&mut overrides.dtype, &self.dtype),
+            (&mut overrides.device, &self.device),
+            (&mut overrides.sliding_window, &self.sliding_window),
+        ] {
+            if flag.is_some() {
+                target.clone_from(flag);
+            }
         }
     }
 }
@@ -210,32 +270,12 @@ impl ModelArgs {
 /// Runs the plan, prints a table, and says where the files are.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
-    let quantizations = plan::quantizations(&args.kv_quant, &args.residual_length)?;
-    let benchmarks = match &args.benchmarks {
-        Some(names) => bench::expand(names),
-        None if args.model.model == "builtin" && args.model.weights == "auto" => vec!["ppl".into(), "needle".into()],
-        None => Vec::new(),
-    };
-    let settings = args.settings.apply(Settings::default());
-    check(&settings)?;
+    let runs = args.sweep()?.plan()?.runs;
     store::prepare_folder(&args.output_dir)?;
-    if let Some(file) = &settings.trace_out {
+    // Every run of a plan has the file of its settings; a file that cannot be written is told before anything is measured.
+    if let Some(file) = runs.iter().find_map(|run| run.settings.trace_out.as_ref()) {
         chrome::create(file)?;
     }
-    let mut runs = Vec::new();
-    for attn_backend in &args.attn_backend {
-        for kv_quant in &quantizations {
-            runs.push(RunSpec {
-                model: args.model.request(),
-                attn_backend: attn_backend.clone(),
-                kv_quant: kv_quant.clone(),
-                benchmarks: benchmarks.clone(),
-                profile: !args.no_profile,
-                settings: settings.clone(),
-            });
-        }
-    }
-    let runs = plan::arrange(runs);
     let progress = Terminal::new(args.quiet || args.json);
     let output = Output {
         folder: args.output_dir.clone(),
@@ -260,22 +300,69 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(outcome::exit_code(&outcomes, runs.len()))
 }
 
-/// Refuses settings that cannot measure anything.
-fn check(settings: &Settings) -> Result<()> {
-    let positive = [
-        ("--measure-runs", settings.measure_runs),
-        ("--decode-tokens", settings.decode_tokens),
-        ("--prefill-chunk", settings.prefill_chunk),
-        ("--max-new-tokens", settings.max_new_tokens),
-        ("--batch-size", settings.batch_size),
-        ("--batch-sizes", settings.batch_sizes.iter().copied().min().unwrap_or(0)),
-        ("--context-lengths", settings.context_lengths.iter().copied().min().unwrap_or(1)),
-    ];
-    if !settings.energy_seconds.is_finite() || settings.energy_seconds <= 0.0 {
-        return Err(Error::usage("--energy-seconds must be more than 0"));
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::session::plan::RunSpec;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
     }
-    match positive.iter().find(|(_, value)| *value == 0) {
-        Some((flag, _)) => Err(Error::usage(format!("{flag} must be at least 1"))),
-        None => Ok(()),
+
+    fn runs(line: &[&str]) -> Vec<RunSpec> {
+        Line::parse_from(["kvprof"].iter().chain(line)).args.sweep().unwrap().plan().unwrap().runs
+    }
+
+    const CONFIG: &str = r#"
+        [settings]
+        context-lengths = [256]
+        ppl-tokens = 64
+        seed = 7
+        [[matrix]]
+        models = ["builtin"]
+        kv-quants = ["none", "int4-hqq"]
+        batch-sizes = [1, 4]
+        output-tokens = [8, 16]
+        benchmarks = ["kld"]
+        [model.builtin]
+        dtype = "f16"
+        context-lengths = [512]
+    "#;
+
+    #[test]
+    fn without_flags_the_file_is_what_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        std::fs::write(&file, CONFIG).unwrap();
+        let runs = runs(&["--config", file.to_str().unwrap()]);
+        assert_eq!(runs.len(), 4);
+        assert_eq!((runs[0].settings.seed, runs[0].settings.ppl_tokens), (7, 64));
+        assert_eq!((&runs[0].settings.context_lengths, &runs[0].settings.batch_sizes), (&vec![512], &vec![1, 4]));
+        assert_eq!((runs[0].model.dtype.as_str(), &runs[0].benchmarks), ("f16", &vec!["kld".to_string()]));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        std::fs::write(&file, CONFIG).unwrap();
+        let line = "--kv-quant int8-hqq --decode-tokens 4 --context-lengths 128 --batch-sizes 2 --seed 9 --dtype f32 \
+                    --benchmarks none --no-profile --config";
+        let mut line: Vec<&str> = line.split_whitespace().collect();
+        line.push(file.to_str().unwrap());
+        let runs = runs(&line);
+        assert_eq!(runs.len(), 1);
+        let (run, settings) = (&runs[0], &runs[0].settings);
+        assert_eq!((run.kv_quant.name.as_str(), settings.decode_tokens, settings.seed), ("int8-hqq", 4, 9));
+        assert_eq!((&settings.context_lengths, &settings.batch_sizes), (&vec![128], &vec![2]));
+        assert_eq!((run.model.dtype.as_str(), run.benchmarks.len(), run.profile), ("f32", 0, false));
+        assert_eq!(settings.ppl_tokens, 64, "what no flag says stays as the file has it");
+        // Another model takes none of the file's overrides for this one.
+        let line = ["--model", "org/other", "--config", file.to_str().unwrap()];
+        assert_eq!(super::tests::runs(&line)[0].model.dtype, "auto");
     }
 }

@@ -3,20 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-
+use super::dry_run::{self, Machine};
 use super::outcome;
+use crate::Error;
 use crate::report::summary;
-use crate::session::estimate::{Estimator, available_bytes};
-use crate::session::plan::{self, RunSpec};
+use crate::session::plan;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::Sweep;
 use crate::session::{interrupt, store};
-use crate::{Error, Result};
-
-const GIB: f64 = (1u64 << 30) as f64;
 
 /// Arguments of `kvprof sweep`.
 #[derive(clap::Args)]
@@ -24,9 +19,18 @@ pub struct Args {
     /// The sweep file (TOML); examples are in configs/.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Print the plan with the memory each run needs, and stop.
+    /// Print the plan with an estimate of the memory and time that each run needs, and stop.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: estimate for a GPU with this much free memory, such as 80GiB, instead of for this machine.
+    #[arg(long, value_name = "SIZE", value_parser = super::size::parse, requires = "dry_run")]
+    memory: Option<u64>,
+    /// With --dry-run: the bandwidth of its memory in GB/s; measured on this machine where not given.
+    #[arg(long, value_name = "GB/s", requires = "dry_run")]
+    bandwidth: Option<f64>,
+    /// With --dry-run: its matrix products in 10^12 operations a second; measured on this machine where not given.
+    #[arg(long, value_name = "TFLOP/s", requires = "dry_run")]
+    tflops: Option<f64>,
     /// Measure again what is there already.
     #[arg(long)]
     force: bool,
@@ -60,7 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         runs = plan::shard(runs, index, of);
     }
     if args.dry_run {
-        println!("{}", plan_table(&runs)?);
+        let machine = Machine { memory: args.memory, bandwidth: args.bandwidth, tflops: args.tflops };
+        print!("{}", dry_run::describe(&runs, &machine)?);
         println!("{distinct} runs ({named} named in the file), {} in this plan", runs.len());
         return Ok(ExitCode::SUCCESS);
     }
@@ -78,47 +83,4 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{}", summary::table(&results));
     }
     Ok(outcome::exit_code(&outcomes, runs.len()))
-}
-
-/// The plan with what each run needs.
-fn plan_table(runs: &[RunSpec]) -> Result<Table> {
-    let available = available_bytes();
-    let mut estimator = Estimator::default();
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
-        "#",
-        "model",
-        "backend",
-        "KV cache",
-        "contexts",
-        "output",
-        "benchmarks",
-        "weights GiB",
-        "cache GiB",
-        "fits",
-    ]);
-    for (at, run) in runs.iter().enumerate() {
-        let estimate = estimator.estimate(run)?;
-        let gib = |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{:.2}", b as f64 / GIB));
-        let fits = match (estimate, available) {
-            (Some(need), Some(free)) if need.total_bytes() > free => "no",
-            (Some(_), Some(_)) => "yes",
-            _ => "unknown",
-        };
-        let contexts: Vec<String> = run.settings.context_lengths.iter().map(usize::to_string).collect();
-        table.add_row([
-            (at + 1).to_string(),
-            run.model.model.clone(),
-            run.attn_backend.clone(),
-            run.kv_quant.name.clone(),
-            if contexts.is_empty() { "default".into() } else { contexts.join(" ") },
-            run.settings.decode_tokens.to_string(),
-            run.benchmarks.join(" "),
-            gib(estimate.map(|e| e.weights_bytes)),
-            gib(estimate.map(|e| e.cache_bytes)),
-            fits.to_string(),
-        ]);
-    }
-    Ok(table)
 }

@@ -210,11 +210,12 @@ impl DecoderConfig {
         }
     }
 
-    /// Parameters of a model of this shape, a tied output layer counted once.
+    /// Parameters of a model of this shape, a tied output layer counted once; `u64::MAX` where there would be more than that.
     pub fn parameters(&self) -> u64 {
-        let [hidden, inner, vocab] = [self.hidden, self.intermediate, self.vocab].map(|n| n as u64);
-        let [queries, keys] = [self.heads, self.kv_heads].map(|heads| (heads * self.head_dim) as u64);
-        let bias = |present: bool, count: u64| if present { count } else { 0 };
+        // Each size is below 2^31, and no product has more than three of them.
+        let [hidden, inner, vocab] = [self.hidden, self.intermediate, self.vocab].map(|n| n as u128);
+        let [queries, keys] = [self.heads, self.kv_heads].map(|heads| heads as u128 * self.head_dim as u128);
+        let bias = |present: bool, count: u128| if present { count } else { 0 };
         let norm = match self.norm {
             Norm::LayerNorm { .. } => 2 * hidden,
             Norm::RmsNorm { .. } => hidden,
@@ -227,10 +228,10 @@ impl DecoderConfig {
             + bias(self.biases.output, hidden)
             + matrices * hidden * inner
             + bias(self.biases.mlp, inner_biases)
-            + bias(self.qk_norm, 2 * self.head_dim as u64);
+            + bias(self.qk_norm, 2 * self.head_dim as u128);
         let embeddings = vocab * hidden * if self.tied_embeddings { 1 } else { 2 };
-        let positions = bias(self.position == Position::Learned, self.max_positions as u64 * hidden);
-        embeddings + positions + self.layers as u64 * layer + norm
+        let positions = bias(self.position == Position::Learned, self.max_positions as u128 * hidden);
+        u64::try_from(embeddings + positions + self.layers as u128 * layer + norm).unwrap_or(u64::MAX)
     }
 
     /// Checks the sizes against each other.

@@ -19,9 +19,14 @@ pub enum DtypeChoice {
 impl DtypeChoice {
     /// The dtype for a checkpoint stored in `stored` on `device`.
     pub fn resolve(self, stored: Option<DType>, device: &Device) -> DType {
+        self.resolve_for(stored, !device.is_cpu())
+    }
+
+    /// The dtype for a checkpoint stored in `stored` on a GPU, or on a CPU.
+    pub fn resolve_for(self, stored: Option<DType>, gpu: bool) -> DType {
         match self {
             DtypeChoice::Exactly(dtype) => dtype,
-            DtypeChoice::Auto if device.is_cpu() => DType::F32,
+            DtypeChoice::Auto if !gpu => DType::F32,
             // A checkpoint kept in f32 is run in f16, as people run it: the kernels have no f32.
             DtypeChoice::Auto => stored.filter(|&d| d == DType::BF16).unwrap_or(DType::F16),
         }

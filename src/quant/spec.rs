@@ -82,6 +82,9 @@ pub enum Policy {
     Transformers,
 }
 
+/// The longest residual window that can be asked for: longer than any context, and far from where sizes overflow.
+const MOST_RESIDUAL: usize = 1 << 30;
+
 /// A parsed `--kv-quant` value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct QuantSpec {
@@ -132,6 +135,9 @@ impl QuantSpec {
         if self.policy == Policy::Transformers {
             return refuse("policy=transformers is not offered yet; policy=streaming is".into());
         }
+        if self.residual > MOST_RESIDUAL {
+            return refuse(format!("a residual window of {} tokens is longer than any context", self.residual));
+        }
         if let Some(layer) = self.keep_layers.iter().find(|layer| **layer >= layers) {
             return refuse(format!("there is no layer {layer} to keep; the model has layers 0 to {}", layers - 1));
         }
@@ -179,6 +185,7 @@ mod tests {
         assert!(refusal("int4-kivi", 8, 2).contains("v=channel is possible"));
         assert!(refusal("int2-hqq", 66, 2).contains("k-bits=8"));
         assert!(refusal("int4-hqq,keep-layers=0+28", 128, 28).contains("layers 0 to 27"));
+        assert!(refusal("int4-hqq,residual=18446744073709551615", 128, 28).contains("longer than any context"));
         assert!(refusal("int4-hqq,policy=transformers", 128, 28).contains("not offered yet"));
     }
 

@@ -1,6 +1,7 @@
 //! Layer 1: the result file. Types only; nothing here measures anything.
 
 pub mod blocks;
+pub mod json_schema;
 pub mod memory;
 pub mod paired;
 pub mod quality;

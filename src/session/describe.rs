@@ -1,24 +1,52 @@
 //! Between a run and its description in a result file, in both directions.
 
+use candle_core::DType;
 use serde_json::Value;
 
+use super::estimate::Shape;
 use super::plan::{ModelRequest, RunSpec};
 use super::store::experiment_id;
 use crate::bench::Settings;
-use crate::model::{Subject, WeightsKind};
+use crate::model::{DecoderConfig, Subject};
 use crate::quant::{QuantSpec, Scheme};
 use crate::schema::{KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION};
 use crate::{Error, Result};
 
+/// What a result says of its model.
+pub struct Described<'a> {
+    config: &'a DecoderConfig,
+    parameters: u64,
+    revision: Option<String>,
+    dtype: DType,
+}
+
+impl<'a> Described<'a> {
+    /// Of a loaded model.
+    pub fn loaded(subject: &'a Subject) -> Self {
+        Described {
+            config: subject.config(),
+            parameters: subject.decoder.parameters(),
+            revision: subject.revision.clone().or_else(|| subject.weights_sha256.clone()),
+            dtype: subject.dtype,
+        }
+    }
+
+    /// Of a model that is too large to be loaded.
+    pub fn unloaded(shape: &'a Shape) -> Self {
+        let Shape { config, dtype } = shape;
+        Described { config, parameters: config.parameters(), revision: None, dtype: *dtype }
+    }
+}
+
 /// A result with everything but measurements and environment.
-pub fn empty_result(spec: &RunSpec, settings: &Settings, subject: &Subject) -> RunResult {
+pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) -> RunResult {
     let now = chrono::Local::now();
     RunResult {
         schema_version: SCHEMA_VERSION.into(),
-        experiment_id: experiment_id(&subject.model, &spec.attn_backend, &spec.kv_quant.label(), &now),
+        experiment_id: experiment_id(&spec.model.model, &spec.attn_backend, &spec.kv_quant.label(), &now),
         timestamp: now.format("%Y-%m-%dT%H:%M:%S").to_string(),
-        model: subject.model.clone(),
-        model_config: model_config(spec, subject),
+        model: spec.model.model.clone(),
+        model_config: model_config(spec, model),
         attn_backend: spec.attn_backend.clone(),
         kv_quant: kv_quant(&spec.kv_quant),
         environment: Default::default(),
@@ -46,10 +74,10 @@ pub fn empty_result(spec: &RunSpec, settings: &Settings, subject: &Subject) -> R
     }
 }
 
-fn model_config(spec: &RunSpec, subject: &Subject) -> ModelConfig {
-    let config = subject.config();
+fn model_config(spec: &RunSpec, model: &Described<'_>) -> ModelConfig {
+    let config = model.config;
     ModelConfig {
-        num_params_b: (subject.decoder.parameters() as f64 / 1e9 * 1e4).round() / 1e4,
+        num_params_b: (model.parameters as f64 / 1e9 * 1e4).round() / 1e4,
         num_layers: config.layers,
         num_q_heads: config.heads,
         num_kv_heads: config.kv_heads,
@@ -58,12 +86,9 @@ fn model_config(spec: &RunSpec, subject: &Subject) -> ModelConfig {
         max_position_embeddings: config.max_positions,
         family: Some(config.family.clone()),
         sliding_window: config.cache_window(),
-        weights: Some(match subject.weights {
-            WeightsKind::Trained => "trained".into(),
-            WeightsKind::Dummy => "dummy".into(),
-        }),
-        revision: subject.revision.clone().or_else(|| subject.weights_sha256.clone()),
-        dtype: Some(subject.dtype.as_str().into()),
+        weights: Some(if spec.model.dummy { "dummy" } else { "trained" }.into()),
+        revision: model.revision.clone(),
+        dtype: Some(model.dtype.as_str().into()),
         extra: requested(&spec.model),
     }
 }

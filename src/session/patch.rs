@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::claim::Claim;
 use super::describe::run_of;
-use super::environment;
 use super::interrupt;
 use super::plan::RunSpec;
-use super::runner::{Bench, Outcome};
+use super::runner::{Bench, Outcome, Prepared};
 use super::store::Stored;
 use crate::base::progress::Progress;
 use crate::{Error, Result};
@@ -24,7 +24,9 @@ pub struct Request {
 /// One file and the run it records.
 struct Target {
     stored: Stored,
-    spec: RunSpec,
+    run: Prepared,
+    /// Held until the file is done, so that two processes do not write it at once.
+    _claim: Claim,
 }
 
 /// Measures the blocks again in every file, loading each model once. `adjust` changes each recorded run as the command line asks.
@@ -45,7 +47,7 @@ pub fn run(
         }
     }
     // The stable sort keeps files of one model in the order given, the unquantized ones first.
-    targets.sort_by_key(|t| (format!("{:?}", t.spec.model), t.spec.kv_quant.is_quantized()));
+    targets.sort_by_key(|t| (format!("{:?}", t.run.spec.model), t.run.spec.kv_quant.is_quantized()));
     let mut loaded: Option<(super::plan::ModelRequest, Bench)> = None;
     for mut target in targets {
         if interrupt::requested() {
@@ -60,12 +62,14 @@ pub fn run(
 
 impl Target {
     fn open(path: &Path, request: &Request, adjust: &dyn Fn(&mut RunSpec)) -> Result<Self> {
+        let claim = claim(path)?;
         let stored = Stored::open(path)?;
         let mut spec = run_of(&stored.result).map_err(|e| Error::file(path, e.to_string()))?;
         spec.profile = request.blocks.iter().any(|b| b == "profile");
         spec.benchmarks = request.blocks.iter().filter(|b| *b != "profile").cloned().collect();
         adjust(&mut spec);
-        Ok(Target { stored, spec })
+        spec.settings.check().map_err(|e| Error::file(path, e.to_string()))?;
+        Ok(Target { stored, run: Prepared::new(spec)?, _claim: claim })
     }
 
     fn measure(
@@ -75,10 +79,11 @@ impl Target {
         progress: &dyn Progress,
         show_loading: bool,
     ) -> Result<()> {
-        if loaded.as_ref().is_none_or(|(model, _)| *model != self.spec.model) {
+        let spec = &self.run.spec;
+        if loaded.as_ref().is_none_or(|(model, _)| *model != spec.model) {
             // The earlier model must be gone before the next one asks for its memory.
             *loaded = None;
-            *loaded = Some((self.spec.model.clone(), Bench::load(&self.spec, show_loading)?));
+            *loaded = Some((spec.model.clone(), Bench::load(spec, show_loading)?));
         }
         let Some((_, bench)) = loaded else { return Ok(()) };
         if request.backup {
@@ -92,15 +97,25 @@ impl Target {
         let note = json!({
             "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
             "blocks": request.blocks,
-            "kvprof_version": env!("CARGO_PKG_VERSION"),
-            "git_revision": environment::git_revision(),
+            // The rest of the file tells of the run it was made in; this tells of the run that made these blocks.
+            "model": spec.model.model,
+            "environment": bench.environment(),
+            "hardware": bench.hardware(),
         });
         let history = self.stored.result.extra.entry("patched").or_insert_with(|| json!([]));
         if let Value::Array(entries) = history {
             entries.push(note);
         }
-        bench.measure(&self.spec, &mut self.stored, progress)
+        bench.measure(&self.run, &mut self.stored, progress)
     }
+}
+
+/// The claim on a file, for as long as it is patched.
+fn claim(path: &Path) -> Result<Claim> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Claim::take(folder, &format!("patch-{name}"))?
+        .ok_or_else(|| Error::file(path, "another kvprof is patching this file; try again when it has ended"))
 }
 
 /// `results.json` → `results.json.bak`.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::claim::Claim;
-use super::describe::empty_result;
+use super::describe::{Described, empty_result};
+use super::estimate::{Estimator, Shape, available_bytes, free_bytes, memory};
 use super::plan::RunSpec;
 use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
@@ -58,10 +59,24 @@ pub struct Bench {
     energy: EnergyMeter,
 }
 
-/// The names of a run, resolved.
-struct Prepared {
+/// A run with its names resolved.
+pub struct Prepared {
+    /// What was asked for.
+    pub spec: RunSpec,
     attention: Box<dyn Attention>,
     benchmarks: Vec<Box<dyn Benchmark>>,
+}
+
+impl Prepared {
+    /// Resolves the names of `spec`.
+    ///
+    /// # Errors
+    /// When it names a backend or a benchmark that there is none of, or settings that cannot measure anything.
+    pub fn new(spec: RunSpec) -> Result<Self> {
+        spec.settings.check()?;
+        let (attention, benchmarks) = (attention::new(&spec.attn_backend)?, benchmarks(&spec.benchmarks)?);
+        Ok(Prepared { spec, attention, benchmarks })
+    }
 }
 
 /// Runs `specs` in order, which brings the runs of one model together. A failed run does not stop the others; Ctrl-C does.
@@ -69,13 +84,12 @@ struct Prepared {
 /// # Errors
 /// When a name in the plan is unknown: nothing has been measured then.
 pub fn run(specs: &[RunSpec], output: &Output<'_>) -> Result<Vec<Outcome>> {
-    for spec in specs {
-        Prepared::new(spec)?;
-    }
+    let runs = specs.iter().cloned().map(Prepared::new).collect::<Result<Vec<_>>>()?;
     let mut outcomes = Vec::new();
-    for group in specs.chunk_by(|a, b| a.model == b.model) {
-        run_model(group, output, &mut outcomes);
-        if interrupt::requested() {
+    let mut shapes = Estimator::default();
+    for group in runs.chunk_by(|a, b| a.spec.model == b.spec.model) {
+        run_model(group, output, &mut shapes, &mut outcomes);
+        if is_over(&outcomes) {
             break;
         }
     }
@@ -83,21 +97,26 @@ pub fn run(specs: &[RunSpec], output: &Output<'_>) -> Result<Vec<Outcome>> {
 }
 
 /// Runs the specs of one model.
-fn run_model(specs: &[RunSpec], output: &Output<'_>, outcomes: &mut Vec<Outcome>) {
+fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, outcomes: &mut Vec<Outcome>) {
     let mut bench: Option<Bench> = None;
-    for spec in specs {
+    for run in runs {
+        let spec = &run.spec;
         let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
-        let outcome = match resumable(spec, output) {
+        let outcome = match resumable(spec, output, shapes) {
             Ok(Start::Complete(stored)) => Outcome { name, stored: Some(*stored), error: None },
             Ok(Start::Claimed) => Outcome { name, stored: None, error: None },
             Ok(Start::Go { stored, claim }) => {
-                let outcome = match loaded(&mut bench, spec, output.show_loading) {
-                    Ok(bench) => bench.run(spec, stored, output, name),
-                    Err(error) => {
-                        // Every run of a model that cannot be loaded fails for the same reason: said once.
-                        outcomes.push(Outcome { name: spec.model.model.clone(), stored: None, error: Some(error) });
-                        return;
-                    }
+                let too_large = if bench.is_none() { weights_refusal(spec, shapes) } else { None };
+                let outcome = match too_large {
+                    Some((shape, reason)) => skip_all(spec, stored, output, &shape, reason, name),
+                    None => match loaded(&mut bench, spec, output.show_loading) {
+                        Ok(bench) => bench.run(run, stored, output, name),
+                        Err(error) => {
+                            // Every run of a model that cannot be loaded fails for the same reason: said once.
+                            outcomes.push(Outcome { name: spec.model.model.clone(), stored: None, error: Some(error) });
+                            return;
+                        }
+                    },
                 };
                 drop(claim);
                 outcome
@@ -105,9 +124,66 @@ fn run_model(specs: &[RunSpec], output: &Output<'_>, outcomes: &mut Vec<Outcome>
             Err(error) => Outcome { name, stored: None, error: Some(error) },
         };
         outcomes.push(outcome);
-        if interrupt::requested() {
+        if is_over(outcomes) {
             return;
         }
+    }
+}
+
+/// Whether nothing more is to be run: after Ctrl-C, and where results could not be kept.
+fn is_over(outcomes: &[Outcome]) -> bool {
+    let full = |outcome: &Outcome| outcome.error.as_ref().is_some_and(Error::is_out_of_space);
+    interrupt::requested() || outcomes.last().is_some_and(full)
+}
+
+/// Why the weights of a model cannot be loaded here, with its shape; `None` where they may fit, or nothing is known.
+fn weights_refusal(spec: &RunSpec, shapes: &mut Estimator) -> Option<(Shape, String)> {
+    let free = available_bytes(&spec.model)?;
+    let shape = shapes.shape(&spec.model)?;
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    let weights = shape.weights_bytes();
+    let reason = || {
+        format!(
+            "not tried: its weights take {:.1} GiB as {:?} and {:.1} GiB are free",
+            gib(weights),
+            shape.dtype,
+            gib(free)
+        )
+    };
+    (weights > free).then(|| (shape.clone(), reason()))
+}
+
+/// A file for a run whose model does not fit: every row is skipped with the reason.
+fn skip_all(
+    spec: &RunSpec,
+    stored: Option<Stored>,
+    output: &Output<'_>,
+    shape: &Shape,
+    reason: String,
+    name: String,
+) -> Outcome {
+    let settings = spec.settings.for_model(&shape.config);
+    let write = || {
+        let mut stored = match stored {
+            Some(stored) => stored,
+            None => Stored::create(&output.folder, empty_result(spec, &settings, &Described::unloaded(shape)))?,
+        };
+        stored.result.warnings = vec![reason.clone()];
+        for &length in settings.context_lengths.iter().filter(|_| spec.profile) {
+            for &batch in &settings.batch_sizes {
+                stored.skip(length, batch, reason.clone())?;
+            }
+        }
+        stored.save()?;
+        Ok(stored)
+    };
+    match write() {
+        // A row that says why it is empty is a result; a benchmark that was asked for and is not there is a failure.
+        Ok(stored) => {
+            let error = (!spec.benchmarks.is_empty()).then(|| Error::OutOfMemory(reason.clone()));
+            Outcome { name, stored: Some(stored), error }
+        }
+        Err(error) => Outcome { name, stored: None, error: Some(error) },
     }
 }
 
@@ -122,30 +198,43 @@ enum Start {
     Go { stored: Option<Stored>, claim: Option<Claim> },
 }
 
-fn resumable(spec: &RunSpec, output: &Output<'_>) -> Result<Start> {
+fn resumable(spec: &RunSpec, output: &Output<'_>, shapes: &mut Estimator) -> Result<Start> {
     if output.existing == Existing::Keep {
         return Ok(Start::Go { stored: None, claim: None });
     }
     let hash = spec.hash();
     let Some(claim) = Claim::take(&output.folder, &hash)? else { return Ok(Start::Claimed) };
     Ok(match Stored::find(&output.folder, &hash) {
-        Some(stored) if is_complete(spec, &stored) => Start::Complete(Box::new(stored)),
+        Some(stored) if is_complete(spec, &stored, shapes) => Start::Complete(Box::new(stored)),
         stored => Start::Go { stored, claim: Some(claim) },
     })
 }
 
-/// Whether a file holds all blocks of its spec.
-fn is_complete(spec: &RunSpec, stored: &Stored) -> bool {
+/// Whether a file holds all blocks of its spec, as far as they can be had on this machine.
+fn is_complete(spec: &RunSpec, stored: &Stored, shapes: &mut Estimator) -> bool {
     let has = |block: &str| stored.result.completed.iter().any(|c| c == block);
     let settings = &spec.settings;
-    let profiled = match settings.context_lengths.as_slice() {
-        // The default length depends on the model; there is one.
-        [] => {
-            stored.result.completed.iter().filter(|c| c.starts_with("profile@")).count() >= settings.batch_sizes.len()
-        }
-        lengths => lengths.iter().all(|&l| settings.batch_sizes.iter().all(|&b| has(&profile_block(l, b)))),
-    };
-    (profiled || !spec.profile) && spec.benchmarks.iter().all(|b| has(b))
+    if !spec.benchmarks.iter().all(|b| has(b)) {
+        return false;
+    }
+    // The default length depends on the model, and is the one that the file records.
+    let recorded: Vec<usize> = stored.result.measurements.iter().take(1).map(|m| m.context_len).collect();
+    let lengths = if settings.context_lengths.is_empty() { &recorded } else { &settings.context_lengths };
+    let missing: Vec<(usize, usize)> = lengths
+        .iter()
+        .flat_map(|&l| settings.batch_sizes.iter().map(move |&b| (l, b)))
+        .filter(|&(l, b)| !has(&profile_block(l, b)))
+        .collect();
+    if !spec.profile || (missing.is_empty() && !lengths.is_empty()) {
+        return true;
+    }
+    // What was skipped because it would not fit is looked at again: it may fit now.
+    if lengths.is_empty() || !missing.iter().all(|&(l, b)| stored.skips(l, b)) {
+        return false;
+    }
+    let (Some(free), Some(shape)) = (available_bytes(&spec.model), shapes.shape(&spec.model)) else { return false };
+    let settings = settings.for_model(&shape.config);
+    missing.iter().all(|&(l, b)| memory(shape, spec, &settings, l, b).refusal(free, false).is_some())
 }
 
 fn loaded<'b>(bench: &'b mut Option<Bench>, spec: &RunSpec, show_loading: bool) -> Result<&'b mut Bench> {
@@ -178,12 +267,22 @@ impl Bench {
         })
     }
 
-    /// Runs one spec, into `stored` or a new file.
-    fn run(&mut self, spec: &RunSpec, stored: Option<Stored>, output: &Output<'_>, name: String) -> Outcome {
+    /// Software and hardware around its runs.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The device of its runs.
+    pub fn hardware(&self) -> &Hardware {
+        &self.hardware
+    }
+
+    /// Makes one run, into `stored` or a new file.
+    fn run(&mut self, run: &Prepared, stored: Option<Stored>, output: &Output<'_>, name: String) -> Outcome {
         let started = Instant::now();
         let stored = match stored {
             Some(stored) => Ok(stored),
-            None => self.create(spec, &output.folder),
+            None => self.create(run, &output.folder),
         };
         let mut stored = match stored {
             Ok(stored) => stored,
@@ -191,7 +290,7 @@ impl Bench {
         };
         stored.result.warnings.clear();
         let earlier = stored.result.combo_elapsed_s;
-        let mut error = self.measure(spec, &mut stored, output.progress).err();
+        let mut error = self.measure(run, &mut stored, output.progress).err();
         stored.result.combo_elapsed_s = earlier + started.elapsed().as_secs_f64();
         if let Some(error) = &error {
             stored.result.warnings.push(error.to_string());
@@ -202,40 +301,40 @@ impl Bench {
         Outcome { name, stored: Some(stored), error }
     }
 
-    /// Checks that the model can be run as `spec` says, and makes its file.
-    fn create(&self, spec: &RunSpec, folder: &Path) -> Result<Stored> {
-        self.check(spec)?;
-        let settings = spec.settings.for_model(self.subject.config());
-        let mut result = empty_result(spec, &settings, &self.subject);
+    /// Checks that the model can be run as asked, and makes the run's file.
+    fn create(&self, run: &Prepared, folder: &Path) -> Result<Stored> {
+        self.check(run)?;
+        let settings = run.spec.settings.for_model(self.subject.config());
+        let mut result = empty_result(&run.spec, &settings, &Described::loaded(&self.subject));
         result.environment = self.environment.clone();
         result.hardware = self.hardware.clone();
         Stored::create(folder, result)
     }
 
-    fn check(&self, spec: &RunSpec) -> Result<()> {
-        let config = self.subject.config();
+    fn check(&self, run: &Prepared) -> Result<()> {
+        let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
         bench::profile::check_lengths(config, &spec.settings.for_model(config))?;
-        if let Some(quality) = Prepared::new(spec)?.benchmarks.iter().find(|b| b.is_quality()) {
+        if let Some(quality) = run.benchmarks.iter().find(|b| b.is_quality()) {
             self.subject.require_trained(quality.name())?;
         }
         Ok(())
     }
 
-    /// Measures the blocks of `spec` that `stored` does not hold yet.
+    /// Measures the blocks of a run that `stored` does not hold yet. A context and batch whose cache cannot fit is a row that says so.
     ///
     /// # Errors
     /// The first failure; later benchmarks have been tried all the same.
-    pub fn measure(&mut self, spec: &RunSpec, stored: &mut Stored, progress: &dyn Progress) -> Result<()> {
-        self.check(spec)?;
-        let prepared = Prepared::new(spec)?;
+    pub fn measure(&mut self, run: &Prepared, stored: &mut Stored, progress: &dyn Progress) -> Result<()> {
+        self.check(run)?;
+        let spec = &run.spec;
         let settings = spec.settings.for_model(self.subject.config());
         let saved = stored.result.benchmarks.clone();
         let mut context = Context {
             saved: &saved,
             subject: &self.subject,
             spec: &spec.kv_quant,
-            attention: prepared.attention.as_ref(),
+            attention: run.attention.as_ref(),
             settings: &settings,
             progress,
             copy_gb_s: self.hardware.copy_bandwidth_gb_s,
@@ -243,18 +342,19 @@ impl Bench {
             references: &mut self.references,
         };
         if spec.profile {
-            let completed = stored.result.completed.clone();
-            let done = |length, batch| completed.contains(&profile_block(length, batch));
+            let mut done = stored.result.completed.clone();
+            done.extend(skip_what_cannot_fit(&self.subject, spec, &settings, stored)?);
+            let done = |length, batch| done.contains(&profile_block(length, batch));
             bench::profile::run(&mut context, &done, &mut |block| stored.keep(block))?;
         }
         // One benchmark that cannot be scored (a text too short, say) must not cost the others.
         let mut failed = None;
-        for benchmark in prepared.benchmarks {
+        for benchmark in &run.benchmarks {
             if stored.result.completed.iter().any(|c| c == benchmark.name()) {
                 continue;
             }
             match benchmark.run(&mut context, &mut |block| stored.keep(block)) {
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) if matches!(error, Error::Interrupted) || error.is_out_of_space() => return Err(error),
                 Err(error) => {
                     failed.get_or_insert(error);
                 }
@@ -265,10 +365,29 @@ impl Bench {
     }
 }
 
-impl Prepared {
-    fn new(spec: &RunSpec) -> Result<Self> {
-        Ok(Prepared { attention: attention::new(&spec.attn_backend)?, benchmarks: benchmarks(&spec.benchmarks)? })
+/// Adds a row for each context and batch of `profile` whose cache cannot fit beside the weights, and returns their blocks.
+fn skip_what_cannot_fit(
+    subject: &Subject,
+    spec: &RunSpec,
+    settings: &bench::Settings,
+    stored: &mut Stored,
+) -> Result<Vec<String>> {
+    let shape = Shape { config: subject.config().clone(), dtype: subject.dtype };
+    let Some(free) = free_bytes(&subject.device) else { return Ok(Vec::new()) };
+    let mut skipped = Vec::new();
+    for &length in &settings.context_lengths {
+        for &batch in &settings.batch_sizes {
+            let block = profile_block(length, batch);
+            if stored.result.completed.contains(&block) {
+                continue;
+            }
+            if let Some(reason) = memory(&shape, spec, settings, length, batch).refusal(free, true) {
+                stored.skip(length, batch, reason)?;
+                skipped.push(block);
+            }
+        }
     }
+    Ok(skipped)
 }
 
 /// The benchmarks of the given names, each once, in their fixed order.

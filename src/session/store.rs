@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::atomic;
 use crate::bench::Block;
-use crate::schema::{RunResult, read};
+use crate::schema::{Measurement, RunResult, read};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -30,8 +30,11 @@ struct Found {
 /// `{model}_{backend}_{quant|fp16}_{YYYYmmdd_HHMMSS}`; the model's name is the last part of its id, lower case, with
 /// dashes written as underscores.
 pub fn experiment_id(model: &str, backend: &str, quant_label: &str, time: &chrono::DateTime<chrono::Local>) -> String {
-    let name = model.trim_end_matches('/').rsplit('/').next().unwrap_or(model);
-    let name = name.strip_suffix(".gguf").unwrap_or(name).to_lowercase();
+    let mut parts = model.trim_end_matches('/').rsplit('/');
+    let last = parts.next().unwrap_or(model);
+    let stem = [".gguf", ".config.json", ".json"].iter().find_map(|ending| last.strip_suffix(ending)).unwrap_or(last);
+    // Every model's configuration is called config.json: the folder says which.
+    let name = if stem == "config" { parts.next().unwrap_or(stem) } else { stem }.to_lowercase();
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
     format!("{name}_{backend}_{quant_label}_{}", time.format("%Y%m%d_%H%M%S"))
 }
@@ -102,20 +105,36 @@ impl Stored {
         atomic::write(&self.path, &text)
     }
 
+    /// Adds a row for what will not fit, with the reason, and saves. The block is not complete by that: where there is more
+    /// memory, a resumed sweep measures it.
+    ///
+    /// # Errors
+    /// As [`save`](Stored::save).
+    pub fn skip(&mut self, context_len: usize, batch: usize, reason: String) -> Result<()> {
+        let row = Measurement {
+            context_len,
+            batch_size: Some(batch),
+            skipped: Some(true),
+            skip_reason: Some(reason),
+            ..Default::default()
+        };
+        put(&mut self.result.measurements, row);
+        self.save()
+    }
+
+    /// Whether [`skip`](Stored::skip) left out this context and batch.
+    pub fn skips(&self, context_len: usize, batch: usize) -> bool {
+        let row = |m: &&Measurement| m.context_len == context_len && m.batch_size.unwrap_or(1) == batch;
+        self.result.measurements.iter().find(row).is_some_and(|m| m.skipped == Some(true))
+    }
+
     /// Adds a block, replacing an older one of the same kind, and saves.
     pub fn keep(&mut self, block: Block) -> Result<()> {
         let result = &mut self.result;
         let name = match block {
             Block::Profile(measurement) => {
                 let name = profile_block(measurement.context_len, measurement.batch_size.unwrap_or(1));
-                let same = |m: &crate::schema::Measurement| {
-                    m.context_len == measurement.context_len
-                        && m.batch_size.unwrap_or(1) == measurement.batch_size.unwrap_or(1)
-                };
-                match result.measurements.iter_mut().find(|m| same(m)) {
-                    Some(old) => *old = *measurement,
-                    None => result.measurements.push(*measurement),
-                }
+                put(&mut result.measurements, *measurement);
                 name
             }
             Block::Perplexity { reference, quantized } => {
@@ -147,6 +166,15 @@ impl Stored {
             result.completed.push(name);
         }
         self.save()
+    }
+}
+
+/// Replaces the row of the same context and batch, or adds one.
+fn put(rows: &mut Vec<Measurement>, row: Measurement) {
+    let place = |m: &Measurement| (m.context_len, m.batch_size.unwrap_or(1));
+    match rows.iter_mut().find(|m| place(m) == place(&row)) {
+        Some(old) => *old = row,
+        None => rows.push(row),
     }
 }
 
@@ -191,5 +219,10 @@ mod tests {
             experiment_id("models/SmolLM2-135M-Instruct.Q4_1.gguf", "eager", "fp16", &time),
             "smollm2_135m_instruct.q4_1_eager_fp16_20260502_152932"
         );
+        assert_eq!(
+            experiment_id("shapes/Mistral-7B.config.json", "fused", "fp16", &time),
+            "mistral_7b_fused_fp16_20260502_152932"
+        );
+        assert_eq!(experiment_id("a/config.json", "fused", "fp16", &time), "a_fused_fp16_20260502_152932");
     }
 }

@@ -1,7 +1,7 @@
-//! Sweep files: a matrix of runs in TOML.
+//! Sweep files: a matrix of runs in TOML, for `kvprof sweep` and `kvprof run --config`.
 //!
 //! ```toml
-//! [settings]                       # what holds for all runs: the keys of `Settings`
+//! [settings]                       # what holds for all runs: the keys of `Settings`, which are the flags of `kvprof run`
 //! context-lengths = [4096, 32768]
 //!
 //! [[matrix]]                       # every combination of these lists; several matrices are joined
@@ -24,51 +24,68 @@ use crate::bench::{self, Settings};
 use crate::{Error, Result};
 
 /// A sweep file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Sweep {
     /// What holds for all runs.
     #[serde(default)]
     pub settings: Settings,
-    /// Joined; a run that several of them name is made once.
+    /// Joined, so that a further matrix includes what the first leaves out; a run that several of them name is made once.
+    #[serde(default)]
     pub matrix: Vec<Matrix>,
     /// What differs for one model, by its name.
     #[serde(default)]
     pub model: BTreeMap<String, ModelOverrides>,
 }
 
-/// Every combination of the lists; an empty list stands for the default.
+/// Quantizations that are compared when none are named.
+pub const DEFAULT_QUANTIZATIONS: [&str; 5] = ["none", "int8-hqq", "int4-hqq", "int2-hqq", "int2-hqq-kivi"];
+/// The model that is run when none is named.
+pub const DEFAULT_MODEL: &str = "builtin";
+/// The attention that is run when none is named.
+pub const DEFAULT_BACKEND: &str = "fused";
+
+/// Every combination of the lists; an empty list stands for the default, the same as that of the flag.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Matrix {
     /// `--model`.
     pub models: Vec<String>,
     /// `--kv-quant`.
     pub kv_quants: Vec<String>,
     /// `--attn-backend`.
-    #[serde(default)]
     pub attn_backends: Vec<String>,
     /// `--decode-tokens`: a run each.
-    #[serde(default)]
     pub output_tokens: Vec<usize>,
     /// `--residual-length`: a run each, for quantized caches.
-    #[serde(default)]
     pub residual_lengths: Vec<usize>,
     /// `--batch-sizes`: all in one run.
-    #[serde(default)]
     pub batch_sizes: Vec<usize>,
     /// `--context-lengths`: all in one run.
-    #[serde(default)]
     pub context_lengths: Vec<usize>,
-    /// `--benchmarks`.
-    #[serde(default)]
-    pub benchmarks: Vec<String>,
+    /// `--benchmarks`; without the key, those that need no data: `ppl` and `needle` for the built-in model, none for others.
+    pub benchmarks: Option<Vec<String>>,
     /// Whether to measure cost.
-    #[serde(default = "yes")]
     pub profile: bool,
     /// Combinations to leave out.
-    #[serde(default)]
     pub exclude: Vec<Exclude>,
+}
+
+impl Default for Matrix {
+    fn default() -> Self {
+        Matrix {
+            models: Vec::new(),
+            kv_quants: Vec::new(),
+            attn_backends: Vec::new(),
+            output_tokens: Vec::new(),
+            residual_lengths: Vec::new(),
+            batch_sizes: Vec::new(),
+            context_lengths: Vec::new(),
+            benchmarks: None,
+            profile: true,
+            exclude: Vec::new(),
+        }
+    }
 }
 
 /// Leaves out the combinations that agree with every list given.
@@ -105,10 +122,6 @@ pub struct ModelOverrides {
     pub context_lengths: Option<Vec<usize>>,
 }
 
-fn yes() -> bool {
-    true
-}
-
 /// A plan, and how many runs its matrices named before duplicates were dropped.
 #[derive(Debug)]
 pub struct Plan {
@@ -125,17 +138,28 @@ impl Sweep {
     /// Names the file, and the key or value that cannot be.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        toml::from_str(&text).map_err(|e| Error::file(path, e.to_string().trim_end().to_string()))
+        Self::parse(path, &text)
+    }
+
+    /// Parses `text` as the content of the sweep file at `path` (used in messages only).
+    ///
+    /// # Errors
+    /// As [`read`](Sweep::read).
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|e| Error::file(path, e.to_string().trim_end().to_string()))
     }
 
     /// All its runs.
     ///
     /// # Errors
-    /// When a name in it is unknown.
+    /// When a name in it is unknown, a setting cannot measure anything, or it names no runs at all.
     pub fn plan(&self) -> Result<Plan> {
+        if self.matrix.is_empty() {
+            return Err(Error::usage("there is no [[matrix]]: nothing to run"));
+        }
         let mut runs = Vec::new();
         for name in self.model.keys() {
-            if !self.matrix.iter().any(|m| m.models.contains(name)) {
+            if !self.matrix.iter().any(|m| m.models().contains(name)) {
                 return Err(Error::usage(format!("[model.{name:?}] is in no matrix")));
             }
         }
@@ -147,13 +171,19 @@ impl Sweep {
     }
 
     fn expand(&self, matrix: &Matrix, runs: &mut Vec<RunSpec>) -> Result<()> {
-        let backends = or_default(&matrix.attn_backends, "fused".to_string());
-        let outputs = or_default(&matrix.output_tokens, self.settings.decode_tokens);
-        for model in &matrix.models {
+        let backends = or_default(&matrix.attn_backends, &[DEFAULT_BACKEND.to_string()]);
+        let outputs = or_default(&matrix.output_tokens, &[self.settings.decode_tokens]);
+        let names = or_default(&matrix.kv_quants, &DEFAULT_QUANTIZATIONS.map(String::from));
+        for model in &matrix.models() {
             let overrides = self.model.get(model).cloned().unwrap_or_default();
             let request = overrides.request(model)?;
+            let benchmarks = match &matrix.benchmarks {
+                Some(names) => bench::expand(names),
+                None if *model == DEFAULT_MODEL && !request.dummy => vec!["ppl".into(), "needle".into()],
+                None => Vec::new(),
+            };
             for backend in &backends {
-                for name in &matrix.kv_quants {
+                for name in &names {
                     for kv_quant in quantizations(std::slice::from_ref(name), &matrix.residual_lengths)? {
                         for &output in &outputs {
                             if matrix.exclude.iter().any(|e| e.covers(model, name, backend, output, kv_quant.residual))
@@ -167,11 +197,12 @@ impl Sweep {
                             if let Some(lengths) = &overrides.context_lengths {
                                 settings.context_lengths = lengths.clone();
                             }
+                            settings.check()?;
                             runs.push(RunSpec {
                                 model: request.clone(),
                                 attn_backend: backend.clone(),
                                 kv_quant: kv_quant.clone(),
-                                benchmarks: bench::expand(&matrix.benchmarks),
+                                benchmarks: benchmarks.clone(),
                                 profile: matrix.profile,
                                 settings,
                             });
@@ -181,6 +212,13 @@ impl Sweep {
             }
         }
         Ok(())
+    }
+}
+
+impl Matrix {
+    /// The models that it names, or the default.
+    pub fn models(&self) -> Vec<String> {
+        or_default(&self.models, &[DEFAULT_MODEL.to_string()])
     }
 }
 
@@ -219,8 +257,8 @@ impl ModelOverrides {
     }
 }
 
-fn or_default<T: Clone>(list: &[T], default: T) -> Vec<T> {
-    if list.is_empty() { vec![default] } else { list.to_vec() }
+fn or_default<T: Clone>(list: &[T], default: &[T]) -> Vec<T> {
+    if list.is_empty() { default.to_vec() } else { list.to_vec() }
 }
 
 fn replace<T: Clone>(target: &mut Vec<T>, list: &[T]) {
@@ -273,6 +311,24 @@ mod tests {
         )
         .unwrap();
         assert_eq!(plan.runs.len(), 5);
+    }
+
+    #[test]
+    fn an_empty_matrix_is_what_the_command_line_runs_without_flags() {
+        let runs = plan("[[matrix]]").unwrap().runs;
+        let names: Vec<_> = runs.iter().map(|r| r.kv_quant.name.as_str()).collect();
+        assert_eq!(names, DEFAULT_QUANTIZATIONS);
+        assert_eq!((runs[0].model.model.as_str(), runs[0].attn_backend.as_str()), ("builtin", "fused"));
+        assert_eq!(runs[0].benchmarks, ["ppl", "needle"]);
+        assert!(plan("[settings]\nseed = 1").unwrap_err().to_string().contains("[[matrix]]"));
+    }
+
+    #[test]
+    fn settings_that_measure_nothing_are_refused() {
+        let error = plan("[settings]\nmeasure-runs = 0\n[[matrix]]").unwrap_err();
+        assert!(error.to_string().contains("--measure-runs"), "{error}");
+        let error = plan("[[matrix]]\ncontext-lengths = [4000000000]").unwrap_err();
+        assert!(error.to_string().contains("--context-lengths"), "{error}");
     }
 
     #[test]

@@ -1,28 +1,7 @@
 //! The thesis tool's published files, where they are at hand.
 
-use std::path::PathBuf;
-
+use crate::thesis_data::{files, folder};
 use crate::{kvprof, stderr};
-
-/// The folder of thesis files: below `KVPROF_TEST_DATA`, or beside the checkout. `None`, with a message, where it is absent.
-pub fn folder() -> Option<PathBuf> {
-    let data = std::env::var_os("KVPROF_TEST_DATA").map_or_else(|| PathBuf::from("../shared/data"), PathBuf::from);
-    let folder = data.join("thesis_results");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("skipped: no {} (set KVPROF_TEST_DATA to the folder that holds it)", folder.display());
-    None
-}
-
-/// The ten result files.
-pub fn files() -> Option<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder()?).unwrap().map(|e| e.unwrap().path());
-    let mut files: Vec<PathBuf> = entries.filter(|p| p.to_string_lossy().contains("_sdpa_")).collect();
-    files.sort();
-    assert_eq!(files.len(), 10, "the thesis folder holds ten results");
-    Some(files)
-}
 
 /// Every row of the published CSV, column for column and character for character. Its one odd value, a decode rate of `0.0` at
 /// 32k without quantization, follows from the files: 0.03 and 0.05 tokens/s to one decimal.

@@ -18,18 +18,40 @@ pub use json::ConfigJson;
 /// Reads one family's config.json.
 type Reader = fn(&ConfigJson) -> Result<(DecoderConfig, Names)>;
 
-/// `model_type` → reader.
-const FAMILIES: [(&str, Reader); 5] = [
-    ("gpt2", gpt2::read),
-    ("llama", llama::read),
-    ("mistral", mistral::read),
-    ("qwen2", qwen2::read),
-    ("qwen3", qwen3::read),
+/// A family of models that can be loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// `model_type` of its config.json.
+    pub name: &'static str,
+    /// What people call it.
+    pub title: &'static str,
+    /// Hub ids of some of its models.
+    pub examples: &'static str,
+    read: Reader,
+}
+
+/// All families that can be loaded.
+pub const FAMILIES: [Family; 5] = [
+    Family { name: "gpt2", title: "GPT-2", examples: "gpt2, gpt2-xl", read: gpt2::read },
+    Family {
+        name: "llama",
+        title: "Llama 1 to 3, Yi, SmolLM",
+        examples: "meta-llama/Llama-3.1-8B, 01-ai/Yi-1.5-9B-32K, HuggingFaceTB/SmolLM2-135M-Instruct",
+        read: llama::read,
+    },
+    Family { name: "mistral", title: "Mistral", examples: "mistralai/Mistral-7B-v0.1", read: mistral::read },
+    Family {
+        name: "qwen2",
+        title: "Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen",
+        examples: "Qwen/Qwen2.5-7B-Instruct, deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+        read: qwen2::read,
+    },
+    Family { name: "qwen3", title: "Qwen3", examples: "Qwen/Qwen3-0.6B, Qwen/Qwen3-8B", read: qwen3::read },
 ];
 
 /// The `model_type` values that can be loaded.
 pub fn supported() -> String {
-    FAMILIES.map(|(name, _)| name).join(", ")
+    FAMILIES.map(|family| family.name).join(", ")
 }
 
 /// Where a checkpoint keeps queries, keys and values.
@@ -118,13 +140,13 @@ pub const LLAMA_NAMES: Names = Names {
 pub fn read_config(path: &Path, text: &str) -> Result<(DecoderConfig, Names)> {
     let json = ConfigJson::parse(path, text)?;
     let family = json.string("model_type")?;
-    let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == family) else {
+    let Some(found) = FAMILIES.iter().find(|known| known.name == family) else {
         return Err(Error::file(
             path,
             format!("model type `{family}` is not supported; supported are {}", supported()),
         ));
     };
-    let (config, names) = read(&json)?;
+    let (config, names) = (found.read)(&json)?;
     let config = config.validate().map_err(|e| Error::file(path, e.to_string()))?;
     Ok((config, names))
 }

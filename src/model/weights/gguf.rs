@@ -14,7 +14,7 @@ use crate::model::families::{LLAMA_NAMES, MlpNames, Names, QkvNames};
 use crate::{Error, Result};
 
 /// `general.architecture` values that can be loaded.
-const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
+pub const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 /// Tensor names of GGUF files.
 const NAMES: Names = Names {

@@ -1,0 +1,160 @@
+//! `kvprof models`.
+
+use std::process::ExitCode;
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+
+use crate::Result;
+use crate::model::families::FAMILIES;
+use crate::model::weights::gguf;
+use crate::quant::QuantSpec;
+use crate::session::estimate::fit::{CacheFit, cache_fit};
+use crate::session::estimate::{Place, Shape, available_bytes};
+use crate::session::plan::ModelRequest;
+
+/// Caches that are compared when none are named: those that `kvprof run` compares, and fp8.
+const CACHES: [&str; 6] = ["none", "fp8", "int8-hqq", "int4-hqq", "int2-hqq", "int2-hqq-kivi"];
+
+/// Arguments of `kvprof models`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Hub ids, folders, .gguf files or config.json files; without any, the families that can be loaded.
+    #[arg(value_name = "MODEL")]
+    models: Vec<String>,
+    /// Say what fits into this memory of a GPU, such as 24GiB, instead of what is free on this machine.
+    #[arg(long, value_name = "SIZE", value_parser = super::size::parse)]
+    memory: Option<u64>,
+    /// KV-cache quantizations to compare.
+    #[arg(long, num_args = 1.., value_name = "QUANT", default_values_t = CACHES.map(String::from))]
+    kv_quant: Vec<String>,
+    /// Branch, tag or commit on the hub.
+    #[arg(long, value_name = "REV")]
+    revision: Option<String>,
+    /// Float type of weights and cache: f16, bf16, f32, or auto (f32 on a CPU, the model's own on a GPU and with --memory).
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    dtype: String,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// `off` ignores the model's sliding window.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
+    sliding_window: String,
+}
+
+/// Lists the families, or says of each model what its configuration says and what fits.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.models.is_empty() {
+        print!("{}", families());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let caches = args.kv_quant.iter().map(|name| name.parse()).collect::<Result<Vec<QuantSpec>>>()?;
+    let mut failed = 0;
+    for (at, model) in args.models.iter().enumerate() {
+        if at > 0 {
+            println!();
+        }
+        match describe(args, model, &caches) {
+            Ok(text) => print!("{text}"),
+            Err(error) if args.models.len() == 1 => return Err(error.into()),
+            Err(error) => {
+                eprintln!("error: {error}");
+                failed += 1;
+            }
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) })
+}
+
+fn families() -> String {
+    let mut text = String::from("model_type  models\n");
+    for family in FAMILIES {
+        text += &format!("{:<11} {} ({})\n", family.name, family.title, family.examples);
+    }
+    text += &format!(
+        "{:<11} a small trained model inside kvprof\n\n\
+         Weights come as safetensors, or as GGUF of {}.\n\
+         `kvprof models MODEL` says what a model's configuration says, and what of it fits into memory.\n",
+        "builtin",
+        gguf::ARCHITECTURES.join(", ")
+    );
+    text
+}
+
+fn describe(args: &Args, model: &str, caches: &[QuantSpec]) -> Result<String> {
+    let request = ModelRequest {
+        model: model.to_string(),
+        revision: args.revision.clone(),
+        dummy: false,
+        dtype: args.dtype.clone(),
+        device: args.device.clone(),
+        sliding_window: args.sliding_window == "on",
+    };
+    let place = if args.memory.is_some() { Place::OtherGpu } else { Place::Here };
+    let shape = Shape::of(&request, place)?;
+    let free = args.memory.or_else(|| available_bytes(&request));
+    let c = &shape.config;
+    let window = c.cache_window().map_or_else(String::new, |w| format!(", sliding window of {w}"));
+    let mut text = format!(
+        "{model} ({})\n\
+         {:.3} billion parameters, weights {} as {}\n\
+         {} layers, {} query heads, {} KV heads ({}:1), head dim {}, hidden {}, vocabulary {}\n\
+         context of {} tokens{window}\n",
+        c.family,
+        c.parameters() as f64 / 1e9,
+        size(shape.weights_bytes()),
+        shape.dtype.as_str(),
+        c.layers,
+        c.heads,
+        c.kv_heads,
+        c.heads / c.kv_heads,
+        c.head_dim,
+        c.hidden,
+        c.vocab,
+        c.max_positions,
+    );
+    text += &match free {
+        None => "how much memory is free cannot be told; give it with --memory\n".to_string(),
+        Some(free) if shape.weights_bytes() > free => {
+            format!("the weights do not fit into the {} {}\n", size(free), whose(args))
+        }
+        Some(free) => {
+            format!("{} {}, {} beside the weights\n", size(free), whose(args), size(free - shape.weights_bytes()))
+        }
+    };
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "KV cache".to_string(),
+        "bytes/token".into(),
+        format!("at {} tokens", c.max_positions),
+        "longest that fits".into(),
+        format!("sequences of {}", c.max_positions),
+    ]);
+    for quant in caches {
+        table.add_row(match cache_fit(&shape, quant, free.unwrap_or(0)) {
+            Ok(fit) => row(quant, &fit, c.max_positions, free.is_some()),
+            Err(error) => [quant.name.clone(), error.to_string(), String::new(), String::new(), String::new()],
+        });
+    }
+    Ok(format!("{text}{table}\n"))
+}
+
+fn row(quant: &QuantSpec, fit: &CacheFit, context: usize, known: bool) -> [String; 5] {
+    let longest = match fit.longest {
+        _ if !known => "unknown".into(),
+        all if all == context => format!("{all} (all)"),
+        some => some.to_string(),
+    };
+    let sequences = if known { fit.sequences.to_string() } else { "unknown".into() };
+    [quant.name.clone(), format!("{:.0}", fit.bytes_per_token), size(fit.full_bytes), longest, sequences]
+}
+
+fn whose(args: &Args) -> &'static str {
+    if args.memory.is_some() { "given" } else { "free here" }
+}
+
+fn size(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1u32 << 20);
+    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}

@@ -1,0 +1,110 @@
+//! Memory of a run, and the memory there is.
+
+use candle_core::Device;
+
+use super::super::plan::{ModelRequest, RunSpec};
+use super::Shape;
+use crate::bench::Settings;
+use crate::cache;
+use crate::device;
+use crate::measure::process;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Bytes that a run holds at one context length and batch size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Weights: every parameter in the run's float type.
+    pub weights_bytes: u64,
+    /// Cache, by the ledger.
+    pub cache_bytes: u64,
+    /// A guess at what a forward pass holds besides: the widest moments of one layer for one prefill chunk, the logits, and the
+    /// dense copy of one layer's cache where attention makes one.
+    pub workspace_bytes: u64,
+}
+
+impl Memory {
+    /// What is certain to be held: weights and cache.
+    pub fn certain_bytes(&self) -> u64 {
+        self.weights_bytes.saturating_add(self.cache_bytes)
+    }
+
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        self.certain_bytes().saturating_add(self.workspace_bytes)
+    }
+
+    /// Why this cannot fit into `free` bytes, of which the weights need no more if they are `loaded`; `None` when it may fit.
+    pub fn refusal(&self, free: u64, loaded: bool) -> Option<String> {
+        let need = if loaded { self.cache_bytes } else { self.certain_bytes() };
+        let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / GIB);
+        let parts = match loaded {
+            true => "for the cache alone".to_string(),
+            false => format!("(weights {}, cache {})", gib(self.weights_bytes), gib(self.cache_bytes)),
+        };
+        (need > free).then(|| format!("not tried: it needs {} {parts} and {} are free", gib(need), gib(free)))
+    }
+}
+
+/// Memory of `spec` at one context length and batch size.
+pub fn memory(shape: &Shape, spec: &RunSpec, settings: &Settings, length: usize, batch: usize) -> Memory {
+    let Shape { config, dtype } = shape;
+    let capacity = length.saturating_add(settings.decode_tokens);
+    let chunk = settings.prefill_chunk.min(length).max(1);
+    let bytes = dtype.size_in_bytes() as f64;
+    let one_layer = 2.0 * (batch * config.kv_heads) as f64 * (capacity * config.head_dim) as f64 * bytes;
+    // Sizes that no machine has would overflow the ledger's integers; what they come to does not matter.
+    let cache_bytes = if one_layer * config.layers as f64 > 1e17 {
+        (one_layer * config.layers as f64) as u64
+    } else {
+        let shape = config.cache_shape(batch, capacity, chunk, *dtype, &Device::Cpu);
+        cache::predict(&spec.kv_quant, &shape).total()
+    };
+    let heads = (config.heads + 2 * config.kv_heads) as f64 * config.head_dim as f64;
+    // The residual stream twice, queries, keys, values and their rotation, both halves of the MLP and their product.
+    let per_token = 3.0 * config.hidden as f64 + 2.0 * heads + 3.0 * config.intermediate as f64;
+    let logits = batch as f64 * config.vocab as f64 * 4.0;
+    let dense_copy = if spec.kv_quant.is_quantized() || spec.attn_backend != "fused" { one_layer } else { 0.0 };
+    let scores = match spec.attn_backend.as_str() {
+        "eager" => 2.0 * (batch * config.heads) as f64 * (chunk * capacity) as f64 * 4.0,
+        _ => 0.0,
+    };
+    Memory {
+        weights_bytes: shape.weights_bytes(),
+        cache_bytes,
+        workspace_bytes: ((batch * chunk) as f64 * per_token * bytes + logits + dense_copy + scores) as u64,
+    }
+}
+
+/// Memory that is free for a run of `model`, bytes: of its GPU, or of the host for a run on the CPU. `None` when it cannot be
+/// told, as for a GPU that is not there.
+pub fn available_bytes(model: &ModelRequest) -> Option<u64> {
+    free_bytes(&model.options(false).ok()?.device.open().ok()?)
+}
+
+/// Memory of `device` that is free, or held by the tensor pool without need; `None` when it cannot be told.
+pub fn free_bytes(device: &Device) -> Option<u64> {
+    match device::memory(device).ok()? {
+        Some(gpu) => Some(
+            gpu.device_total_bytes.saturating_sub(gpu.device_used_bytes)
+                + gpu.reserved_bytes.saturating_sub(gpu.used_bytes),
+        ),
+        None => process::available_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_fit_is_told_with_its_sizes() {
+        let memory = Memory { weights_bytes: 3 << 30, cache_bytes: 2 << 30, workspace_bytes: 1 << 30 };
+        assert_eq!(memory.total_bytes(), 6 << 30);
+        assert_eq!(memory.refusal(5 << 30, false), None, "the workspace is a guess and refuses nothing");
+        let refusal = memory.refusal(4 << 30, false).unwrap();
+        assert_eq!(refusal, "not tried: it needs 5.0 GiB (weights 3.0 GiB, cache 2.0 GiB) and 4.0 GiB are free");
+        assert_eq!(memory.refusal(2 << 30, true), None, "loaded weights ask for no more");
+        assert!(memory.refusal(1 << 30, true).unwrap().contains("for the cache alone"));
+    }
+}

@@ -1,0 +1,154 @@
+//! What a run will need, before it runs: memory, to leave out what cannot fit, and time, to plan a sweep.
+//!
+//! Both are estimates. Weights and cache follow from the model's shape and are exact; what a forward pass holds besides, and
+//! how long it takes, do not, and [`Memory`] and [`time`] say how they are guessed.
+
+pub mod fit;
+mod memory;
+pub mod time;
+
+use std::collections::{HashMap, HashSet};
+
+use candle_core::DType;
+
+use super::plan::{ModelRequest, RunSpec};
+use crate::Result;
+use crate::bench::Settings;
+use crate::model::{DecoderConfig, Subject};
+
+pub use memory::{Memory, available_bytes, free_bytes, memory};
+pub use time::Speed;
+
+/// What a run will need.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// At each context length and batch size.
+    pub rows: Vec<Row>,
+    /// Seconds of computing, where the machine's speed is known. Loading and downloads are not in it.
+    pub seconds: Option<f64>,
+}
+
+/// Memory at one context length and batch size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Prompt length, tokens.
+    pub context_len: usize,
+    /// Sequences side by side.
+    pub batch_size: usize,
+    /// What it holds.
+    pub memory: Memory,
+}
+
+impl Estimate {
+    /// The row that needs most.
+    pub fn largest(&self) -> Option<&Row> {
+        self.rows.iter().max_by_key(|row| row.memory.total_bytes())
+    }
+}
+
+/// Where the runs that are estimated will run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Place {
+    /// On the device of this machine that each run asks for.
+    #[default]
+    Here,
+    /// On a GPU of another machine.
+    OtherGpu,
+}
+
+/// A model without its weights.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// What its configuration says.
+    pub config: DecoderConfig,
+    /// Float type of weights, activations and cache, as the run will choose it.
+    pub dtype: DType,
+}
+
+impl Shape {
+    /// The shape of a model, from its configuration alone, for a run on `place`.
+    ///
+    /// # Errors
+    /// As [`Subject::shape`].
+    pub fn of(request: &ModelRequest, place: Place) -> Result<Self> {
+        let options = request.options(false)?;
+        let config = Subject::shape(&options)?;
+        let on_gpu = match place {
+            Place::Here => options.device.open().is_ok_and(|device| device.is_cuda()),
+            Place::OtherGpu => true,
+        };
+        let dtype = options.dtype.resolve_for(config.stored_dtype, on_gpu);
+        Ok(Shape { config, dtype })
+    }
+
+    /// Bytes of the weights.
+    pub fn weights_bytes(&self) -> u64 {
+        self.config.parameters().saturating_mul(self.dtype.size_in_bytes() as u64)
+    }
+}
+
+/// Reads the shapes of models, each once, and estimates runs in the order of a plan.
+#[derive(Default)]
+pub struct Estimator {
+    shapes: HashMap<String, Option<Shape>>,
+    place: Place,
+    speed: Option<Speed>,
+    /// Model and benchmark of each reference that an earlier run of the plan has measured.
+    referenced: HashSet<(String, String)>,
+}
+
+impl Estimator {
+    /// For runs on `place`; times are estimated once its speed is known.
+    pub fn new(place: Place) -> Self {
+        Estimator { place, ..Default::default() }
+    }
+
+    /// Estimates times too, for a machine of this speed.
+    pub fn set_speed(&mut self, speed: Speed) {
+        self.speed = Some(speed);
+    }
+
+    /// The shape of a model; `None` when its configuration cannot be had here (say, offline and not downloaded yet).
+    pub fn shape(&mut self, request: &ModelRequest) -> Option<&Shape> {
+        let key = format!("{request:?}");
+        let place = self.place;
+        self.shapes.entry(key).or_insert_with(|| Shape::of(request, place).ok()).as_ref()
+    }
+
+    /// The need of `spec`; `None` when the model's shape is not known.
+    ///
+    /// # Errors
+    /// When the settings cannot measure anything, or the quantization does not fit the model.
+    pub fn estimate(&mut self, spec: &RunSpec) -> Result<Option<Estimate>> {
+        spec.settings.check()?;
+        let Some(shape) = self.shape(&spec.model).cloned() else { return Ok(None) };
+        spec.kv_quant.validate(shape.config.head_dim, shape.config.layers)?;
+        let settings = spec.settings.for_model(&shape.config);
+        let mut rows = Vec::new();
+        for &context_len in &settings.context_lengths {
+            for &batch_size in &settings.batch_sizes {
+                let memory = memory(&shape, spec, &settings, context_len, batch_size);
+                rows.push(Row { context_len, batch_size, memory });
+            }
+        }
+        let seconds = self.speed.map(|speed| self.seconds(&shape, spec, &settings, speed));
+        Ok(Some(Estimate { rows, seconds }))
+    }
+
+    fn seconds(&mut self, shape: &Shape, spec: &RunSpec, settings: &Settings, speed: Speed) -> f64 {
+        let work = time::Work { shape, quant: &spec.kv_quant, settings, speed };
+        let profile = if spec.profile { work.profile() } else { 0.0 };
+        let both = spec.benchmarks.iter().any(|name| name == "ppl");
+        let quality = |name: &String| {
+            // One pass gives `kld` and `ppl`.
+            if name == "kld" && both {
+                return 0.0;
+            }
+            // The unquantized cache is measured once for all quantizations of a model.
+            let first = self.referenced.insert((format!("{:?}", spec.model), name.clone()));
+            let passes = if first && spec.kv_quant.is_quantized() { 2.0 } else { 1.0 };
+            passes * work.benchmark(name)
+        };
+        profile + spec.benchmarks.iter().map(quality).sum::<f64>()
+    }
+}

@@ -1,0 +1,210 @@
+//! Time of a run, guessed from its shape and from what this machine does per second.
+//!
+//! The model: a decode step reads all weights and the whole cache once, at the rate of a large copy. Reading a prompt takes two
+//! operations for each weight and token, and four for each channel of each pair of tokens that attend to each other, at the rate
+//! of a large matrix product; a chunk of it takes at least as long as reading the weights and the cache once. Not in it: loading,
+//! downloads, quantizing, launches, sampling. Take it for the order of magnitude.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::Shape;
+use crate::bench::Settings;
+use crate::device;
+use crate::quant::QuantSpec;
+use crate::{Error, Result, cache};
+
+/// Tokens that quality benchmarks feed together.
+const QUALITY_CHUNK: f64 = 64.0;
+/// Tokens of one question with its choices, and of one problem: typical of MMLU and MATH.
+const QUESTION_TOKENS: f64 = 130.0;
+const PROBLEM_TOKENS: f64 = 120.0;
+/// Greedy tokens of a needle trial.
+const NEEDLE_ANSWER: f64 = 32.0;
+/// Scored tokens and window when all of a text is asked for, and the text's length is not known before it is read.
+const WHOLE_TEXT: f64 = 300_000.0;
+
+/// What a machine does in a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Speed {
+    /// Bytes that a large copy moves, read plus written.
+    pub bytes_per_s: f64,
+    /// Operations of a large matrix product.
+    pub operations_per_s: f64,
+}
+
+impl Speed {
+    /// Measures both on `device`: a second on a CPU, less on a GPU.
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub fn measure(device: &Device, dtype: DType) -> Result<Self> {
+        let bytes_per_s = device::copy_gb_per_s(device)? * 1e9;
+        let size = if device.is_cpu() { 768 } else { 4096 };
+        let matrix = Tensor::ones((size, size), dtype, device)?;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            device::synchronize(device)?;
+            let start = Instant::now();
+            let product = matrix.matmul(&matrix)?;
+            device::synchronize(device)?;
+            best = best.min(start.elapsed().as_secs_f64());
+            drop(product);
+        }
+        if best <= 0.0 {
+            return Err(Error::Invalid("a matrix product took no time".into()));
+        }
+        Ok(Speed { bytes_per_s, operations_per_s: 2.0 * (size as f64).powi(3) / best })
+    }
+}
+
+/// A run's work on a machine.
+pub struct Work<'a> {
+    /// The model.
+    pub shape: &'a Shape,
+    /// The cache.
+    pub quant: &'a QuantSpec,
+    /// With what depends on the model filled in.
+    pub settings: &'a Settings,
+    /// The machine.
+    pub speed: Speed,
+}
+
+impl Work<'_> {
+    /// Seconds of `profile`.
+    pub fn profile(&self) -> f64 {
+        let s = self.settings;
+        let runs = (s.warmup_runs + s.measure_runs) as f64;
+        let mut seconds = 0.0;
+        for &length in &s.context_lengths {
+            for &batch in &s.batch_sizes {
+                let (length, batch) = (length as f64, batch as f64);
+                let steps = s.decode_tokens as f64;
+                let once =
+                    self.prompt(length, batch, s.prefill_chunk as f64) + steps * self.step(length + steps / 2.0, batch);
+                seconds += runs * once;
+            }
+        }
+        seconds
+    }
+
+    /// Seconds of a benchmark by its name, one pass through one cache; 0 for a name that is none.
+    pub fn benchmark(&self, name: &str) -> f64 {
+        let s = self.settings;
+        let or_all = |count: usize, all: f64| if count == 0 { all } else { count as f64 };
+        match name {
+            // One pass gives both; whoever comes second finds its scores.
+            "ppl" | "kld" => {
+                let scored = or_all(s.ppl_tokens, WHOLE_TEXT);
+                let window = s.ppl_window.unwrap_or(4096).min(self.shape.config.max_positions).max(1) as f64;
+                let burn_in = (s.ppl_burn_in.unwrap_or(256) as f64).min(window / 2.0);
+                let windows = (scored / (window - burn_in).max(1.0)).ceil();
+                windows * self.prompt(window.min(scored + burn_in), 1.0, QUALITY_CHUNK)
+            }
+            "needle" => {
+                let each = |&length: &usize| {
+                    let length = length as f64;
+                    self.prompt(length, 1.0, QUALITY_CHUNK) + NEEDLE_ANSWER * self.step(length, 1.0)
+                };
+                let trials = (s.needle_depths.len() * s.needle_trials) as f64;
+                trials * s.context_lengths.iter().map(each).sum::<f64>()
+            }
+            "mmlu" => {
+                let prompt = QUESTION_TOKENS * (s.mmlu_shots as f64 + 1.0);
+                or_all(s.mmlu_questions, 14_000.0) * self.prompt(prompt, 1.0, QUALITY_CHUNK)
+            }
+            // Every answer at its longest: an upper bound.
+            "math" => {
+                let (problems, batch) = (or_all(s.math_problems, 500.0), s.batch_size.max(1) as f64);
+                let answer = s.max_new_tokens as f64;
+                let once = self.prompt(PROBLEM_TOKENS, batch, QUALITY_CHUNK)
+                    + answer * self.step(PROBLEM_TOKENS + answer / 2.0, batch);
+                (problems / batch).ceil() * once
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// Seconds to write one token at `length` tokens of context.
+    fn step(&self, length: f64, batch: f64) -> f64 {
+        (self.shape.weights_bytes() as f64 + self.cache_bytes(length, batch)) / self.speed.bytes_per_s
+    }
+
+    /// Seconds to read `length` tokens, `chunk` at a time.
+    fn prompt(&self, length: f64, batch: f64, chunk: f64) -> f64 {
+        let config = &self.shape.config;
+        let weights = 2.0 * config.parameters() as f64 * length * batch;
+        // Half of the pairs: a token attends to those before it.
+        let pairs = length * length / 2.0 * batch;
+        let attention = 4.0 * pairs * (config.layers * config.heads * config.head_dim) as f64;
+        let computing = (weights + attention) / self.speed.operations_per_s;
+        let chunks = (length / chunk).ceil();
+        computing.max(chunks * self.step(length / 2.0, batch))
+    }
+
+    /// Bytes of the cache, in proportion to its length: of the ledger's sum for one sequence at the model's own limit.
+    fn cache_bytes(&self, length: f64, batch: f64) -> f64 {
+        let config = &self.shape.config;
+        let capacity = config.max_positions.min(1 << 16);
+        let shape = config.cache_shape(1, capacity, 64, self.shape.dtype, &Device::Cpu);
+        cache::predict(self.quant, &shape).total() as f64 / capacity as f64 * length * batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::plan::ModelRequest;
+    use super::super::Place;
+    use super::*;
+
+    fn shape() -> Shape {
+        let request = ModelRequest {
+            model: "builtin".into(),
+            revision: None,
+            dummy: false,
+            dtype: "f32".into(),
+            device: "cpu".into(),
+            sliding_window: true,
+        };
+        Shape::of(&request, Place::Here).unwrap()
+    }
+
+    /// A machine on which only reading takes time.
+    const READS: Speed = Speed { bytes_per_s: 1e6, operations_per_s: f64::INFINITY };
+
+    #[test]
+    fn decoding_reads_weights_and_cache_once_a_step() {
+        let shape = shape();
+        let settings = Settings { decode_tokens: 100, ..Settings::default() };
+        let quant = QuantSpec::none();
+        let work = Work { shape: &shape, quant: &quant, settings: &settings, speed: READS };
+        // 4 layers of 2 heads of 64 channels, keys and values in 4 bytes: 4096 bytes a token.
+        let expected = (shape.weights_bytes() as f64 + 1000.0 * 4096.0) / 1e6;
+        assert!((work.step(1000.0, 1.0) / expected - 1.0).abs() < 0.05, "{} {expected}", work.step(1000.0, 1.0));
+        assert!(work.step(1000.0, 8.0) > work.step(1000.0, 1.0));
+    }
+
+    #[test]
+    fn more_work_takes_longer_and_smaller_caches_less() {
+        let shape = shape();
+        let settings = Settings { context_lengths: vec![1024], ..Settings::default() };
+        let longer = Settings { context_lengths: vec![1024, 2048], ..Settings::default() };
+        let (none, int4) = (QuantSpec::none(), "int4-hqq".parse::<QuantSpec>().unwrap());
+        let speed = Speed { bytes_per_s: 1e9, operations_per_s: 1e9 };
+        let seconds = |quant, settings| Work { shape: &shape, quant, settings, speed }.profile();
+        assert!(seconds(&none, &longer) > 2.0 * seconds(&none, &settings));
+        let slow = Work { shape: &shape, quant: &int4, settings: &settings, speed: READS };
+        let dense = Work { quant: &none, ..slow };
+        assert!(slow.step(2048.0, 1.0) < dense.step(2048.0, 1.0));
+        for name in ["ppl", "kld", "needle", "mmlu", "math"] {
+            assert!(dense.benchmark(name) > 0.0, "{name}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_speed() {
+        let speed = Speed::measure(&Device::Cpu, DType::F32).unwrap();
+        assert!(speed.bytes_per_s > 1e8 && speed.operations_per_s > 1e8, "{speed:?}");
+    }
+}

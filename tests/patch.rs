@@ -1,0 +1,177 @@
+//! `kvprof patch`: blocks of existing files measured again, everything else as it was.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
+#[path = "support/thesis_data.rs"]
+mod thesis_data;
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn kvprof() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_kvprof"))
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// A file as the thesis tool writes them, with fields kvprof knows nothing of.
+const THESIS_FILE: &str = r#"{
+  "schema_version": "2.0", "experiment_id": "old", "timestamp": "2026-05-03T16:20:11", "model": "builtin",
+  "model_config": {"num_params_b": 7.24, "num_layers": 4, "num_q_heads": 4, "num_kv_heads": 2, "gqa_ratio": "2:1",
+    "head_dim": 64, "max_position_embeddings": 2048},
+  "attn_backend": "sdpa",
+  "kv_quant": {"enabled": true, "nbits": 4, "backend": "hqq", "axis_key": 1, "axis_value": 1, "asymmetric": false,
+    "residual_length": 64},
+  "environment": {"python_version": "3.12.3", "gpu_name": "X", "gpu_vram_gb": 34.20},
+  "hardware": {"vram_total_mb": 32606.6, "gpu_name": "X"},
+  "config": {"seed": 42, "warmup_runs": 2, "measure_runs": 5, "decode_tokens": 128, "ppl_dataset": "builtin",
+    "ppl_tokens": 64},
+  "measurements": [{"context_len": 256, "prefill_ms": 1169.496, "decode_ms": 6744, "quant_overhead_ms": 0, "odd": [1]}],
+  "benchmarks": {"perplexity": {"dataset": "builtin", "tokens": 4096, "value": 4.611}},
+  "combo_elapsed_s": 620.4, "a_field_of_theirs": {"kept": 1.50}
+}"#;
+
+#[test]
+fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.json");
+    std::fs::write(&path, THESIS_FILE).unwrap();
+    // The shell left the glob unexpanded.
+    let patch = kvprof()
+        .arg("patch")
+        .arg(folder.path().join("o*.json"))
+        .args(["--benchmarks", "needle", "--needle-depths", "0.5", "--quiet"])
+        .output()
+        .unwrap();
+    assert!(patch.status.success(), "{}", String::from_utf8_lossy(&patch.stderr));
+    let before: Value = serde_json::from_str(THESIS_FILE).unwrap();
+    let mut after = read(&path);
+    assert_eq!(after["benchmarks"]["needle_in_haystack"]["total_trials"], 1);
+    assert_eq!(after["patched"][0]["blocks"][0], "needle");
+    for added in ["needle_in_haystack", "needle_in_haystack_trials"] {
+        after["benchmarks"].as_object_mut().unwrap().remove(added);
+    }
+    after.as_object_mut().unwrap().retain(|key, _| key != "patched" && key != "completed");
+    assert_eq!(after, before);
+    assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
+}
+
+#[test]
+fn a_damaged_file_is_refused_and_left_untouched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.json");
+    let damaged = &THESIS_FILE[..THESIS_FILE.len() / 2];
+    std::fs::write(&path, damaged).unwrap();
+    let patch = kvprof().arg("patch").arg(&path).args(["--benchmarks", "needle"]).output().unwrap();
+    assert_eq!(patch.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&patch.stderr).contains("damaged.json"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), damaged);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// The names of a folder's files, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Copies of the thesis' ten files in `folder`, in order.
+fn copies(files: &[PathBuf], folder: &Path) -> Vec<PathBuf> {
+    let copy = |file: &PathBuf| {
+        let to = folder.join(file.file_name().unwrap());
+        std::fs::copy(file, &to).unwrap();
+        to
+    };
+    files.iter().map(copy).collect()
+}
+
+/// Settings that let the built-in model stand in for the thesis' models, and make a block take a second.
+const STAND_IN: [&str; 10] = [
+    "--model",
+    "builtin",
+    "--device",
+    "cpu",
+    "--context-lengths",
+    "256",
+    "--needle-depths",
+    "0.5",
+    "--ppl-data",
+    "builtin",
+];
+
+#[test]
+fn every_field_of_the_thesis_files_that_a_patch_does_not_own_comes_back() {
+    let Some(files) = thesis_data::files() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let copies = copies(&files, folder.path());
+    let patch = kvprof().arg("patch").args(&copies).args(["--benchmarks", "needle", "--quiet"]).args(STAND_IN).output();
+    let patch = patch.unwrap();
+    assert!(patch.status.success(), "{}", String::from_utf8_lossy(&patch.stderr));
+    for (original, copy) in files.iter().zip(&copies) {
+        let before = read(original);
+        let mut after = read(copy);
+        let needle = &after["benchmarks"]["needle_in_haystack"];
+        assert_eq!(needle["total_trials"], 1, "measured again: {needle}");
+        assert_ne!(needle, &before["benchmarks"]["needle_in_haystack"]);
+        let note = &after["patched"][0];
+        assert_eq!((&note["blocks"][0], &note["model"]), (&"needle".into(), &"builtin".into()));
+        // What is left after taking out what the patch owns is the file as it was, in the same order and with the same numbers.
+        for owned in ["needle_in_haystack", "needle_in_haystack_trials"] {
+            let old = before["benchmarks"].get(owned);
+            let block = after["benchmarks"].as_object_mut().unwrap();
+            match old {
+                Some(old) => block[owned] = old.clone(),
+                None => drop(block.shift_remove(owned)),
+            }
+        }
+        after.as_object_mut().unwrap().retain(|key, _| key != "patched" && key != "completed");
+        assert_eq!(
+            serde_json::to_string(&after).unwrap(),
+            serde_json::to_string(&before).unwrap(),
+            "{}",
+            copy.display()
+        );
+        let backup = PathBuf::from(format!("{}.bak", copy.display()));
+        assert_eq!(std::fs::read(backup).unwrap(), std::fs::read(original).unwrap());
+    }
+}
+
+#[test]
+fn damaged_thesis_files_are_refused_and_left_byte_for_byte_and_the_others_are_patched() {
+    let Some(files) = thesis_data::files() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let good = copies(&files[..1], folder.path()).remove(0);
+    let text = std::fs::read_to_string(&files[1]).unwrap();
+    let damaged = [
+        ("cut.json", text[..text.len() * 2 / 3].to_string()),
+        ("typed.json", text.replacen("\"context_len\": ", "\"context_len\": -", 1)),
+        ("empty.json", String::new()),
+        ("newer.json", text.replacen("\"2.0\"", "\"4.0\"", 1)),
+        ("foreign.json", "{\"name\": \"package\"}".to_string()),
+    ];
+    for (name, content) in &damaged {
+        assert_ne!(content, &text, "{name} is damaged");
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    let patch =
+        kvprof().arg("patch").arg(folder.path()).args(["--benchmarks", "needle", "--quiet"]).args(STAND_IN).output();
+    let patch = patch.unwrap();
+    assert_eq!(patch.status.code(), Some(1), "some files failed");
+    let errors = String::from_utf8(patch.stderr).unwrap();
+    for (name, content) in &damaged {
+        assert!(errors.lines().any(|line| line.contains(name)), "{name} is named: {errors}");
+        assert_eq!(&std::fs::read_to_string(folder.path().join(name)).unwrap(), content, "{name}");
+    }
+    assert_eq!(read(&good)["patched"][0]["blocks"][0], "needle");
+    let mut expected: Vec<String> = damaged.iter().map(|(name, _)| name.to_string()).collect();
+    let good = good.file_name().unwrap().to_str().unwrap();
+    expected.extend([good.to_string(), format!("{good}.bak")]);
+    expected.sort();
+    assert_eq!(names(folder.path()), expected, "nothing but one backup was added");
+}

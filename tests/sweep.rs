@@ -1,0 +1,271 @@
+//! Sweeps: planned, sharded, killed, resumed, and run where memory or disk space is short.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn kvprof() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_kvprof"))
+}
+
+fn json_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+const SWEEP: &str = r#"
+[settings]
+context-lengths = [256]
+warmup-runs = 0
+measure-runs = 1
+decode-tokens = 8
+ppl-tokens = 64
+needle-depths = [0.5]
+[[matrix]]
+models = ["builtin"]
+kv-quants = ["none", "int8-hqq", "int4-hqq", "int2-hqq-kivi"]
+benchmarks = ["ppl"]
+"#;
+
+fn sweep_file(folder: &Path) -> PathBuf {
+    let path = folder.join("sweep.toml");
+    std::fs::write(&path, SWEEP).unwrap();
+    path
+}
+
+/// What results say, times and environment aside.
+fn essence(folder: &Path) -> Vec<Value> {
+    let mut all: Vec<Value> = json_files(folder)
+        .iter()
+        .map(|path| {
+            let result = read(path);
+            let ppl = |key: &str| result["benchmarks"][key]["value"].clone();
+            serde_json::json!([
+                result["spec_hash"],
+                ppl("perplexity"),
+                ppl("perplexity_quantized"),
+                result["completed"]
+            ])
+        })
+        .collect();
+    all.sort_by_key(|v| v.to_string());
+    all
+}
+
+#[test]
+fn shards_together_are_the_sweep() {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = sweep_file(parts.path());
+    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(whole.path()).assert().success();
+    let shards: Vec<_> = (1..=4)
+        .map(|index| {
+            std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+                .arg("sweep")
+                .arg(&file)
+                .args(["--quiet", "--shard", &format!("{index}/4"), "--output-dir"])
+                .arg(parts.path())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut shard in shards {
+        assert!(shard.wait().unwrap().success());
+    }
+    assert_eq!(essence(whole.path()).len(), 4);
+    assert_eq!(essence(parts.path()), essence(whole.path()));
+}
+
+#[test]
+fn a_sweep_killed_again_and_again_ends_with_the_same_results() {
+    let (undisturbed, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = sweep_file(killed.path());
+    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(undisturbed.path()).assert().success();
+    let mut moment = 40u64;
+    for _ in 0..20 {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+            .arg("sweep")
+            .arg(&file)
+            .args(["--quiet", "--output-dir"])
+            .arg(killed.path())
+            .spawn()
+            .unwrap();
+        // Spread over loading, measuring and writing; fixed, so that a failure can be repeated.
+        moment = (moment * 37 + 101) % 1300;
+        std::thread::sleep(std::time::Duration::from_millis(moment));
+        let _ = child.kill();
+        let _ = child.wait();
+        for path in json_files(killed.path()) {
+            read(&path);
+        }
+    }
+    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(killed.path()).assert().success();
+    assert_eq!(essence(killed.path()), essence(undisturbed.path()));
+    // What is complete is left alone.
+    let before: Vec<_> = json_files(killed.path()).iter().map(|p| std::fs::read(p).unwrap()).collect();
+    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(killed.path()).assert().success();
+    let after: Vec<_> = json_files(killed.path()).iter().map(|p| std::fs::read(p).unwrap()).collect();
+    assert!(before == after);
+}
+
+#[test]
+fn every_sweep_in_the_repository_can_be_planned() {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    for (name, runs) in
+        [("smoke", "3 runs (3 named"), ("thesis", "20 runs (20 named"), ("reasoning", "32 runs (34 named")]
+    {
+        let output = kvprof()
+            .arg("sweep")
+            .arg(configs.join(format!("{name}.toml")))
+            .arg("--dry-run")
+            .env("HF_HUB_OFFLINE", "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && text.contains(runs),
+            "{name}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_each_run_needs_and_what_will_be_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sweep.toml");
+    std::fs::write(
+        &file,
+        "[[matrix]]\nmodels = ['builtin']\nkv-quants = ['none', 'int4-hqq']\ncontext-lengths = [1024]\n\
+         batch-sizes = [1, 4096]\n",
+    )
+    .unwrap();
+    let dry = |more: &[&str]| {
+        let output = kvprof().arg("sweep").arg(&file).arg("--dry-run").args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // 4 layers × 2 heads × 64 channels × 2 × 2 bytes × (1024 + 128) tokens × 4096 sequences are 9 GiB.
+    let other = dry(&["--memory", "8GiB", "--bandwidth", "1000", "--tflops", "100"]);
+    assert!(other.contains("9.00") && other.contains("1 of 2"), "{other}");
+    assert!(other.contains("#1 at 1024 tokens × 4096 is skipped: not tried: it needs 9.0 GiB"), "{other}");
+    assert!(other.contains("an estimate") && other.contains("1000 GB/s and 100.00 TFLOP/s as given"), "{other}");
+    assert!(!dry(&["--memory", "80GiB"]).contains("is skipped"));
+    assert!(dry(&[]).contains("as measured now"));
+}
+
+#[test]
+fn what_cannot_fit_is_a_row_with_the_reason_and_the_rest_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sweep.toml");
+    let huge = folder.path().join("huge.config.json");
+    // Petabytes of weights, so that a load that is tried all the same fails at once.
+    std::fs::write(
+        &huge,
+        r#"{"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 8, "num_key_value_heads": 8,
+            "hidden_size": 1048576, "head_dim": 64, "intermediate_size": 64, "vocab_size": 1073741824,
+            "max_position_embeddings": 4096}"#,
+    )
+    .unwrap();
+    let sweep = format!(
+        "[settings]\ncontext-lengths = [256]\nwarmup-runs = 0\nmeasure-runs = 1\ndecode-tokens = 8\n\
+         [[matrix]]\nmodels = ['builtin']\nkv-quants = ['int4-hqq']\nbatch-sizes = [1, 1000000000]\nbenchmarks = []\n\
+         [[matrix]]\nmodels = [{huge:?}]\nkv-quants = ['none']\nbenchmarks = []\n\
+         [model.{huge:?}]\nweights = 'dummy'\n"
+    );
+    std::fs::write(&file, sweep).unwrap();
+    let out = folder.path().join("out");
+    let run = || kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(&out).output().unwrap();
+    let output = run();
+    assert!(output.status.success(), "a row that says why is a result: {}", String::from_utf8_lossy(&output.stderr));
+    let files = json_files(&out);
+    assert_eq!(files.len(), 2);
+    let rows = |part: &str| {
+        let file = files.iter().find(|f| f.to_string_lossy().contains(part)).unwrap();
+        read(file)["measurements"].as_array().unwrap().clone()
+    };
+    let builtin = rows("builtin");
+    let of = |batch: u64| builtin.iter().find(|m| m["batch_size"] == batch).unwrap();
+    assert!(of(1)["decode_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(of(1_000_000_000)["skipped"], true);
+    assert!(of(1_000_000_000)["skip_reason"].as_str().unwrap().contains("for the cache alone"));
+    let huge = rows("huge");
+    assert_eq!((huge.len(), &huge[0]["skipped"]), (1, &true.into()));
+    assert!(huge[0]["skip_reason"].as_str().unwrap().contains("its weights take"), "{huge:?}");
+    // What still does not fit is not tried again, and what is complete is left alone.
+    let before: Vec<_> = files.iter().map(|f| std::fs::read(f).unwrap()).collect();
+    assert!(run().status.success());
+    assert!(read(&files[0])["measurements"] == serde_json::from_slice::<Value>(&before[0]).unwrap()["measurements"]);
+    kvprof().arg("validate").arg(&out).assert().success();
+}
+
+/// The limit on file sizes stands in for a full disk: the same call fails, at the same place, in the same way.
+#[cfg(unix)]
+#[test]
+fn out_of_disk_space_is_reported_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sweep.toml");
+    let sweep = SWEEP.replace("needle-depths = [0.5]", "needle-depths = [0.5]\nneedle-trials = 40");
+    let sweep = sweep.replace("[\"ppl\"]", "[\"ppl\", \"needle\"]").replace("int8-hqq", "int8-hqq,residual=64");
+    std::fs::write(&file, sweep).unwrap();
+    let out = folder.path().join("out");
+    // 6 KiB hold the profile and the perplexity, and not 40 needle trials. The shell's unit is 512 bytes, or 1024 in bash.
+    let limited = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 6; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof"), "sweep"])
+        .arg(&file)
+        .args(["--quiet", "--output-dir"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("File too large") && errors.contains(".json"), "{errors}");
+    assert!(errors.contains("no room") && errors.contains("3 runs"), "the sweep stops, and says so: {errors}");
+    let files = json_files(&out);
+    assert_eq!(files.len(), 1, "nothing was begun that could not be kept");
+    let kept = read(&files[0]);
+    assert_eq!(kept["completed"], serde_json::json!(["profile@256x1", "ppl"]));
+    assert!(kept["benchmarks"]["perplexity"]["value"].as_f64().unwrap() > 1.0);
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "no temporary file stays behind");
+    // With room again, the sweep goes on where it was.
+    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(&out).assert().success();
+    let files = json_files(&out);
+    assert_eq!(files.len(), 4);
+    assert!(files.iter().all(|f| read(f)["completed"].as_array().unwrap().len() == 3));
+}
+
+/// Two processes on one folder share the work: every run is made once.
+#[test]
+fn two_processes_on_one_folder_do_not_do_the_same_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = sweep_file(folder.path());
+    let start = || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+            .arg("sweep")
+            .arg(&file)
+            .args(["--quiet", "--output-dir"])
+            .arg(folder.path())
+            .spawn()
+            .unwrap()
+    };
+    let both = [start(), start()];
+    for mut one in both {
+        assert!(one.wait().unwrap().success());
+    }
+    let hashes: Vec<String> = json_files(folder.path()).iter().map(|f| read(f)["spec_hash"].to_string()).collect();
+    let distinct: std::collections::BTreeSet<_> = hashes.iter().collect();
+    assert_eq!((hashes.len(), distinct.len()), (4, 4), "{hashes:?}");
+    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(folder.path()).assert().success();
+    assert!(essence(folder.path()).iter().all(|run| run[3].as_array().unwrap().len() == 2));
+}
