@@ -15,6 +15,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use kvprof::model::families::read_config;
+use kvprof::report::draw::Drawn;
+use kvprof::report::export::TableFormat;
+use kvprof::report::group::Group;
+use kvprof::report::study::Study;
+use kvprof::report::{advice, aggregate, figures, tables};
 use kvprof::schema::{read, validate};
 use kvprof::session::estimate::Estimator;
 use kvprof::session::sweep::Sweep;
@@ -24,6 +29,8 @@ use mutate::Mutator;
 const RESULTS: usize = 60_000;
 const SWEEPS: usize = 45_000;
 const MODELS: usize = 20_000;
+/// Reports made of damaged results: each draws every figure.
+const REPORTS: usize = 3_000;
 
 /// What became of the inputs.
 #[derive(Default)]
@@ -81,6 +88,31 @@ fn no_damaged_result_makes_its_reader_panic() {
     let tally = feed(&seeds, RESULTS, &mut Mutator::json(7), &reader);
     // Damage that only ever yields one answer would test one path of the reader.
     assert!(tally.accepted > RESULTS / 20 && tally.refused > RESULTS / 20, "{} accepted", tally.accepted);
+}
+
+/// What the reader accepts may still hold any number: tables, advice and figures must bear it.
+#[test]
+fn no_accepted_result_makes_the_report_panic() {
+    let good = short_result(&results::Cache::new("none", 16, 0.0));
+    let reference = read::parse(Path::new("a.json"), &good).unwrap();
+    let seeds = vec![short_result(&results::Cache::new("int4-hqq", 4, 0.01)), good];
+    let reader = |input: &[u8]| {
+        let Ok(result) = read::parse(Path::new("b.json"), input) else { return false };
+        let study = Study::of(vec![("a.json".into(), reference.clone()), ("b.json".into(), result)]);
+        let group = Group::of(&study);
+        for table in tables::all(&study, &group).iter().chain([&aggregate::table(&study)]) {
+            let _ = TableFormat::Latex.render(table).and(TableFormat::Json.render(table));
+        }
+        let _ = advice::all(&group, &advice::Bound::default());
+        for chart in figures::all(&group, &advice::Bound::default()) {
+            for panel in Drawn::new(&chart).panels {
+                assert!(panel.width.is_finite() && panel.height.is_finite(), "a picture has a size");
+            }
+        }
+        true
+    };
+    let tally = feed(&seeds, REPORTS, &mut Mutator::json(17), &reader);
+    assert!(tally.accepted > REPORTS / 20, "{} accepted", tally.accepted);
 }
 
 #[test]

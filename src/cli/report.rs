@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
 use crate::Error;
 use crate::report::advice::Bound;
-use crate::report::chart::Chart;
+use crate::report::draw::Drawn;
 use crate::report::export::svg::Colours;
 use crate::report::export::{TableFormat, pdf, png, svg};
 use crate::report::group::Group;
@@ -46,15 +47,19 @@ fn percent(text: &str) -> Result<f64, String> {
 /// # Errors
 /// A missing path, no result file at all, and what the system says about the output.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
     let study = Study::load(&args.paths)?;
     let skipped = report_rejected(&study);
     if study.runs.is_empty() {
         return Err(Error::usage("no result file among the given paths; `kvprof run` makes them").into());
     }
+    let read = Instant::now();
     let bound = Bound { ppl_rise: args.max_ppl_rise, score_fall: args.max_score_fall };
     let group = Group::of(&study);
     let tables = tables::all(&study, &group);
     let charts = figures::all(&group, &bound);
+    let drawn: Vec<Drawn<'_>> = charts.par_iter().map(Drawn::new).collect();
+    let composed = Instant::now();
 
     let folder = args.output.join("tables");
     for table in &tables {
@@ -63,20 +68,32 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     write_file(&folder.join("aggregate.csv"), &TableFormat::Csv.render(&aggregate::table(&study))?)?;
     let folder = args.output.join("figures");
-    charts.par_iter().try_for_each(|chart| write_figure(&folder, chart))?;
+    drawn.par_iter().try_for_each(|figure| write_figure(&folder, figure))?;
+    let written = Instant::now();
     std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
     let page =
-        Page { study: &study, group: &group, bound: &bound, tables: &tables, charts: &charts, folder: &args.output };
+        Page { study: &study, group: &group, bound: &bound, tables: &tables, charts: &drawn, folder: &args.output };
     let path = args.output.join("report.html");
     write_file(&path, html::render(&page)?.as_bytes())?;
-    println!("{}: {} tables, {} figures from {} files", path.display(), tables.len(), charts.len(), study.runs.len());
+    tracing::debug!(
+        "read in {:.2?}, composed in {:.2?}, tables and figures in {:.2?}, page in {:.2?}",
+        read - started,
+        composed - read,
+        written - composed,
+        written.elapsed()
+    );
+    println!("{}: {} tables, {} figures from {} files", path.display(), tables.len(), drawn.len(), study.runs.len());
     Ok(skipped)
 }
 
-fn write_figure(folder: &Path, chart: &Chart) -> crate::Result<()> {
-    let scene = draw::figure(chart);
-    let path = |extension: &str| folder.join(format!("{}.{extension}", chart.id));
-    write_file(&path("svg"), svg::render(&scene, Colours::Literal).as_bytes())?;
-    write_file(&path("pdf"), &pdf::render(&scene))?;
-    write_file(&path("png"), &png::render(&scene)?)
+/// Writes one figure in each format, side by side.
+fn write_figure(folder: &Path, drawn: &Drawn<'_>) -> crate::Result<()> {
+    let scene = draw::figure(drawn);
+    let path = |extension: &str| folder.join(format!("{}.{extension}", drawn.chart.id));
+    let vectors = || {
+        write_file(&path("svg"), svg::render(&scene, Colours::Literal).as_bytes())?;
+        write_file(&path("pdf"), &pdf::render(&scene))
+    };
+    let (vectors, pixels) = rayon::join(vectors, || write_file(&path("png"), &png::render(&scene)?));
+    vectors.and(pixels)
 }

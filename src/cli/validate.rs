@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use super::inputs::result_files;
-use crate::schema::{read, validate::validate};
+use crate::bench;
+use crate::schema::RunResult;
+use crate::schema::read;
+use crate::schema::validate::{validate, versions};
 
 /// Arguments of `kvprof validate`.
 #[derive(clap::Args)]
@@ -27,12 +30,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         match read::read(path) {
             Err(error) => report(error.to_string()),
             Ok(result) => {
-                for finding in validate(&result) {
+                for finding in validate(&result).into_iter().chain(outdated(&result)) {
                     report(format!("{}: {finding}", path.display()));
                 }
-                if let Some(hash) = result.spec_hash
-                    && let Some(other) = by_hash.insert(hash, path.display().to_string())
-                {
+                // Files of 2.0 have no hash, and a name that no two experiments share.
+                let key = result.spec_hash.unwrap_or(result.experiment_id);
+                if let Some(other) = by_hash.insert(key, path.display().to_string()) {
                     report(format!("{}: the same experiment as {other}", path.display()));
                 }
             }
@@ -41,6 +44,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let count = files.len();
     eprintln!("{count} file{} checked, {findings} finding{}", plural(count), plural(findings));
     Ok(if findings == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) })
+}
+
+/// Blocks whose numbers this kvprof would measure differently.
+fn outdated(result: &RunResult) -> Vec<String> {
+    let current = bench::all();
+    let different = |(name, version): (&'static str, u32)| {
+        let now = current.iter().find(|b| b.name() == name)?.version();
+        (now != version).then(|| {
+            format!(
+                "{name} is of version {version}, and this kvprof measures version {now}; `kvprof patch --benchmarks {name}` renews it"
+            )
+        })
+    };
+    versions(result).into_iter().filter_map(different).collect()
 }
 
 fn plural(count: usize) -> &'static str {

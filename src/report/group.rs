@@ -20,6 +20,14 @@ pub struct Subject<'a> {
     pub skipped: Vec<Row<'a>>,
     /// The newest run with quality blocks of each cache, in the order of [`Group::caches`].
     pub runs: Vec<&'a Run>,
+    /// See [`Subject::caches`].
+    caches: Vec<&'a str>,
+    /// See [`Subject::main_caches`].
+    main: Vec<&'a str>,
+    /// See [`Subject::baseline`].
+    baseline: Option<&'a str>,
+    /// Place in `rows` by cache, context and batch.
+    places: BTreeMap<(&'a str, usize, usize), usize>,
 }
 
 /// A study by subject.
@@ -51,8 +59,8 @@ impl<'a> Group<'a> {
         let mut subject = |run: &'a Run, add: &mut dyn FnMut(&mut Subject<'a>)| {
             let (model, backend) = (run.model.as_str(), run.result.attn_backend.as_str());
             let name = if backends.len() > 1 { format!("{model} · {backend}") } else { model.to_string() };
-            let empty = Subject { name, model, backend, rows: Vec::new(), skipped: Vec::new(), runs: Vec::new() };
-            add(subjects.entry((model, run.result.model.as_str(), backend)).or_insert(empty));
+            let subject = subjects.entry((model, run.result.model.as_str(), backend));
+            add(subject.or_insert_with(|| Subject::new(name, model, backend)));
         };
         for row in study.rows().filter(|r| r.measured.is_some()) {
             subject(row.run, &mut |s| if row.skipped() { s.skipped.push(row) } else { s.rows.push(row) });
@@ -64,6 +72,7 @@ impl<'a> Group<'a> {
         for s in &mut subjects {
             s.runs.sort_by_key(|run| (rank(run), run.cache.clone()));
             s.rows.sort_by_key(|row| (rank(row.run), row.run.cache.clone(), row.batch(), row.context()));
+            s.look_up();
         }
         Group { subjects, caches, colours }
     }
@@ -85,26 +94,53 @@ fn rank(run: &Run) -> u8 {
 }
 
 impl<'a> Subject<'a> {
-    /// Names of the caches measured, in order.
-    pub fn caches(&self) -> Vec<&'a str> {
-        let mut names: Vec<&str> = Vec::new();
+    fn new(name: String, model: &'a str, backend: &'a str) -> Self {
+        Subject {
+            name,
+            model,
+            backend,
+            rows: Vec::new(),
+            skipped: Vec::new(),
+            runs: Vec::new(),
+            caches: Vec::new(),
+            main: Vec::new(),
+            baseline: None,
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// Derives what tables and figures ask for again and again.
+    fn look_up(&mut self) {
+        let mut seen = BTreeSet::new();
         for run in self.rows.iter().map(|r| r.run).chain(self.runs.iter().copied()) {
-            if !names.contains(&run.cache.as_str()) {
-                names.push(&run.cache);
+            if seen.insert(run.cache.as_str()) {
+                self.caches.push(&run.cache);
+            }
+            if !run.quantized() && self.baseline.is_none() {
+                self.baseline = Some(&run.cache);
             }
         }
-        names
+        let variant = |cache: &str| {
+            let base = label::without_residual(cache);
+            base != cache && seen.contains(base.as_str())
+        };
+        self.main = self.caches.iter().copied().filter(|cache| !variant(cache)).collect();
+        for (at, row) in self.rows.iter().enumerate() {
+            if let (Some(context), Some(batch)) = (row.context(), row.batch()) {
+                self.places.entry((&row.run.cache, context, batch)).or_insert(at);
+            }
+        }
+    }
+
+    /// Names of the caches measured, in order.
+    pub fn caches(&self) -> &[&'a str] {
+        &self.caches
     }
 
     /// Names of the caches without those that differ from another one in the residual window only, which the residual sweep
     /// shows.
-    pub fn main_caches(&self) -> Vec<&'a str> {
-        let all = self.caches();
-        let variant = |cache: &str| {
-            let base = label::without_residual(cache);
-            base != cache && all.contains(&base.as_str())
-        };
-        all.iter().copied().filter(|cache| !variant(cache)).collect()
+    pub fn main_caches(&self) -> &[&'a str] {
+        &self.main
     }
 
     /// Batch sizes measured.
@@ -114,7 +150,7 @@ impl<'a> Subject<'a> {
 
     /// The measurement of `cache` at `context` and `batch`.
     pub fn row(&self, cache: &str, context: usize, batch: usize) -> Option<&Row<'a>> {
-        self.rows.iter().find(|r| r.run.cache == cache && r.context() == Some(context) && r.batch() == Some(batch))
+        self.places.get(&(cache, context, batch)).map(|&at| &self.rows[at])
     }
 
     /// The run whose quality blocks speak for `cache`.
@@ -124,13 +160,7 @@ impl<'a> Subject<'a> {
 
     /// The unquantized cache's name.
     pub fn baseline(&self) -> Option<&'a str> {
-        self.caches().into_iter().find(|cache| {
-            self.rows
-                .iter()
-                .map(|r| r.run)
-                .chain(self.runs.iter().copied())
-                .any(|run| run.cache == *cache && !run.quantized())
-        })
+        self.baseline
     }
 
     /// The (context, batch) at which caches are compared: where most of them ran within the card's memory; of several, the

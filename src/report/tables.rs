@@ -162,7 +162,7 @@ fn memory(group: &Group<'_>) -> Table {
         rows: Vec::new(),
     };
     for s in &group.subjects {
-        for cache in s.caches() {
+        for &cache in s.caches() {
             for batch in s.batches() {
                 let at = |context: &usize| s.row(cache, *context, batch).filter(|r| r.cache_bytes().is_some());
                 if !contexts.iter().any(|c| at(c).is_some()) {

@@ -1,6 +1,6 @@
 //! What must hold within a result file, beyond its types.
 
-use super::{Benchmarks, Measurement, Memory, Needle, NeedleTrial, PhaseKernels, RunResult};
+use super::{Accuracy, Benchmarks, Measurement, Memory, Needle, NeedleTrial, Paired, PhaseKernels, RunResult};
 
 /// One finding a line, each naming the field; empty when all is well. Files of 2.0 are held to what 2.0 promises.
 pub fn validate(result: &RunResult) -> Vec<String> {
@@ -39,15 +39,16 @@ fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut Vec<String>
         }
     }
     if let (Some(tokens), Some(ms), Some(rate)) = (m.decode_tokens, m.decode_ms, m.decode_tokens_per_sec) {
-        let expected = (tokens * m.batch_size.unwrap_or(1)) as f64 / ms * 1e3;
+        let expected = tokens as f64 * m.batch_size.unwrap_or(1) as f64 / ms * 1e3;
         // 2.0 rounds to two digits, and reports 0 where a decode failed.
         if ours && (rate - expected).abs() > 0.01 * expected + 0.005 {
             find(format!("decode_tokens_per_sec is {rate}, but {tokens} tokens in {ms} ms are {expected:.2}"));
         }
     }
     if let Some(bytes) = &m.kv_bytes {
-        let sum = bytes.codes_bytes + bytes.parameters_bytes + bytes.window_bytes + bytes.scratch_bytes;
-        if sum != bytes.total_bytes {
+        let parts = [bytes.codes_bytes, bytes.parameters_bytes, bytes.window_bytes, bytes.scratch_bytes];
+        let sum: u128 = parts.iter().map(|&part| u128::from(part)).sum();
+        if sum != u128::from(bytes.total_bytes) {
             find(format!("the cache ledger does not add up: parts {sum}, total {}", bytes.total_bytes));
         }
     }
@@ -129,6 +130,78 @@ fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<St
     if let (Some(needle), Some(trials)) = (&b.needle_in_haystack, &b.needle_in_haystack_trials) {
         needle_counts(needle, trials, findings);
     }
+    if let Some(needle) = &b.needle_in_haystack {
+        let counts = (needle.total_trials, needle.successes, needle.reference_successes);
+        pairs("needle_in_haystack", &needle.paired, counts, needle.success_rate, findings);
+    }
+    for (name, block) in [("mmlu", &b.mmlu), ("math", &b.math)] {
+        let Some(block) = block else { continue };
+        question_counts(name, block, quantized, findings);
+    }
+}
+
+/// A rate, and the 2×2 table beside it: of `items`, those that succeeded here, and those that did through the unquantized cache.
+fn pairs(
+    name: &str,
+    table: &Paired,
+    (items, successes, reference): (usize, usize, Option<usize>),
+    rate: f64,
+    findings: &mut Vec<String>,
+) {
+    let mut find = |text: String| findings.push(format!("{name}: {text}"));
+    let expected = if items == 0 { 0.0 } else { successes as f64 / items as f64 };
+    // 2.0 rounds its rates.
+    if successes > items || (rate - expected).abs() > 5e-4 {
+        find(format!("{successes} of {items} are not a rate of {rate}"));
+    }
+    if let (Some(both), Some(neither), Some(lost), Some(gained)) = (table.both, table.neither, table.lost, table.gained) {
+        let sums = (
+            [both, neither, lost, gained].iter().fold(0usize, |sum, n| sum.saturating_add(*n)),
+            both.saturating_add(gained),
+            both.saturating_add(lost),
+        );
+        if sums != (items, successes, reference.unwrap_or(sums.2)) {
+            find(format!("both {both}, lost {lost}, gained {gained}, neither {neither} do not add up to its counts"));
+        }
+    }
+    if let (Some(delta), Some(reference)) = (table.delta, reference)
+        && (delta - (successes as f64 - reference as f64) / items.max(1) as f64).abs() > 1e-9
+    {
+        find(format!("a change of {delta} is not that from {reference} to {successes} of {items}"));
+    }
+}
+
+fn question_counts(name: &str, block: &Accuracy, quantized: bool, findings: &mut Vec<String>) {
+    let counts = (block.questions, block.correct, block.reference_correct);
+    pairs(name, &block.paired, counts, block.accuracy, findings);
+    let correct = block.items.iter().filter(|item| item.outcome.correct).count();
+    if !block.items.is_empty() && (block.items.len(), correct) != (block.questions, block.correct) {
+        findings.push(format!(
+            "{name} counts {}/{}, its items {correct}/{}",
+            block.correct,
+            block.questions,
+            block.items.len()
+        ));
+    }
+    if quantized && block.quantized_read_fraction == Some(0.0) {
+        findings.push(format!("{name} never read a code"));
+    }
+}
+
+/// Each quality block's name and the version of its meaning, where the file records one.
+pub fn versions(result: &RunResult) -> Vec<(&'static str, u32)> {
+    let b = &result.benchmarks;
+    let all = [
+        ("ppl", b.perplexity.as_ref().and_then(|block| block.version)),
+        ("ppl", b.perplexity_quantized.as_ref().and_then(|block| block.version)),
+        ("kld", b.kld.as_ref().and_then(|block| block.version)),
+        ("needle", b.needle_in_haystack.as_ref().and_then(|block| block.version)),
+        ("mmlu", b.mmlu.as_ref().and_then(|block| block.version)),
+        ("math", b.math.as_ref().and_then(|block| block.version)),
+    ];
+    let mut versions: Vec<_> = all.into_iter().filter_map(|(name, version)| Some((name, version?))).collect();
+    versions.dedup();
+    versions
 }
 
 fn needle_counts(needle: &Needle, trials: &[NeedleTrial], findings: &mut Vec<String>) {
@@ -141,7 +214,9 @@ fn needle_counts(needle: &Needle, trials: &[NeedleTrial], findings: &mut Vec<Str
             trials.len()
         ));
     }
-    let summed = needle.per_context.values().fold((0, 0), |(s, t), c| (s + c.successes, t + c.trials));
+    let summed = needle.per_context.values().fold((0usize, 0usize), |(successes, trials), c| {
+        (successes.saturating_add(c.successes), trials.saturating_add(c.trials))
+    });
     if summed != (needle.successes, needle.total_trials) {
         findings.push(format!("needle_in_haystack.per_context sums to {}/{}", summed.0, summed.1));
     }
@@ -172,6 +247,45 @@ mod tests {
     #[test]
     fn a_sound_measurement_has_no_findings() {
         assert!(findings(sound()).is_empty());
+    }
+
+    #[test]
+    fn paired_counts_must_add_up() {
+        let sound = Accuracy {
+            questions: 10,
+            correct: 6,
+            accuracy: 0.6,
+            reference_correct: Some(8),
+            paired: Paired {
+                delta: Some(-0.2),
+                both: Some(5),
+                neither: Some(1),
+                lost: Some(3),
+                gained: Some(1),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let findings = |block: &Accuracy| {
+            let mut findings = Vec::new();
+            question_counts("mmlu", block, true, &mut findings);
+            findings
+        };
+        assert_eq!(findings(&sound), Vec::<String>::new());
+        let paired = |change: fn(&mut Paired)| {
+            let mut block = sound.clone();
+            change(&mut block.paired);
+            block
+        };
+        for broken in [
+            paired(|p| p.lost = Some(2)),
+            paired(|p| p.delta = Some(0.2)),
+            Accuracy { accuracy: 0.7, ..sound.clone() },
+            Accuracy { quantized_read_fraction: Some(0.0), ..sound.clone() },
+            Accuracy { items: vec![Default::default()], ..sound.clone() },
+        ] {
+            assert_eq!(findings(&broken).len(), 1, "{broken:?}: {:?}", findings(&broken));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use kvprof::report::chart::{
     Axis, Bar, Bars, Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series,
 };
-use kvprof::report::draw;
+use kvprof::report::draw::{self, Drawn};
 use kvprof::report::export::svg::Colours;
 use kvprof::report::export::{TableFormat, pdf, png, svg};
 use kvprof::report::table::{Cell, Column, Digits, Table};
@@ -127,7 +127,7 @@ fn chart() -> Chart {
 
 #[test]
 fn svg_file() {
-    insta::assert_snapshot!(svg::render(&draw::figure(&chart()), Colours::Literal));
+    insta::assert_snapshot!(svg::render(&draw::figure(&Drawn::new(&chart())), Colours::Literal));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn svg_in_a_page() {
 /// The page's drawing operations in full, and a digest of everything (the embedded fonts are long).
 #[test]
 fn pdf_file() {
-    let bytes = pdf::render(&draw::figure(&chart()));
+    let bytes = pdf::render(&draw::figure(&Drawn::new(&chart())));
     let find =
         |needle: &[u8], from: usize| from + bytes[from..].windows(needle.len()).position(|w| w == needle).unwrap();
     let object = find(b"4 0 obj", 0);
@@ -163,7 +163,7 @@ fn shapes(operations: &str) -> String {
 /// Size and a coarse picture: the mean darkness of a grid of fields, in tenths, which does not hang on rounding in the last bit.
 #[test]
 fn png_file() {
-    let bytes = png::render(&draw::figure(&chart())).unwrap();
+    let bytes = png::render(&draw::figure(&Drawn::new(&chart()))).unwrap();
     let map = tiny_skia::Pixmap::decode_png(&bytes).unwrap();
     let (columns, rows) = (48, 32);
     let mut picture = format!("{} × {}\n", map.width(), map.height());

@@ -43,9 +43,24 @@ pub fn panel(panel: &Panel) -> Scene {
     scene
 }
 
+/// A chart and its panels, drawn: every format writes the same shapes.
+pub struct Drawn<'a> {
+    /// What is shown.
+    pub chart: &'a Chart,
+    /// Its panels, each with its title.
+    pub panels: Vec<Scene>,
+}
+
+impl<'a> Drawn<'a> {
+    /// Draws `chart`.
+    pub fn new(chart: &'a Chart) -> Self {
+        Drawn { chart, panels: chart.panels.iter().map(panel).collect() }
+    }
+}
+
 /// All panels of a figure, two abreast.
-pub fn figure(chart: &Chart) -> Scene {
-    let panels: Vec<Scene> = chart.panels.iter().map(panel).collect();
+pub fn figure(drawn: &Drawn<'_>) -> Scene {
+    let Drawn { chart, panels } = drawn;
     let abreast = panels.len().clamp(1, 2);
     let mut scene = Scene {
         width: abreast as f64 * PANEL_WIDTH + (abreast - 1) as f64 * GAP,
@@ -54,12 +69,10 @@ pub fn figure(chart: &Chart) -> Scene {
         shapes: Vec::new(),
     };
     let mut top = 0.0;
-    let mut panels = panels.into_iter().peekable();
-    while panels.peek().is_some() {
-        let row: Vec<Scene> = panels.by_ref().take(abreast).collect();
+    for row in panels.chunks(abreast) {
         let height = row.iter().map(|p| p.height).fold(0.0, f64::max);
-        for (column, panel) in row.into_iter().enumerate() {
-            scene.place(panel, column as f64 * (PANEL_WIDTH + GAP), top);
+        for (column, panel) in row.iter().enumerate() {
+            scene.place(panel.clone(), column as f64 * (PANEL_WIDTH + GAP), top);
         }
         top += height + GAP;
     }

@@ -43,7 +43,21 @@ pub fn render(scene: &Scene) -> Result<Vec<u8>> {
             }
         }
     }
-    map.encode_png().map_err(|e| Error::Invalid(format!("writing PNG: {e}")))
+    encode(&map).map_err(|e| Error::Invalid(format!("writing PNG: {e}")))
+}
+
+/// The picture as RGB: paper is opaque. Figures are flat colours, which compress well at the fastest setting already.
+fn encode(map: &Pixmap) -> Result<Vec<u8>, ::png::EncodingError> {
+    let rgb: Vec<u8> = map.data().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
+    let mut bytes = Vec::new();
+    let mut encoder = ::png::Encoder::new(&mut bytes, map.width(), map.height());
+    encoder.set_color(::png::ColorType::Rgb);
+    encoder.set_depth(::png::BitDepth::Eight);
+    encoder.set_compression(::png::Compression::Fast);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&rgb)?;
+    writer.finish()?;
+    Ok(bytes)
 }
 
 fn paint(ink: Ink) -> Paint<'static> {

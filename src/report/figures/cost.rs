@@ -60,7 +60,7 @@ pub(super) fn decode(group: &Group<'_>) -> Chart {
         value: &|row| row.decode_rate(),
         interval: &|row| {
             let (runs, tokens) = (row.measured?.decode_runs_ms.as_ref()?, row.measured?.decode_tokens?);
-            let rate = |ms: f64| (ms > 0.0).then(|| (tokens * row.batch().unwrap_or(1)) as f64 / ms * 1e3);
+            let rate = |ms: f64| (ms > 0.0).then(|| tokens as f64 * row.batch().unwrap_or(1) as f64 / ms * 1e3);
             repeated(runs).then(|| Some((rate(runs.p90)?, rate(runs.p10)?)))?
         },
         tell: &|row, rate| {

@@ -85,7 +85,7 @@ impl OverContext<'_> {
         let highest = subject.rows.iter().filter_map(|r| (self.value)(r)).fold(0.0, f64::max);
         let (y, unit) = (self.y)(highest);
         let mut series = Vec::new();
-        for cache in subject.main_caches() {
+        for &cache in subject.main_caches() {
             let rows = subject.rows.iter().filter(|r| r.run.cache == cache && r.batch() == Some(batch));
             let points: Vec<Point> = rows.filter_map(|row| self.point(row, unit)).collect();
             if !points.is_empty() {

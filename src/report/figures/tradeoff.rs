@@ -63,7 +63,7 @@ impl Figure<'_> {
     fn panel(&self, subject: &Subject<'_>) -> Option<Panel> {
         let (context, batch) = subject.common_ground()?;
         let mut series = Vec::new();
-        for cache in subject.caches() {
+        for &cache in subject.caches() {
             let Some(row) = subject.row(cache, context, batch).filter(|row| !row.spilled()) else { continue };
             let (Some(x), Some(run)) = ((self.value)(row), subject.run(cache)) else { continue };
             let rise =

@@ -6,8 +6,7 @@ mod table;
 use std::path::Path;
 
 use super::advice::{self, Bound};
-use super::chart::Chart;
-use super::draw;
+use super::draw::Drawn;
 use super::export::svg::{self, Colours};
 use super::font;
 use super::group::Group;
@@ -15,6 +14,7 @@ use super::study::Study;
 use super::table::Table;
 use crate::base::error::{Error, Result};
 use minijinja::{Environment, Value, context};
+use rayon::prelude::*;
 
 /// What the page shows.
 pub struct Page<'a> {
@@ -27,7 +27,7 @@ pub struct Page<'a> {
     /// The tables, in order.
     pub tables: &'a [Table],
     /// The figures, in order.
-    pub charts: &'a [Chart],
+    pub charts: &'a [Drawn<'a>],
     /// Folder that the page will lie in; links to files are relative to it.
     pub folder: &'a Path,
 }
@@ -43,16 +43,15 @@ pub fn render(page: &Page<'_>) -> Result<String> {
     let names: Vec<String> = page.study.runs.iter().map(|run| name(&run.file)).collect();
     let figures: Vec<Value> = page
         .charts
-        .iter()
-        .map(|chart| {
-            let panels: Vec<String> =
-                chart.panels.iter().map(|panel| svg::render(&draw::panel(panel), Colours::Page)).collect();
+        .par_iter()
+        .map(|Drawn { chart, panels }| {
+            let panels: Vec<String> = panels.iter().map(|panel| svg::render(panel, Colours::Page)).collect();
             context! { id => chart.id.as_str(), title => chart.title.as_str(), caption => chart.caption.as_str(), panels }
         })
         .collect();
     let tables: Vec<Value> = page
         .tables
-        .iter()
+        .par_iter()
         .map(|t| {
             let html = table::render(t, &links, &names);
             context! { id => t.id.as_str(), title => t.title.as_str(), note => t.note.as_str(), html }
