@@ -17,14 +17,21 @@ fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let raw = folder.path().join("raw");
     std::fs::create_dir(&raw)?;
-    let names: Vec<String> = (1..CACHES).map(|i| format!("int4-hqq,residual={}", 32 * i)).collect();
+    // Ten groupings, each with five windows: what differs in the window only is drawn once, and swept.
+    let groups = ["", ",group=16", ",group=32", ",group=128", ",v-group=16"];
+    let schemes =
+        || ["int4-hqq", "int2-hqq"].into_iter().flat_map(move |name| groups.map(|group| format!("{name}{group}")));
+    let names: Vec<(String, usize)> = schemes()
+        .flat_map(|name| (1..=5).map(move |i| (format!("{name},residual={}", 32 * i), 32 * i)))
+        .take(CACHES - 1)
+        .collect();
     for model in 0..MODELS {
         let model = format!("org/Model-{model}B");
         results::write(&raw, &results::run(&model, &results::Cache::new("none", 16, 0.0)));
-        for (i, name) in names.iter().enumerate() {
+        for (i, (name, residual)) in names.iter().enumerate() {
             // The name outlives the program's only use of it.
             let cache = results::Cache {
-                residual: 32 * (i + 1),
+                residual: *residual,
                 ..results::Cache::new(name.clone().leak(), 4, 0.1 / (i + 1) as f64)
             };
             results::write(&raw, &results::run(&model, &cache));

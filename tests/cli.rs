@@ -196,8 +196,10 @@ fn settings_of_a_file_are_used_and_flags_win() {
     assert_eq!(result["benchmarks"]["perplexity_quantized"]["tokens"], 64);
     // A key that is none is named with its file.
     std::fs::write(&config, "[settings]\ncontext-length = [256]\n").unwrap();
-    let error = refused(&["run", "--config", config.to_str().unwrap()]);
-    assert!(error.contains("run.toml") && error.contains("context-length"), "{error}");
+    let output = kvprof().args(["run", "--config"]).arg(&config).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("run.toml") && error.contains("unknown field `context-length`"), "{error}");
 }
 
 /// What `kvprof models` prints.

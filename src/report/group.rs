@@ -120,11 +120,17 @@ impl<'a> Subject<'a> {
                 self.baseline = Some(&run.cache);
             }
         }
-        let variant = |cache: &str| {
-            let base = label::without_residual(cache);
-            base != cache && seen.contains(base.as_str())
-        };
-        self.main = self.caches.iter().copied().filter(|cache| !variant(cache)).collect();
+        // Of caches that differ in the residual window only, the one with the usual window, or with the window nearest to it.
+        let mut nearest: BTreeMap<String, (usize, &str)> = BTreeMap::new();
+        for &cache in &self.caches {
+            let distance = label::residual(cache).abs_diff(label::USUAL_RESIDUAL);
+            let main = nearest.entry(label::without_residual(cache)).or_insert((distance, cache));
+            if distance < main.0 {
+                *main = (distance, cache);
+            }
+        }
+        let main: BTreeSet<&str> = nearest.into_values().map(|(_, cache)| cache).collect();
+        self.main = self.caches.iter().copied().filter(|cache| main.contains(cache)).collect();
         for (at, row) in self.rows.iter().enumerate() {
             if let (Some(context), Some(batch)) = (row.context(), row.batch()) {
                 self.places.entry((&row.run.cache, context, batch)).or_insert(at);
@@ -137,8 +143,7 @@ impl<'a> Subject<'a> {
         &self.caches
     }
 
-    /// Names of the caches without those that differ from another one in the residual window only, which the residual sweep
-    /// shows.
+    /// Names of the caches, one of those that differ in the residual window only: the residual sweep shows the others.
     pub fn main_caches(&self) -> &[&'a str] {
         &self.main
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::schema::RunResult;
 
 /// Residual length that a name need not mention.
-const USUAL_RESIDUAL: usize = 128;
+pub const USUAL_RESIDUAL: usize = 128;
 
 /// Short names of models: without the owner's name and a version suffix (`mistralai/Mistral-7B-v0.1` → `Mistral-7B`, as in the
 /// thesis' tables), unless two models would then share one.
@@ -67,6 +67,12 @@ pub fn cache(result: &RunResult) -> String {
     format!("{}{overrides}{residual}", preset.to_uppercase())
 }
 
+/// The residual length in the name of a cache; the usual one where it names none.
+pub fn residual(cache: &str) -> usize {
+    let named = cache.split(',').find_map(|part| part.strip_prefix("residual="));
+    named.and_then(|tokens| tokens.parse().ok()).unwrap_or(USUAL_RESIDUAL)
+}
+
 /// The name of a cache without its residual length.
 pub fn without_residual(cache: &str) -> String {
     let parts: Vec<&str> = cache.split(',').filter(|part| !part.starts_with("residual=")).collect();
@@ -92,6 +98,7 @@ mod tests {
     fn the_residual_window_can_be_left_out_of_a_name() {
         assert_eq!(without_residual("INT4-HQQ,group=32,residual=64"), "INT4-HQQ,group=32");
         assert_eq!(without_residual("FP16"), "FP16");
+        assert_eq!((residual("INT4-HQQ,residual=64"), residual("FP16")), (64, 128));
     }
 
     #[test]

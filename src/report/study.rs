@@ -78,7 +78,9 @@ impl Row<'_> {
     pub fn decode_rate(&self) -> Option<f64> {
         let m = self.measured?;
         let timed = m.decode_ms.zip(m.decode_tokens).filter(|(ms, _)| *ms > 0.0);
-        timed.map(|(ms, tokens)| tokens as f64 * m.batch_size.unwrap_or(1) as f64 / ms * 1e3).or(m.decode_tokens_per_sec)
+        timed
+            .map(|(ms, tokens)| tokens as f64 * m.batch_size.unwrap_or(1) as f64 / ms * 1e3)
+            .or(m.decode_tokens_per_sec)
     }
 
     /// Decode energy per generated token, joules; 2.0 files write 0 where nothing was measured.

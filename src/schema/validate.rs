@@ -154,7 +154,8 @@ fn pairs(
     if successes > items || (rate - expected).abs() > 5e-4 {
         find(format!("{successes} of {items} are not a rate of {rate}"));
     }
-    if let (Some(both), Some(neither), Some(lost), Some(gained)) = (table.both, table.neither, table.lost, table.gained) {
+    if let (Some(both), Some(neither), Some(lost), Some(gained)) = (table.both, table.neither, table.lost, table.gained)
+    {
         let sums = (
             [both, neither, lost, gained].iter().fold(0usize, |sum, n| sum.saturating_add(*n)),
             both.saturating_add(gained),

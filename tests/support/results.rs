@@ -138,7 +138,8 @@ pub fn unquantized_bytes(context: usize) -> u64 {
 
 fn measurement(context: usize, cache: &Cache) -> Measurement {
     let full = unquantized_bytes(context);
-    let window = if cache.bits < 16 { full * cache.residual as u64 / context as u64 } else { full };
+    let residual = cache.residual.min(context) as u64;
+    let window = if cache.bits < 16 { full * residual / context as u64 } else { full };
     let codes = (full - window) * u64::from(cache.bits) / 16;
     let ledger = KvBytes {
         codes_bytes: codes,

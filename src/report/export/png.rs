@@ -9,20 +9,24 @@ use crate::report::scene::{Anchor, Form, Ink, Scene};
 
 /// Pixels to a point: 144 dots an inch. Print is better served by the PDF.
 const DENSITY: f32 = 2.0;
+/// Most pixels of a picture; a larger one gets fewer to a point.
+const MOST_PIXELS: f64 = 8e6;
 
 /// `scene` on white paper.
 ///
 /// # Errors
 /// A picture too large for memory, and what the encoder reports.
 pub fn render(scene: &Scene) -> Result<Vec<u8>> {
-    let pixels = |points: f64| (points as f32 * DENSITY).ceil().max(1.0) as u32;
+    let area = (scene.width * scene.height).max(1.0);
+    let density = DENSITY.min((MOST_PIXELS / area).sqrt() as f32);
+    let pixels = |points: f64| (points as f32 * density).ceil().max(1.0) as u32;
     let mut map = Pixmap::new(pixels(scene.width), pixels(scene.height)).ok_or_else(|| {
         Error::Invalid(format!("a picture of {} × {} points is too large", scene.width, scene.height))
     })?;
     map.fill(Color::WHITE);
     for shape in &scene.shapes {
         let paint = paint(shape.ink);
-        let place = Transform::from_scale(DENSITY, DENSITY);
+        let place = Transform::from_scale(density, density);
         match &shape.form {
             Form::Line { points, width, dashed } => {
                 let stroke = Stroke {
@@ -46,16 +50,16 @@ pub fn render(scene: &Scene) -> Result<Vec<u8>> {
     encode(&map).map_err(|e| Error::Invalid(format!("writing PNG: {e}")))
 }
 
-/// The picture as RGB: paper is opaque. Figures are flat colours, which compress well at the fastest setting already.
+/// Paper is opaque, so that premultiplied colours are the colours themselves. Figures are flat colours, which compress well at
+/// the fastest setting already.
 fn encode(map: &Pixmap) -> Result<Vec<u8>, ::png::EncodingError> {
-    let rgb: Vec<u8> = map.data().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
     let mut bytes = Vec::new();
     let mut encoder = ::png::Encoder::new(&mut bytes, map.width(), map.height());
-    encoder.set_color(::png::ColorType::Rgb);
+    encoder.set_color(::png::ColorType::Rgba);
     encoder.set_depth(::png::BitDepth::Eight);
     encoder.set_compression(::png::Compression::Fast);
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(&rgb)?;
+    writer.write_image_data(map.data())?;
     writer.finish()?;
     Ok(bytes)
 }

@@ -101,7 +101,13 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
                             bin.to,
                             number::significant(bin.mean, 3)
                         );
-                        Point { x: (bin.from as f64 + bin.to as f64) / 2.0, y: bin.mean, interval, doubtful: false, tip }
+                        Point {
+                            x: (bin.from as f64 + bin.to as f64) / 2.0,
+                            y: bin.mean,
+                            interval,
+                            doubtful: false,
+                            tip,
+                        }
                     })
                     .collect();
                 let colour = group.colour(&run.cache);
