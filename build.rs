@@ -6,6 +6,7 @@
 //! compressed, to about a quarter; the driver unpacks what it loads. A file is compiled again only when it or a header it
 //! includes is newer than its image.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -44,6 +45,11 @@ fn git_revision() -> Option<String> {
 fn build_kernels() -> Result<(), String> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    // Checkouts that share a target folder share OUT_DIR too: each has its own images there.
+    let mut hasher = DefaultHasher::new();
+    root.hash(&mut hasher);
+    let folder = out.join(format!("kernels-{:016x}", hasher.finish()));
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let nvcc = find_nvcc();
     let headers = newest(&files_in(&root.join("kernels/include/kvprof"), "cuh")?)?;
 
@@ -52,7 +58,7 @@ fn build_kernels() -> Result<(), String> {
     let mut stale = Vec::new();
     for source in sources {
         let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let image = out.join(format!("{name}.fatbin"));
+        let image = folder.join(format!("{name}.fatbin"));
         if !is_current(&image, &source, headers) {
             stale.push((source, image.clone()));
         }
