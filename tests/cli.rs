@@ -325,3 +325,16 @@ fn what_ran_is_recorded() {
     let energy = &result["measurements"][0]["energy"];
     assert!(energy["decode"].is_object() || energy["reason"].as_str().is_some_and(|why| !why.is_empty()), "{energy}");
 }
+
+#[test]
+fn env_says_which_build_it_is_and_what_devices_there_are() {
+    let output = kvprof().arg("env").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.starts_with("kvprof"), "{text}");
+    let has = |start: &str| text.lines().any(|line| line.starts_with(start));
+    if cfg!(feature = "cuda") {
+        assert!(has("build     CUDA and CPU") && (has("gpu 0") || has("gpu       none: ")), "{text}");
+    } else {
+        assert!(has("build     CPU only (build with --features cuda for a GPU)") && !has("gpu"), "{text}");
+    }
+}

@@ -2,7 +2,13 @@
 
 use std::process::ExitCode;
 
+use crate::device::{self, GpuIdentity, GpuInfo, cupti::Cupti, nvml::NvmlGpu};
 use crate::measure::process;
+
+/// The least compute capability that the kernels are compiled for.
+const LEAST_CAPABILITY: (u32, u32) = (8, 0);
+
+const GIB: f64 = (1u64 << 30) as f64;
 
 /// Arguments of `kvprof env`.
 #[derive(clap::Args)]
@@ -21,7 +27,50 @@ pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
     );
     println!("cpu       {}", process::cpu_description().unwrap_or_else(|| "unknown".into()));
     if let Some(bytes) = process::available_bytes() {
-        println!("memory    {:.1} GiB available", bytes as f64 / (1u64 << 30) as f64);
+        println!("memory    {:.1} GiB available", bytes as f64 / GIB);
+    }
+    match device::gpu_count() {
+        Err(error) => println!("gpu       none: {error}"),
+        Ok(0) if cfg!(feature = "cuda") => println!("gpu       none: the driver lists no device"),
+        Ok(0) => {}
+        Ok(count) => (0..count).for_each(print_gpu),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One GPU, and what is missing to measure all there is on it.
+fn print_gpu(ordinal: usize) {
+    let described = device::open(Some(ordinal)).and_then(|gpu| Ok((GpuInfo::of(&gpu)?, device::memory(&gpu)?)));
+    let (info, memory) = match described {
+        Ok((Some(info), Some(memory))) => (info, memory),
+        Ok(_) => return,
+        Err(error) => return println!("gpu {ordinal}     cannot be opened: {error}"),
+    };
+    let (major, minor) = info.compute_capability;
+    println!(
+        "gpu {ordinal}     {}: compute capability {major}.{minor}, {} multiprocessors, {:.1} GiB of which {:.1} free",
+        info.name,
+        info.multiprocessors,
+        memory.device_total_bytes as f64 / GIB,
+        (memory.device_total_bytes - memory.device_used_bytes) as f64 / GIB
+    );
+    println!("          driver for CUDA {}.{}", info.driver_cuda_version.0, info.driver_cuda_version.1);
+    let (least_major, least_minor) = LEAST_CAPABILITY;
+    if info.compute_capability < LEAST_CAPABILITY {
+        println!("          missing: kernels need compute capability {least_major}.{least_minor} or newer");
+    }
+    let energy = match GpuIdentity::of(ordinal) {
+        Ok(Some(identity)) => NvmlGpu::open(&identity).and_then(|gpu| gpu.power_mw().map(|_| gpu.driver_version())),
+        Ok(None) => return,
+        Err(error) => Err(error.to_string()),
+    };
+    match energy {
+        Ok(Some(version)) => println!("          energy and power by NVML, driver {version}"),
+        Ok(None) => println!("          energy and power by NVML"),
+        Err(reason) => println!("          missing: no energy or power: {reason}"),
+    }
+    match Cupti::load() {
+        Ok(cupti) => println!("          kernel traces by CUPTI {}", cupti.version()),
+        Err(reason) => println!("          missing: no kernel traces: {reason}"),
+    }
 }
