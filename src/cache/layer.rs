@@ -27,6 +27,9 @@ pub(super) struct PackedPlan {
 /// Rings are whole multiples of this many slots, so that a run of 64 positions never wraps in the middle.
 const SLOT_MULTIPLE: usize = 64;
 
+/// Bytes of the one flag a cache keeps on its device: where the first number that is not finite was appended.
+pub(super) const FLAG_BYTES: u64 = 8;
+
 /// New tokens for which every layer's own window has room. Longer chunks pass through one staging ring that the layers share:
 /// room for a prefill chunk of thousands of tokens in each layer would outweigh what the codes save.
 const DIRECT_TOKENS: usize = 64;
@@ -80,7 +83,7 @@ pub(super) fn staging_slots(spec: &QuantSpec, shape: &CacheShape, plans: &[Layer
 /// Bytes that a cache of `spec` and `shape` takes, without making one.
 pub fn predict(spec: &QuantSpec, shape: &CacheShape) -> CacheBytes {
     let plans: Vec<LayerPlan> = (0..shape.layers).map(|layer| LayerPlan::new(spec, shape, layer)).collect();
-    let scratch = staging_slots(spec, shape, &plans).map_or(0, |slots| ring_bytes(shape, slots));
+    let scratch = FLAG_BYTES + staging_slots(spec, shape, &plans).map_or(0, |slots| ring_bytes(shape, slots));
     let layers: CacheBytes = plans.iter().map(|plan| plan.bytes(shape)).sum();
     CacheBytes { scratch, ..layers }
 }

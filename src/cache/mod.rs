@@ -61,7 +61,7 @@ pub struct CacheBytes {
     pub parameters: u64,
     /// Full-precision recent tokens.
     pub window: u64,
-    /// Working space of the cache itself.
+    /// Working space of the cache itself: the ring that long chunks pass through, and 8 bytes that note numbers that are not finite.
     pub scratch: u64,
 }
 

@@ -256,7 +256,8 @@ impl KvCache for RingCache {
 
     fn allocated(&self) -> CacheBytes {
         let layers: CacheBytes = self.layers.iter().map(Layer::allocated).sum();
-        CacheBytes { scratch: self.staging.as_ref().map_or(0, bytes_of), ..layers }
+        let scratch = bytes_of(&self.not_finite) + self.staging.as_ref().map_or(0, bytes_of);
+        CacheBytes { scratch, ..layers }
     }
 
     fn predicted(&self) -> CacheBytes {

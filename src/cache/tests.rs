@@ -85,10 +85,10 @@ fn the_ledger_follows_from_bits_and_groups() {
     let elements = 2 * heads * 64 * 64 * 64;
     assert_eq!(
         cache.allocated(),
-        CacheBytes { codes: elements / 2, parameters: elements / 64 * 4, window: 2 * heads * 256 * 64 * 2, scratch: 0 }
+        CacheBytes { codes: elements / 2, parameters: elements / 64 * 4, window: 2 * heads * 256 * 64 * 2, scratch: 8 }
     );
     let full = new(QuantSpec::none(), shape.clone()).unwrap().allocated();
-    assert_eq!(full, CacheBytes { window: 2 * heads * 4224 * 64 * 2, ..CacheBytes::default() });
+    assert_eq!(full, CacheBytes { window: 2 * heads * 4224 * 64 * 2, scratch: 8, ..CacheBytes::default() });
     let kept = new(spec("int4-hqq,keep-layers=1"), shape).unwrap().allocated();
     assert_eq!(kept.codes * 3, cache.allocated().codes * 2);
     assert_eq!(kept.window, cache.allocated().window / 3 * 2 + full.window / 3);
@@ -326,9 +326,9 @@ fn a_long_chunk_passes_through_one_staging_ring_that_all_layers_share() {
         let mut staged = new(spec(text), long.clone()).unwrap();
         // 2 sides, 2 sequences, 2 heads of 64 channels in f32.
         let slots = (residual + block - 1 + 1000usize).next_multiple_of(block);
-        let scratch = (2 * 2 * 2 * slots * 64 * 4) as u64;
+        let scratch = (2 * 2 * 2 * slots * 64 * 4) as u64 + 8;
         assert_eq!(staged.allocated(), CacheBytes { scratch, ..direct.allocated() });
-        assert_eq!(direct.allocated().scratch, 0);
+        assert_eq!(direct.allocated().scratch, 8);
         feed(direct.as_mut(), (&k, &v), [60; 40]);
         feed(staged.as_mut(), (&k, &v), [1000, 1, 64, 65, 900, 7, 300, 63]);
         for layer in 0..3 {
