@@ -2,7 +2,7 @@
 #include "kvprof/quantize.cuh"
 
 #define KVPROF_QUANTIZE_FP8(NAME, TYPE, D)                                              \
-  extern "C" __global__ void __launch_bounds__(kvprof::kTileThreads)                    \
+  extern "C" __global__ void __launch_bounds__(kvprof::kQuantizeThreads)                \
       quantize_fp8_##NAME##_d##D(const __grid_constant__ kvprof::QuantizeParams p) {    \
     kvprof::QuantizeFp8<TYPE, D>::run(p);                                               \
   }

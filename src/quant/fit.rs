@@ -52,10 +52,16 @@ impl Sum4 {
         self.parts[index % 4] += value;
     }
 
+    /// The sum.
+    #[inline(always)]
+    pub fn total(&self) -> f32 {
+        let [a0, a1, a2, a3] = self.parts;
+        (a0 + a1) + (a2 + a3)
+    }
+
     /// The sum over `count` elements, divided by `count`.
     #[inline(always)]
     pub fn mean(&self, count: usize) -> f32 {
-        let [a0, a1, a2, a3] = self.parts;
-        ((a0 + a1) + (a2 + a3)) / count as f32
+        self.total() / count as f32
     }
 }

@@ -7,6 +7,7 @@ pub mod hqq;
 pub mod minmax;
 pub mod pack;
 mod parse;
+mod power;
 pub mod presets;
 pub mod real;
 pub mod spec;

@@ -10,6 +10,9 @@ pub trait Real: WithDType {
     /// Bytes of one number.
     const BYTES: usize;
 
+    /// The largest finite number.
+    const LARGEST: f32;
+
     /// The same number in f32; exact.
     fn widen(self) -> f32;
 
@@ -38,9 +41,10 @@ pub trait Real: WithDType {
 }
 
 macro_rules! real {
-    ($float:ty, $variant:ident, $bytes:literal, $widen:expr, $narrow:expr) => {
+    ($float:ty, $variant:ident, $bytes:literal, $largest:expr, $widen:expr, $narrow:expr) => {
         impl Real for $float {
             const BYTES: usize = $bytes;
+            const LARGEST: f32 = $largest;
 
             #[inline(always)]
             fn widen(self) -> f32 {
@@ -78,9 +82,9 @@ macro_rules! real {
     };
 }
 
-real!(f32, F32, 4, |x: f32| x, |x: f32| x);
-real!(f16, F16, 2, f16::to_f32, f16::from_f32);
-real!(bf16, BF16, 2, bf16::to_f32, bf16::from_f32);
+real!(f32, F32, 4, f32::MAX, |x: f32| x, |x: f32| x);
+real!(f16, F16, 2, 65504.0, f16::to_f32, f16::from_f32);
+real!(bf16, BF16, 2, f32::from_bits(0x7f7f_0000), bf16::to_f32, bf16::from_f32);
 
 /// Fails unless `dtype` is one of the types of [`Real`].
 ///
@@ -134,6 +138,11 @@ mod tests {
         survives_bytes::<f32>();
         survives_bytes::<f16>();
         survives_bytes::<bf16>();
+    }
+
+    #[test]
+    fn the_largest_numbers_are_those_of_the_types() {
+        assert_eq!([f16::LARGEST, bf16::LARGEST], [f16::MAX.to_f32(), bf16::MAX.to_f32()]);
     }
 
     #[test]

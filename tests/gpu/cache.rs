@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use kvprof::cache::{self, CacheShape, KvCache, ops};
+use kvprof::quant::codec::Side;
 use kvprof::quant::presets::PRESETS;
-use kvprof::quant::{QuantSpec, Scheme};
+use kvprof::quant::{QuantSpec, Scheme, TileGeometry};
 
 use crate::inputs::{self, Kind};
 use crate::tile::to_host_order;
@@ -58,6 +59,66 @@ fn tile_bytes(cache: &dyn KvCache) -> Vec<u8> {
     view.packed.map_or(Vec::new(), |packed| packed.tiles.flatten_all().unwrap().to_vec1().unwrap())
 }
 
+/// A tile of the cache under test: block `block` of head `head`, counted over the batch.
+struct Tile<'a> {
+    geometry: &'a TileGeometry,
+    dtype: DType,
+    head: usize,
+    block: usize,
+}
+
+impl Tile<'_> {
+    /// What the first group is, in words and numbers, whose codes or parameters differ between two tiles in the order of the host;
+    /// `kv` are the keys and values `[B, H, T, D]` they were made of. Zeros of either sign are equal.
+    fn first_difference(&self, expected: &[u8], found: &[u8], kv: [&Tensor; 2]) -> Option<String> {
+        Side::BOTH.into_iter().zip(kv).find_map(|(side, numbers)| {
+            let groups = self.geometry.side(side).group_count();
+            let group = (0..groups).find(|group| self.group(side, *group, expected) != self.group(side, *group, found))?;
+            let members = self.members(side, group);
+            let rows: Vec<f32> = numbers.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let tokens = numbers.dim(2).unwrap();
+            let row = |token: usize| (self.head * tokens + self.block * self.geometry.tokens + token) * self.geometry.channels;
+            let numbers: Vec<f32> =
+                members.iter().filter_map(|(token, channel)| rows.get(row(*token) + channel).copied()).collect();
+            Some(format!(
+                "{side:?} group {group} of block {} of head {}, from (token, channel) {:?}\nnumbers {numbers:?}\n(codes, scale, minimum) of the CPU {:?}\nof the GPU {:?}",
+                self.block,
+                self.head,
+                members[0],
+                self.group(side, group, expected),
+                self.group(side, group, found)
+            ))
+        })
+    }
+
+    /// (token, channel) of a group's elements.
+    fn members(&self, side: Side, group: usize) -> Vec<(usize, usize)> {
+        let (tokens, channels) = (self.geometry.tokens, self.geometry.channels);
+        let elements = (0..tokens).flat_map(|token| (0..channels).map(move |channel| (token, channel)));
+        elements.filter(|(token, channel)| self.geometry.side(side).group_index(*token, *channel) == group).collect()
+    }
+
+    /// Codes, scale and minimum of a group (FP8: its scale twice).
+    fn group(&self, side: Side, group: usize, tile: &[u8]) -> (Vec<u8>, f32, f32) {
+        let side_geometry = self.geometry.side(side);
+        let bits = side_geometry.bits;
+        let code = |(token, channel): (usize, usize)| {
+            let bit = (token * self.geometry.channels + channel) * bits;
+            tile[side_geometry.codes_at + bit / 8] >> (bit % 8) & (u8::MAX >> (8 - bits))
+        };
+        let number = |at: usize| {
+            let half = u16::from_le_bytes([tile[at], tile[at + 1]]);
+            match self.dtype {
+                DType::F16 => half::f16::from_bits(half).to_f32(),
+                _ => half::bf16::from_bits(half).to_f32(),
+            }
+        };
+        let scale = side_geometry.parameters_at + 2 * group;
+        let minimum = if side_geometry.groups.is_some() { scale + side_geometry.scale_bytes } else { scale };
+        (self.members(side, group).into_iter().map(code).collect(), number(scale), number(minimum))
+    }
+}
+
 /// Numbers as their bits, with one zero: which zero is the least of a group is nobody's business.
 fn bits(x: &Tensor) -> Vec<u32> {
     let wide: Vec<f32> = x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -80,23 +141,18 @@ fn compare(gpu: &Device, spec: &QuantSpec, head_dim: usize, dtype: DType, kind: 
     let geometry = on_cpu.view(0).packed.expect("a quantized cache").geometry;
     let (expected, found) = (tile_bytes(on_cpu.as_ref()), tile_bytes(on_gpu.as_ref()));
     assert_eq!(expected.len(), found.len(), "{what}");
+    let packed = on_cpu.view(0).packed.expect("a quantized cache").positions.end / geometry.tokens;
+    let ring = expected.len() / geometry.bytes() / (dims[0] * dims[1]);
+    // The last block whose place is that tile; where none has come yet, one past the end of the numbers.
+    let block_at = |slot: usize| (0..packed).rev().find(|block| block % ring == slot).unwrap_or(packed);
     for (index, (expected, found)) in
         expected.chunks_exact(geometry.bytes()).zip(found.chunks_exact(geometry.bytes())).enumerate()
     {
         let found = to_host_order(&geometry, found);
-        let codes = geometry.code_bytes();
-        let wrong = expected[..codes].iter().zip(&found[..codes]).filter(|(a, b)| a != b).count();
-        assert_eq!(wrong, 0, "{what}: bytes of codes in tile {index} of {codes}");
-        let pairs = |tile: &[u8]| -> Vec<f32> {
-            let bytes = tile[codes..].to_vec();
-            let halves: Vec<u16> = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
-            let wide = |h: &u16| match dtype {
-                DType::F16 => half::f16::from_bits(*h).to_f32(),
-                _ => half::bf16::from_bits(*h).to_f32(),
-            };
-            halves.iter().map(wide).collect()
-        };
-        assert_eq!(pairs(expected), pairs(&found), "{what}: parameters of tile {index}");
+        let tile = Tile { geometry: &geometry, dtype, head: index / ring, block: block_at(index % ring) };
+        if let Some(difference) = tile.first_difference(expected, &found, [&k, &v]) {
+            panic!("{what}: {difference}");
+        }
     }
 
     let held = on_cpu.view(0).positions();

@@ -17,31 +17,18 @@ __device__ __forceinline__ float divide(float a, float b, float reciprocal) {
 
 /// Added to a number in [0, 2^22], this leaves the nearest integer, ties to even, in the low bits of the sum.
 constexpr float kRoundingShift = 12582912.0f;  // 1.5 * 2^23: the last place is 1
-constexpr uint32_t kRoundingShiftBits = 0x4b400000u;
 
 /// x rounded and clamped to [0, top]. Clamping first gives the same, since the bounds are integers.
 __device__ __forceinline__ float round_to_code(float x, float top) {
   return __fsub_rn(__fadd_rn(fminf(fmaxf(x, 0.0f), top), kRoundingShift), kRoundingShift);
 }
 
-/// The same as bits, still under the bits of the shift: sums of such codes are corrected once.
-__device__ __forceinline__ uint32_t shifted_code(float x, float top) {
-  return __float_as_uint(__fadd_rn(fminf(fmaxf(x, 0.0f), top), kRoundingShift));
-}
-
-/// float(x^-0.3) for x >= 0.17.
-///
-/// A guess good to 2^-19 from the special function unit, then one third-order step in double towards the root of
-/// y^10 · x^3 = 1. The result is off by less than 2^-50, so it rounds to the same float as a library's pow.
-__device__ __forceinline__ float power_minus_3_tenths(float x) {
-  float log2;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(log2) : "f"(x));
-  const double y = static_cast<double>(exp2_fast(-0.3f * log2));
-  const double wide = static_cast<double>(x);
-  const double x3 = wide * wide * wide;
-  const double y2 = y * y, y4 = y2 * y2, y10 = y4 * y4 * y2;
-  const double residual = fma(-y10, x3, 1.0);  // (1 - residual)^(-1/10) = 1 + residual/10 + 11/200 residual^2 + ...
-  return static_cast<float>(fma(y * residual, fma(0.055, residual, 0.1), y));
+/// Two numbers rounded and clamped to [0, top], as the halves of a word; `tops` is top in both halves. Each must be below 2^15 in
+/// size, or NaN, which gives 0.
+__device__ __forceinline__ uint32_t code_pair(float even, float odd, uint32_t tops) {
+  const uint32_t low = __float_as_uint(__fadd_rn(even, kRoundingShift)), high = __float_as_uint(__fadd_rn(odd, kRoundingShift));
+  // The low halves are the rounded numbers in two's complement.
+  return __vimin_s16x2_relu(__byte_perm(low, high, 0x5410), tops);
 }
 
 /// The nearest E4M3 number, ties to even, saturating at ±448.

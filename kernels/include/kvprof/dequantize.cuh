@@ -51,7 +51,7 @@ struct Dequantize {
       }
     } else {
       // Slots past `end` are in the ring too, whatever they hold; they are not written out.
-      staged.load(p.window, p.window.head<const T>(blockIdx.z, blockIdx.y), span_begin, layout.tokens);
+      staged.template load<kTileThreads>(p.window, p.window.head<const T>(blockIdx.z, blockIdx.y), span_begin, layout.tokens);
       wait_copies<0>();
     }
     __syncthreads();
@@ -66,55 +66,80 @@ struct Dequantize {
   static __device__ __forceinline__ void expand(const TileLayout& layout, const uint8_t* tile,
                                                 const StagedTile<T, D>& staged, float2* pairs) {
     const Format format = layout.format(kSide);
+    // Asked for before anything waits: all of the codes, unless they have 8 bits or D is 128 and the tile 128 tokens long.
+    const uint4* const source = reinterpret_cast<const uint4*>(tile + layout.codes_at(kSide));
+    uint4 first = {};
+    if (static_cast<int>(threadIdx.x) * 16 < layout.code_bytes(kSide)) first = source[threadIdx.x];
     if (format.direction == Direction::tile) {
       const float scale = parameter(tile, layout.pair(kSide, 0, 0).scale);
-      return unpack<kSide, 8>(layout, tile, staged, [&](int, int) {
+      return unpack<kSide, 8>(layout, source, first, staged, [&](int, int) {
         return [=](int, int, uint32_t low, uint32_t high) {
           return make_float2(__fmul_rn(from_e4m3(low), scale), __fmul_rn(from_e4m3(high), scale));
         };
       });
     }
-    const int groups = layout.tokens * D / format.group;
-    const bool of_column = layout.column_parameters(kSide);
-    for (int group = threadIdx.x; group < groups; group += kTileThreads) {
-      const bool channel_wise = format.direction == Direction::channel;
-      const int token = channel_wise ? group / D * format.group : group & (layout.tokens - 1);
-      const int channel = channel_wise ? group % D : group / layout.tokens * format.group;
-      const PairPlace place = layout.pair(kSide, token, channel);
-      pairs[group] = make_float2(parameter(tile, place.scale), parameter(tile, place.minimum));
+    if (format.direction == Direction::channel) {
+      expand_groups<kSide, Direction::channel>(layout, format, tile, source, first, staged, pairs);
+    } else {
+      expand_groups<kSide, Direction::token>(layout, format, tile, source, first, staged, pairs);
+    }
+  }
+
+  template <Side kSide, Direction kDirection>
+  static __device__ __forceinline__ void expand_groups(const TileLayout& layout, const Format& format, const uint8_t* tile,
+                                                       const uint4* source, const uint4& first,
+                                                       const StagedTile<T, D>& staged, float2* pairs) {
+    switch (format.group) {
+      case 16: load_pairs<kSide, kDirection, 16>(layout, tile, pairs); break;
+      case 32: load_pairs<kSide, kDirection, 32>(layout, tile, pairs); break;
+      case 64: load_pairs<kSide, kDirection, 64>(layout, tile, pairs); break;
+      default: load_pairs<kSide, kDirection, 128>(layout, tile, pairs);
     }
     __syncthreads();
-    const int stride = format.direction == Direction::channel ? D : layout.tokens;
+    constexpr bool kOfColumn = Groups<kDirection, 16, D>::template kOfColumn<kSide>;
+    const int stride = kDirection == Direction::channel ? D : layout.tokens;
     const int blocks_shift = format.group == 128 ? 3 : format.group == 64 ? 2 : format.group == 32 ? 1 : 0;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const auto decode = [&](int block_row, int block_column) {
       // The pairs of a lane's elements: four columns, or two rows.
-      const float2* first = pairs + (of_column ? (block_row >> blocks_shift) * stride + block_column * 16 + 2 * t
-                                               : (block_column >> blocks_shift) * stride + block_row * 16 + g);
-      const float2 a = first[0], b = of_column ? first[1] : first[8];
-      const float2 c = of_column ? first[8] : a, e = of_column ? first[9] : b;
+      const float2* at = pairs + (kOfColumn ? (block_row >> blocks_shift) * stride + block_column * 16 + 2 * t
+                                            : (block_column >> blocks_shift) * stride + block_row * 16 + g);
+      const float2 a = at[0], b = kOfColumn ? at[1] : at[8];
+      const float2 c = kOfColumn ? at[8] : a, e = kOfColumn ? at[9] : b;
       return [=](int half, int hi, uint32_t low, uint32_t high) {
-        const float2 even = of_column ? (half ? c : a) : (hi ? b : a);
-        const float2 odd = of_column ? (half ? e : b) : (hi ? b : a);
+        const float2 even = kOfColumn ? (half ? c : a) : (hi ? b : a);
+        const float2 odd = kOfColumn ? (half ? e : b) : (hi ? b : a);
         return make_float2(value(low, even), value(high, odd));
       };
     };
     switch (format.bits) {
-      case 2: return unpack<kSide, 2>(layout, tile, staged, decode);
-      case 4: return unpack<kSide, 4>(layout, tile, staged, decode);
-      default: return unpack<kSide, 8>(layout, tile, staged, decode);
+      case 2: return unpack<kSide, 2>(layout, source, first, staged, decode);
+      case 4: return unpack<kSide, 4>(layout, source, first, staged, decode);
+      default: return unpack<kSide, 8>(layout, source, first, staged, decode);
     }
   }
 
-  /// `decode(block_row, block_column)` gives something whose `(half, hi, code, next code)` are two values.
+  /// Brings the parameters of all groups to shared memory, in the order of `Groups`.
+  template <Side kSide, Direction kDirection, int G>
+  static __device__ __forceinline__ void load_pairs(const TileLayout& layout, const uint8_t* tile, float2* pairs) {
+    using GroupMap = Groups<kDirection, G, D>;
+    const TileLayout known = GroupMap::template known_layout<kSide>(layout);
+    for (int group = threadIdx.x; group < GroupMap::count(layout.tokens); group += kTileThreads) {
+      const PairPlace place =
+          known.pair(kSide, GroupMap::first_token(group, layout.tokens), GroupMap::first_channel(group, layout.tokens));
+      pairs[group] = make_float2(parameter(tile, place.scale), parameter(tile, place.minimum));
+    }
+  }
+
+  /// `decode(block_row, block_column)` gives something whose `(half, hi, code, next code)` are two values. `first` is this thread's
+  /// 16 bytes of the first 4096 at `source`.
   template <Side kSide, int kBits, typename Decode>
-  static __device__ __forceinline__ void unpack(const TileLayout& layout, const uint8_t* tile,
+  static __device__ __forceinline__ void unpack(const TileLayout& layout, const uint4* source, const uint4& first,
                                                 const StagedTile<T, D>& staged, const Decode& decode) {
     using P = Pieces<kSide, kBits, D>;
     constexpr uint32_t kMask = (1u << kBits) - 1;
-    const uint4* const source = reinterpret_cast<const uint4*>(tile + layout.codes_at(kSide));
-    P::for_each(layout.tokens, [&](int block_row, int first_column, int place) {
-      const uint4 piece = source[place];
+    P::template for_each<kTileThreads>(layout.tokens, [&](int block_row, int first_column, int place) {
+      const uint4 piece = place == static_cast<int>(threadIdx.x) ? first : source[place];
       const uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
 #pragma unroll
       for (int i = 0; i < P::kSteps; ++i) {

@@ -98,6 +98,14 @@ __device__ __forceinline__ void copy16_async_at(uint32_t shared, const void* glo
   asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;" ::"r"(shared), "l"(global), "n"(kOffset) : "memory");
 }
 
+/// The same with a constant offset on each side.
+template <int kSharedOffset, int kGlobalOffset>
+__device__ __forceinline__ void copy16_async_between(uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %3], 16;" ::"r"(shared), "l"(global), "n"(kSharedOffset),
+               "n"(kGlobalOffset)
+               : "memory");
+}
+
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 /// Waits until at most `kPending` of the calling thread's committed groups of copies are under way.

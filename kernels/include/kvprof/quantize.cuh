@@ -1,15 +1,16 @@
 // Quantizes whole tiles of the recent window: fit, encode, pack, in one pass over the window.
 //
 // Shapes   from the ring [2, B, Hkv, W, D] (FP16 or BF16) to the tiles [B, Hkv, capacity, tile bytes] of tile.cuh.
-// Grid     x: tiles to write; y: B * Hkv; z: 1 or 2 of K, V. Block: 256 threads.
-// Shared   the tile as it lies in the window, rows padded by 16 bytes; 16 bytes for the fit of each of its groups, and for HQQ
-//          4 bytes more for lists of groups.
+// Grid     x: tiles to write; y: B * Hkv; z: 1 or 2 of K, V. Block: kQuantizeThreads. Small blocks, so that a multiprocessor has many:
+//          while the last few groups of one tile are refined, others load and pack.
+// Shared   the tile as it lies in the window, rows padded by 16 bytes; for each of its groups 16 bytes for min-max (the fit), 24 for
+//          HQQ (fit, refinement, a place in each of two lists).
 // Steps    1. cp.async brings the tile in.  2. `kLanes` lanes a group fit it in registers.  3. A warp writes 512 bytes
 //          of codes at a time in the order of the tile, encoding what a matrix load brings from shared memory.
 // Faults   A group with an element that is not finite is written as zeros: append.cuh has recorded the element.
 // Reference  src/quant on the CPU, equal in every code.
-// Bound    bytes read and written over the copy bandwidth; HQQ also arithmetic: 12 operations an element and step, and
-//          where the shrinkage acts 30 more, 10 of them in double.
+// Bound    bytes read and written over the copy bandwidth; HQQ also arithmetic: 6 operations an element and step, and
+//          where the shrinkage acts 11 more.
 #pragma once
 
 #include <type_traits>
@@ -18,6 +19,11 @@
 #include "kvprof/range.cuh"
 
 namespace kvprof {
+
+/// Mirrored by `QUANTIZE_THREADS` in src/cache/ops/cuda.rs.
+constexpr int kQuantizeThreads = 128;
+/// Blocks that a multiprocessor has registers for: 64 for each thread.
+constexpr int kQuantizeBlocks = 8;
 
 /// Mirrored by `QuantizeParams` in src/cache/ops/cuda.rs.
 struct QuantizeParams {
@@ -49,18 +55,26 @@ struct TileTask {
     const int64_t slot = first_position / p.layout.tokens % p.tile_capacity;
     tile = p.tiles + (static_cast<int64_t>(blockIdx.y) * p.tile_capacity + slot) * p.layout.bytes();
   }
-  __device__ __forceinline__ int plane() const { return side == Side::key ? 0 : 1; }
+
+  /// Brings the elements in; all threads of the block see them.
+  template <typename T, int D>
+  __device__ __forceinline__ void load(const QuantizeParams& p, const StagedTile<T, D>& staged) const {
+    const T* const head = p.window.head<const T>(side == Side::key ? 0 : 1, blockIdx.y);
+    staged.template load<kQuantizeThreads>(p.window, head, first_position, p.layout.tokens);
+    wait_copies<0>();
+    __syncthreads();
+  }
 };
 
 /// Writes the codes of one side. `encode.fragment(block_row, block_column)` gives something whose `(half, hi, pair)` turns a
-/// pair of elements into two `shifted_code`s.
+/// pair of elements into codes in the halves of a word.
 template <Side kSide, int kBits, typename T, int D, typename Encode>
 __device__ __forceinline__ void pack_codes(const TileLayout& layout, const StagedTile<T, D>& staged, uint8_t* tile,
                                            const Encode& encode) {
   using P = Pieces<kSide, kBits, D>;
   uint4* const target = reinterpret_cast<uint4*>(tile + layout.codes_at(kSide));
-  P::for_each(layout.tokens, [&](int block_row, int first_column, int place) {
-    uint32_t words[4] = {}, shifts[4] = {};
+  P::template for_each<kQuantizeThreads>(layout.tokens, [&](int block_row, int first_column, int place) {
+    uint32_t words[4] = {};
 #pragma unroll
     for (int i = 0; i < P::kSteps; ++i) {
 #pragma unroll
@@ -71,15 +85,12 @@ __device__ __forceinline__ void pack_codes(const TileLayout& layout, const Stage
         for (int half = 0; half < 2; ++half) {
 #pragma unroll
           for (int hi = 0; hi < 2; ++hi) {
-            const uint2 codes = coders(half, hi, to_floats<T>(fragment.pairs[half][hi]));
-            const int word = P::word(i, hi), bit = P::bit(r, half, hi);
-            words[word] += (codes.x << bit) + (codes.y << (16 + bit));
-            shifts[word] += (Encode::kShift << bit) + (Encode::kShift << (16 + bit));
+            words[P::word(i, hi)] += coders(half, hi, to_floats<T>(fragment.pairs[half][hi])) << P::bit(r, half, hi);
           }
         }
       }
     }
-    target[place] = make_uint4(words[0] - shifts[0], words[1] - shifts[1], words[2] - shifts[2], words[3] - shifts[3]);
+    target[place] = make_uint4(words[0], words[1], words[2], words[3]);
   });
 }
 
@@ -87,19 +98,18 @@ __device__ __forceinline__ void pack_codes(const TileLayout& layout, const Stage
 template <Side kSide, Direction kDirection, int G, int D, typename Fit>
 struct GroupEncoder {
   using GroupMap = Groups<kDirection, G, D>;
-  static constexpr uint32_t kShift = kRoundingShiftBits;
   const Fit* fits;
-  float top;
+  uint32_t tops;  // the greatest code, in both halves
   int tokens;
 
   /// The fits of one lane's elements: four columns, or two rows.
   struct OfFragment {
     Fit fits[4];
-    float top;
-    __device__ __forceinline__ uint2 operator()(int half, int hi, float2 x) const {
+    uint32_t tops;
+    __device__ __forceinline__ uint32_t operator()(int half, int hi, float2 x) const {
       const Fit& even = GroupMap::template kOfColumn<kSide> ? fits[2 * half] : fits[hi];
       const Fit& odd = GroupMap::template kOfColumn<kSide> ? fits[2 * half + 1] : fits[hi];
-      return make_uint2(shifted_code(even.place(x.x), top), shifted_code(odd.place(x.y), top));
+      return code_pair(even.place(x.x), odd.place(x.y), tops);
     }
   };
 
@@ -108,10 +118,10 @@ struct GroupEncoder {
     const Fit* first = fits + GroupMap::template of_fragment<kSide>(tokens, block_row, block_column);
     if constexpr (GroupMap::template kOfColumn<kSide>) {
       first += 2 * t;
-      return {{first[0], first[1], first[8], first[9]}, top};
+      return {{first[0], first[1], first[8], first[9]}, tops};
     } else {
       first += g;
-      return {{first[0], first[8]}, top};
+      return {{first[0], first[8]}, tops};
     }
   }
 };
@@ -122,7 +132,9 @@ struct Quantize {
   using Lanes = GroupLanes<G>;
   using GroupMap = Groups<kDirection, G, D>;
   static constexpr int kLanes = Lanes::kLanes;
-  static constexpr int kGroupsAtOnce = kTileThreads / kLanes;
+  static constexpr int kGroupsAtOnce = kQuantizeThreads / kLanes;
+  static constexpr bool kRefines = std::is_same<Fit, HqqFit<T, G>>::value;
+  using Refinement = HqqRefinement<T, G>;
 
   static __device__ __forceinline__ void run(const QuantizeParams& p) {
     extern __shared__ __align__(16) uint8_t shared[];
@@ -131,72 +143,59 @@ struct Quantize {
     const TileTask task(p);
     const StagedTile<T, D> staged(shared);
     Fit* const fits = reinterpret_cast<Fit*>(staged.row(tokens));
+    Refinement* const refinements = reinterpret_cast<Refinement*>(fits + GroupMap::count(tokens));
     const float top = static_cast<float>((1 << layout.format(task.side).bits) - 1);
-
-    staged.load(p.window, p.window.head<const T>(task.plane(), blockIdx.y), task.first_position, tokens);
-    wait_copies<0>();
-    __syncthreads();
+    task.load(p, staged);
 
     // Until a group has its fit, the fit's place holds its range.
-    find_ranges<T, D, kDirection, G>(staged, tokens,
+    static_assert(sizeof(Fit) >= sizeof(uint32_t));
+    find_ranges<kQuantizeThreads, T, D, kDirection, G>(staged, tokens,
                                      [&](int group, uint32_t range) { *reinterpret_cast<uint32_t*>(fits + group) = range; });
     __syncthreads();
-    for (int group = threadIdx.x; group < GroupMap::count(tokens); group += kTileThreads) {
+    for (int group = threadIdx.x; group < GroupMap::count(tokens); group += kQuantizeThreads) {
       const float2 range = to_floats<T>(*reinterpret_cast<const uint32_t*>(fits + group));
       float low = __fadd_rn(range.x, 0.0f), high = __fadd_rn(range.y, 0.0f);  // -0 becomes +0
       if (!(low >= -kLargestFloat && high <= kLargestFloat)) low = high = 0.0f;
-      store(layout, task, group, fits[group].start(low, high, top));
-    }
-    __syncthreads();
-    if constexpr (std::is_same<Fit, HqqFit<T, G>>::value) {
-      refine(staged, tokens, fits, top);
-      for (int group = threadIdx.x; group < GroupMap::count(tokens); group += kTileThreads) {
-        if (fits[group].refinable()) store(layout, task, group, fits[group].stored());
+      if constexpr (kRefines) {
+        fits[group] = refinements[group].start(low, high, top);
+      } else {
+        fits[group].start(low, high, top);
       }
     }
-
+    __syncthreads();
+    if constexpr (kRefines) refine(staged, tokens, fits, refinements, top);
     if (task.side == Side::key) {
-      pack<Side::key>(layout, staged, fits, top, task.tile);
+      write<Side::key>(layout, staged, fits, refinements, task.tile);
     } else {
-      pack<Side::value>(layout, staged, fits, top, task.tile);
+      write<Side::value>(layout, staged, fits, refinements, task.tile);
     }
   }
 
  private:
-  /// This lane's elements of a group.
-  static __device__ __forceinline__ void gather(const StagedTile<T, D>& staged, int tokens, int group,
-                                                float (&x)[Lanes::kElements]) {
+  /// This lane's elements of a group, times `factor`.
+  static __device__ __forceinline__ void gather(const StagedTile<T, D>& staged, int tokens, int group, float factor,
+                                                float (&scaled)[Lanes::kElements]) {
     const int token = GroupMap::first_token(group, tokens), channel = GroupMap::first_channel(group, tokens);
 #pragma unroll
     for (int k = 0; k < Lanes::kElements; ++k) {
       const int i = Lanes::element(threadIdx.x % kLanes, k);
-      x[k] = kDirection == Direction::channel ? staged.at(token + i, channel) : staged.at(token, channel + i);
+      const float x = kDirection == Direction::channel ? staged.at(token + i, channel) : staged.at(token, channel + i);
+      scaled[k] = __fmul_rn(x, factor);
     }
-  }
-
-  static __device__ __forceinline__ void store(const TileLayout& layout, const TileTask& task, int group,
-                                               const StoredPair& pair) {
-    // What is known of the layout before it runs, so that the divisions below are shifts.
-    TileLayout known = layout;
-    known.channels = D;
-    (task.side == Side::key ? known.key : known.value).group = G;
-    (task.side == Side::key ? known.key : known.value).direction = kDirection;
-    const int token = GroupMap::first_token(group, layout.tokens);
-    const int channel = GroupMap::first_channel(group, layout.tokens);
-    const PairPlace place = task.side == Side::key ? known.pair(Side::key, token, channel)
-                                                   : known.pair(Side::value, token, channel);
-    store_parameter<T>(task.tile, place.scale, pair.scale);
-    store_parameter<T>(task.tile, place.minimum, pair.minimum);
   }
 
   /// Refines all fits. Groups need few steps on average but up to 20, so after each round those that are not done yet are
   /// gathered anew: warps stay full. Coarse groups, whose steps cost several times as much, are gathered apart from the others.
-  static __device__ __forceinline__ void refine(const StagedTile<T, D>& staged, int tokens, Fit* fits, float top) {
-    constexpr int kRounds = 5;
-    const auto steps = [](int round) { return round < 2 ? 2 : round == 2 ? 3 : round == 3 ? 4 : 9; };  // 20 in all
+  static __device__ __forceinline__ void refine(const StagedTile<T, D>& staged, int tokens, Fit* fits, Refinement* refinements,
+                                                float top) {
+    // Steps of each round, 20 in all. Fewer rounds for fine groups: what more would save is less than a gathering costs.
+    constexpr int kRounds = 7, kFineRounds = 4;
+    const auto steps = [](int round, bool coarse) {
+      return round < 2 ? 2 : coarse ? (round < 4 ? 2 : round - 1) : (round == 2 ? 3 : 13);
+    };
     __shared__ int waiting[kRounds + 1][2];  // groups before each round: fine, coarse
     const int groups = GroupMap::count(tokens);
-    uint16_t* const lists = reinterpret_cast<uint16_t*>(fits + groups);
+    uint16_t* const lists = reinterpret_cast<uint16_t*>(refinements + groups);
     // Fine groups fill a round's list from the front, coarse ones from the back.
     const auto enlist = [&](int round, int group, bool coarse) {
       const int index = atomicAdd(&waiting[round][coarse], 1);
@@ -204,43 +203,65 @@ struct Quantize {
     };
     if (threadIdx.x <= kRounds) waiting[threadIdx.x][0] = waiting[threadIdx.x][1] = 0;
     __syncthreads();
-    for (int group = threadIdx.x; group < groups; group += kTileThreads) {
-      if (fits[group].refinable()) enlist(0, group, fits[group].is_coarse());
+    for (int group = threadIdx.x; group < groups; group += kQuantizeThreads) {
+      const float factor = fits[group].factor;
+      if (factor != 0.0f) enlist(0, group, Refinement::is_coarse(factor));
     }
     __syncthreads();
 
+    const WarpPower warp_power;
+    const auto refine_list = [&](auto is_coarse, int round) {
+      constexpr bool kCoarse = decltype(is_coarse)::value;
+      const int count = waiting[round][kCoarse];
+      const uint16_t* const list = lists + round % 2 * groups + (kCoarse ? groups - count : 0);
+      // The warps that come last to the fine groups come first to the coarse ones.
+      const int warp = kCoarse ? kQuantizeThreads / 32 - 1 - threadIdx.x / 32 : threadIdx.x / 32;
 #pragma unroll 1
-    for (int round = 0; round < kRounds; ++round) {
-#pragma unroll 1
-      for (int coarse = 0; coarse < 2; ++coarse) {
-        const int count = waiting[round][coarse];
-        const uint16_t* const list = lists + round % 2 * groups + (coarse ? groups - count : 0);
-#pragma unroll 1
-        for (int first = threadIdx.x / 32 * (32 / kLanes); first < count; first += kGroupsAtOnce) {
-          const int index = first + threadIdx.x % 32 / kLanes;
-          const bool mine = index < count;
-          const int group = mine ? list[index] : 0;
-          float x[Lanes::kElements];
-          gather(staged, tokens, group, x);
-          Fit fit = {};
-          if (mine) fit = fits[group];
-          const bool done = fit.refine(x, top, steps(round), !mine);
-          if (mine && threadIdx.x % kLanes == 0) {
-            fits[group] = fit;
-            if (!done) enlist(round + 1, group, coarse);
-          }
+      for (int first = warp * (32 / kLanes); first < count; first += kGroupsAtOnce) {
+        const int index = first + threadIdx.x % 32 / kLanes;
+        const bool mine = index < count;
+        const int group = mine ? list[index] : 0;
+        Fit fit = fits[group];
+        Refinement refinement = refinements[group];
+        float scaled[Lanes::kElements];
+        gather(staged, tokens, group, fit.factor, scaled);
+        const bool done = refinement.template refine<kCoarse>(warp_power, scaled, fit.zero, top, steps(round, kCoarse), !mine);
+        if (mine && threadIdx.x % kLanes == 0) {
+          fits[group].zero = fit.zero;
+          refinements[group].least_error = refinement.least_error;
+          if (!done && (kCoarse || round + 1 < kFineRounds)) enlist(round + 1, group, kCoarse);
         }
       }
+    };
+#pragma unroll 1
+    for (int round = 0; round < kRounds; ++round) {
+      refine_list(std::false_type{}, round);
+      refine_list(std::true_type{}, round);
       __syncthreads();
       if (waiting[round + 1][0] + waiting[round + 1][1] == 0) break;
     }
   }
 
+  /// Parameters and codes of the tile.
   template <Side kSide>
-  static __device__ __forceinline__ void pack(const TileLayout& layout, const StagedTile<T, D>& staged,
-                                              const Fit* fits, float top, uint8_t* tile) {
-    const GroupEncoder<kSide, kDirection, G, D, Fit> encoder{fits, top, layout.tokens};
-    switch (layout.format(kSide).bits) {
+  static __device__ __forceinline__ void write(const TileLayout& layout, const StagedTile<T, D>& staged, const Fit* fits,
+                                               const Refinement* refinements, uint8_t* tile) {
+    const TileLayout known = GroupMap::template known_layout<kSide>(layout);
+    for (int group = threadIdx.x; group < GroupMap::count(layout.tokens); group += kQuantizeThreads) {
+      StoredPair pair;
+      if constexpr (kRefines) {
+        pair = refinements[group].stored(fits[group]);
+      } else {
+        pair = fits[group].stored();
+      }
+      const PairPlace place =
+          known.pair(kSide, GroupMap::first_token(group, layout.tokens), GroupMap::first_channel(group, layout.tokens));
+      store_parameter<T>(tile, place.scale, pair.scale);
+      store_parameter<T>(tile, place.minimum, pair.minimum);
+    }
+    const int bits = known.format(kSide).bits;
+    const GroupEncoder<kSide, kDirection, G, D, Fit> encoder{fits, ((1u << bits) - 1) * 0x00010001u, layout.tokens};
+    switch (bits) {
       case 2: return pack_codes<kSide, 2>(layout, staged, tile, encoder);
       case 4: return pack_codes<kSide, 4>(layout, staged, tile, encoder);
       default: return pack_codes<kSide, 8>(layout, staged, tile, encoder);
@@ -250,16 +271,18 @@ struct Quantize {
 
 /// Encodes to E4M3 with one scale; `lift` as in MinMaxFit.
 struct Fp8Encoder {
-  static constexpr uint32_t kShift = 0;
   float lift, lifted_scale, inverse;
 
   __device__ __forceinline__ explicit Fp8Encoder(float scale)
       : lift(scale < 0x1p-64f ? 0x1p100f : 1.0f), lifted_scale(scale * lift), inverse(__frcp_rn(lifted_scale)) {}
 
+  /// The sign comes from x: of a quotient that is zero it is lost.
+  __device__ __forceinline__ uint32_t code(float x) const {
+    return to_e4m3(copysignf(divide(x * lift, lifted_scale, inverse), x));
+  }
   __device__ __forceinline__ const Fp8Encoder& fragment(int, int) const { return *this; }
-  __device__ __forceinline__ uint2 operator()(int, int, float2 x) const {
-    return make_uint2(to_e4m3(divide(x.x * lift, lifted_scale, inverse)),
-                      to_e4m3(divide(x.y * lift, lifted_scale, inverse)));
+  __device__ __forceinline__ uint32_t operator()(int, int, float2 x) const {
+    return code(x.x) | code(x.y) << 16;
   }
 };
 
@@ -271,9 +294,7 @@ struct QuantizeFp8 {
     const TileLayout& layout = p.layout;
     const TileTask task(p);
     const StagedTile<T, D> staged(shared);
-    staged.load(p.window, p.window.head<const T>(task.plane(), blockIdx.y), task.first_position, layout.tokens);
-    wait_copies<0>();
-    __syncthreads();
+    task.load(p, staged);
 
     const float rounded = round_to<T>(__fdiv_rn(largest_magnitude(staged, layout.tokens), 448.0f));
     const float scale = rounded == 0.0f ? 1.0f : rounded;
@@ -288,15 +309,14 @@ struct QuantizeFp8 {
     }
   }
 
- private:
   /// Of the finite elements.
   static __device__ __forceinline__ float largest_magnitude(const StagedTile<T, D>& staged, int tokens) {
-    __shared__ float maxima[kTileThreads / 32];
+    __shared__ float maxima[kQuantizeThreads / 32];
     float largest = 0.0f;
     const auto keep = [&](float x) {
       if (fabsf(x) <= kLargestFloat) largest = fmaxf(largest, fabsf(x));
     };
-    for (int i = threadIdx.x; i < tokens * D / 2; i += kTileThreads) {
+    for (int i = threadIdx.x; i < tokens * D / 2; i += kQuantizeThreads) {
       const float2 x = to_floats<T>(*reinterpret_cast<const uint32_t*>(staged.row(i / (D / 2)) + i % (D / 2) * 2));
       keep(x.x);
       keep(x.y);
@@ -304,7 +324,7 @@ struct QuantizeFp8 {
     for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, step));
     if (threadIdx.x % 32 == 0) maxima[threadIdx.x / 32] = largest;
     __syncthreads();
-    for (int warp = 0; warp < kTileThreads / 32; ++warp) largest = fmaxf(largest, maxima[warp]);
+    for (int warp = 0; warp < kQuantizeThreads / 32; ++warp) largest = fmaxf(largest, maxima[warp]);
     return largest;
   }
 };

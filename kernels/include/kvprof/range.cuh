@@ -40,8 +40,8 @@ struct Extremes {
   }
 };
 
-/// Calls `found(group, minimum | maximum << 16)` for every group, each from one thread of the block.
-template <typename T, int D, Direction kDirection, int G, typename Found>
+/// Calls `found(group, minimum | maximum << 16)` for every group, each from one of the block's `kThreads` threads.
+template <int kThreads, typename T, int D, Direction kDirection, int G, typename Found>
 __device__ __forceinline__ void find_ranges(const StagedTile<T, D>& staged, int tokens, const Found& found) {
   constexpr int kLanes = G >= 64 ? 4 : G / 16;  // lanes that share a group
   constexpr int kEach = G / kLanes;             // its elements for each: 16, or 32 where G is 128
@@ -50,7 +50,7 @@ __device__ __forceinline__ void find_ranges(const StagedTile<T, D>& staged, int 
     // A lane takes two channels, and tokens such that the lanes of a warp read different banks.
     constexpr int kRun = 8 / kLanes;
     const int units = tokens / G * (D / 2);
-    for (int unit = threadIdx.x / kLanes; unit < units; unit += kTileThreads / kLanes) {
+    for (int unit = threadIdx.x / kLanes; unit < units; unit += kThreads / kLanes) {
       const int channel = unit % (D / 2) * 2, group = unit / (D / 2);
       const T* at = staged.row(group * G + lane * kRun) + channel;
       const auto element = [&](int k) {
@@ -68,7 +68,7 @@ __device__ __forceinline__ void find_ranges(const StagedTile<T, D>& staged, int 
     }
   } else {
     const int units = tokens * (D / G);
-    for (int unit = threadIdx.x / kLanes; unit < units; unit += kTileThreads / kLanes) {
+    for (int unit = threadIdx.x / kLanes; unit < units; unit += kThreads / kLanes) {
       const int token = unit & (tokens - 1), first = Groups<kDirection, G, D>::first_channel(unit, tokens);
       const T* at = staged.row(token) + first + lane * 8;
       const auto piece = [&](int k) { return *reinterpret_cast<const uint4*>(at + k * kLanes * 8); };

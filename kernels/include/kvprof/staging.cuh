@@ -24,11 +24,19 @@ struct StagedTile {
     return to_floats<T>(*reinterpret_cast<const uint16_t*>(row(token) + channel)).x;
   }
 
-  /// Starts copying positions first .. first + tokens from the ring.
+  /// Starts copying positions first .. first + tokens from the ring, by `kThreads` threads.
+  template <int kThreads>
   __device__ __forceinline__ void load(const Ring& ring, const T* head, int first, int tokens) const {
     constexpr int kChunks = D / 8;
     const int first_slot = first % ring.capacity;
-    for (int i = threadIdx.x; i < tokens * kChunks; i += kTileThreads) {
+    if (tokens == 64 && first_slot + 64 <= ring.capacity) {  // the usual case, with constant distances
+      constexpr int kRowsAtOnce = kThreads / kChunks;
+      const int token = threadIdx.x / kChunks, channel = threadIdx.x % kChunks * 8;
+      copy_rows<64 / kRowsAtOnce, kRowsAtOnce>(shared_address(row(token) + channel),
+                                               head + static_cast<int64_t>(first_slot + token) * D + channel);
+      return commit_copies();
+    }
+    for (int i = threadIdx.x; i < tokens * kChunks; i += kThreads) {
       const int token = i / kChunks, chunk = i % kChunks;
       int slot = first_slot + token;
       if (slot >= ring.capacity) slot -= ring.capacity;
@@ -37,10 +45,30 @@ struct StagedTile {
     commit_copies();
   }
 
+  /// Copies 16 bytes of `kCount` rows, `kApart` rows apart.
+  template <int kCount, int kApart, int kDone = 0>
+  static __device__ __forceinline__ void copy_rows(uint32_t shared, const T* global) {
+    if constexpr (kDone < kCount) {
+      copy16_async_between<kDone * kApart * kStride * 2, kDone * kApart * D * 2>(shared, global);
+      copy_rows<kCount, kApart, kDone + 1>(shared, global);
+    }
+  }
+
   /// Writes positions first .. first + tokens of the tile to dense rows, of which row 0 is position `origin`; those outside
   /// origin .. end are left out.
   __device__ __forceinline__ void store(T* rows, int first, int tokens, int origin, int end) const {
     constexpr int kChunks = D / 8;
+    if (first >= origin && first + tokens <= end) {
+      constexpr int kRowsAtOnce = kTileThreads / kChunks;
+      const int token = threadIdx.x / kChunks, channel = threadIdx.x % kChunks * 8;
+      T* const out = rows + static_cast<int64_t>(first + token - origin) * D + channel;
+      const T* const in = row(token) + channel;
+#pragma unroll 4
+      for (int i = 0; i < tokens; i += kRowsAtOnce) {
+        *reinterpret_cast<uint4*>(out + i * D) = *reinterpret_cast<const uint4*>(in + i * kStride);
+      }
+      return;
+    }
     for (int i = threadIdx.x; i < tokens * kChunks; i += kTileThreads) {
       const int token = i / kChunks, chunk = i % kChunks;
       const int position = first + token;
@@ -100,13 +128,13 @@ struct Pieces {
   static constexpr int kSteps = kBits == 8 ? 2 : 4;
   static constexpr int kRows = kBits == 2 ? 2 : 1;
 
-  /// Calls `visit(block_row, block_column, lane's 16 bytes)` for each piece of this warp.
-  template <typename Visit>
+  /// Calls `visit(block_row, block_column, lane's 16 bytes)` for each piece of this warp, one of kThreads / 32.
+  template <int kThreads, typename Visit>
   static __device__ __forceinline__ void for_each(int tokens, const Visit& visit) {
     const int column_blocks = kSide == Side::key ? D / 16 : tokens / 16;  // 4 or 8
     const int shift = column_blocks == 8 ? 3 : 2;
     const int pieces = tokens * D * kBits / 8 / 512;
-    for (int piece = threadIdx.x / 32; piece < pieces; piece += kTileThreads / 32) {
+    for (int piece = threadIdx.x / 32; piece < pieces; piece += kThreads / 32) {
       const int block = piece * kSteps;
       visit((block >> shift) * kRows, block & (column_blocks - 1), piece * 32 + threadIdx.x % 32);
     }
@@ -129,6 +157,16 @@ struct Groups {
   }
   static __device__ __forceinline__ int first_channel(int index, int tokens) {
     return kDirection == Direction::channel ? index % D : (tokens == 128 ? index / 128 : index / 64) * G;
+  }
+
+  /// The layout with what is known of it before it runs, so that divisions by it are shifts.
+  template <Side kSide>
+  static __device__ __forceinline__ TileLayout known_layout(TileLayout layout) {
+    layout.channels = D;
+    Format& format = kSide == Side::key ? layout.key : layout.value;
+    format.group = G;
+    format.direction = kDirection;
+    return layout;
   }
 
   /// Whether a group is part of one column of the matrix (then each column of a fragment has one of its own), or of one row.

@@ -12,6 +12,9 @@ use crate::quant::{Direction, Fit, TileGeometry};
 /// Threads a block, as the kernels are compiled for (`kTileThreads`, `kAppendThreads`).
 const THREADS: u32 = 256;
 
+/// The same of quantization (`kQuantizeThreads`).
+const QUANTIZE_THREADS: u32 = 128;
+
 /// Mirrors `TileLayout` of kernels/include/kvprof/tile.cuh.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -184,8 +187,8 @@ pub(super) fn quantize(
                 let (image, fit_bytes) = match (fit, dtype) {
                     (Fit::MinMax, "f16") => ("quantize_min_max_f16", 16),
                     (Fit::MinMax, _) => ("quantize_min_max_bf16", 16),
-                    (Fit::Hqq, "f16") => ("quantize_hqq_f16", 20),
-                    (Fit::Hqq, _) => ("quantize_hqq_bf16", 20),
+                    (Fit::Hqq, "f16") => ("quantize_hqq_f16", 24),
+                    (Fit::Hqq, _) => ("quantize_hqq_bf16", 24),
                 };
                 shared_bytes += side.group_count() * fit_bytes;
                 let direction = match groups.direction {
@@ -199,7 +202,7 @@ pub(super) fn quantize(
             image,
             kernel: &kernel,
             grid: [blocks.len(), batch * kv_heads, sides],
-            threads: THREADS,
+            threads: QUANTIZE_THREADS,
             shared_bytes,
         };
         // SAFETY: the caller has checked that tiles and window agree in B, Hkv and the bytes of a tile, and that the blocks are
