@@ -9,7 +9,9 @@ pub fn listen() {
     // The only failure is a handler that is already set, which then stays in charge.
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(EXIT_CODE);
+            // Not `exit`: its handlers (CUDA has some) would run beside the thread that is still computing.
+            // SAFETY: `_exit` takes any code and touches no memory of this process.
+            unsafe { libc::_exit(EXIT_CODE) }
         }
         eprintln!("\ninterrupted: stopping at the next step; finished blocks are saved (press again to end at once)");
     });
