@@ -115,6 +115,27 @@ fn a_chunked_cached_run_equals_the_uncached_one_in_every_backend() {
     }
 }
 
+/// A second opinion that shares no file with the first: candle's own Llama, token by token through its concatenating cache.
+#[test]
+fn candles_own_llama_agrees() {
+    use candle_transformers::models::llama::{Cache, Llama, LlamaConfig};
+    let folder = fixture("models/llama");
+    let config: LlamaConfig = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let config = config.into_config(false);
+    let weights = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
+    let weights = candle_nn::VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+    let llama = Llama::load(weights, &config).unwrap();
+    let case = load("llama", None);
+    let mut cache = Cache::new(true, DType::F32, &config, &Device::Cpu).unwrap();
+    let ours = case.run("fused", 5);
+    for position in 0..case.tokens.dim(1).unwrap() {
+        let token = case.tokens.narrow(1, position, 1).unwrap();
+        let theirs = llama.forward(&token, position, &mut cache).unwrap();
+        let difference = largest_difference(&ours.narrow(1, position, 1).unwrap().squeeze(1).unwrap(), &theirs);
+        assert!(difference < 1e-4, "token {position}: logits differ by {difference}");
+    }
+}
+
 #[test]
 fn variants_of_the_same_weights_do_differ() {
     // Else a configuration field that is ignored would pass unseen.
