@@ -202,6 +202,28 @@ fn settings_of_a_file_are_used_and_flags_win() {
     assert!(error.contains("run.toml") && error.contains("unknown field `context-length`"), "{error}");
 }
 
+#[test]
+fn env_completions_and_log_levels_answer() {
+    let run = |args: &[&str]| {
+        let output = kvprof().args(args).env("HF_HUB_OFFLINE", "1").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text, _) = run(&["env"]);
+    assert_eq!(code, Some(0));
+    for line in ["kvprof", "build", "cpu", "memory", "hub"] {
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let (code, script, _) = run(&["completions", shell]);
+        assert!(code == Some(0) && script.contains("sweep") && script.contains("kv-quant"), "{shell}");
+    }
+    let (code, _, error) = run(&["--log-level", "wran", "env"]);
+    assert!(code == Some(2) && error.contains("wran") && error.contains("debug"), "{error}");
+    for level in ["debug", "off", "kvprof=debug"] {
+        assert_eq!(run(&["--log-level", level, "env"]).0, Some(0), "{level}");
+    }
+}
+
 /// What `kvprof models` prints.
 fn models(args: &[&str]) -> String {
     let output = kvprof().arg("models").args(args).env("HF_HUB_OFFLINE", "1").output().unwrap();

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::device::{self, GpuIdentity, GpuInfo, cupti::Cupti, nvml::NvmlGpu};
 use crate::measure::process;
+use crate::model::hub::Hub;
 
 /// The least compute capability that the kernels are compiled for.
 const LEAST_CAPABILITY: (u32, u32) = (8, 0);
@@ -34,6 +35,13 @@ pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
         Ok(0) if cfg!(feature = "cuda") => println!("gpu       none: the driver lists no device"),
         Ok(0) => {}
         Ok(count) => (0..count).for_each(print_gpu),
+    }
+    match Hub::from_env(false) {
+        Ok(hub) => {
+            let state = if hub.is_online() { "online" } else { "offline: HF_HUB_OFFLINE is set" };
+            println!("hub       {state}, cache in {}", hub.cache_folder().display());
+        }
+        Err(error) => println!("hub       {error}"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -94,8 +94,14 @@ fn grammar() -> clap::Command {
 }
 
 fn start_log(level: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(level)
-        .map_err(|e| Error::usage(format!("--log-level {level}: {e}; try error, warn, info, debug or trace")))?;
+    let wrong =
+        |why: String| Error::usage(format!("--log-level {level}: {why}; try error, warn, info, debug or trace"));
+    // A word alone would be taken for the name of a module, and a misspelt level would silence everything.
+    let word = level.parse::<tracing::level_filters::LevelFilter>().is_ok() || level.contains('=');
+    if !word {
+        return Err(wrong("no such level".into()).into());
+    }
+    let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|e| wrong(e.to_string()))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     Ok(())
 }

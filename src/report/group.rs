@@ -18,7 +18,7 @@ pub struct Subject<'a> {
     pub rows: Vec<Row<'a>>,
     /// Measurements that were skipped, with the reason in them.
     pub skipped: Vec<Row<'a>>,
-    /// The newest run with quality blocks of each cache, in the order of [`Group::caches`].
+    /// The newest run of each cache, in the order of [`Group::caches`].
     pub runs: Vec<&'a Run>,
     /// See [`Subject::caches`].
     caches: Vec<&'a str>,

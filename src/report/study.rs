@@ -9,7 +9,7 @@ use super::label;
 use super::quality::Quality;
 use crate::base::error::{Error, Result};
 use crate::schema::read;
-use crate::schema::{Measurement, RunResult};
+use crate::schema::{Benchmarks, Measurement, RunResult};
 
 /// Bytes in the unit that result files call MB.
 pub const MIB: f64 = 1_048_576.0;
@@ -19,14 +19,31 @@ pub const MIB: f64 = 1_048_576.0;
 pub struct Run {
     /// The file.
     pub file: PathBuf,
-    /// Its content.
+    /// Its content; quality blocks that it lacks are those of the newest file of the same model, backend and cache that has them.
     pub result: RunResult,
+    /// Which files its quality blocks are from.
+    pub sources: Sources,
     /// The model's name for people: without its owner and its version suffix, as long as that is unambiguous.
     pub model: String,
     /// The cache's name for people: `INT4-KIVI`, `FP16`.
     pub cache: String,
     /// Quality, with the reference it is held against.
     pub quality: Quality,
+}
+
+/// The run of [`Study::runs`] that each quality block was read from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Perplexity, its reference included.
+    pub ppl: Option<usize>,
+    /// Divergence.
+    pub kld: Option<usize>,
+    /// Needle, its trials included.
+    pub needle: Option<usize>,
+    /// MMLU.
+    pub mmlu: Option<usize>,
+    /// MATH.
+    pub math: Option<usize>,
 }
 
 impl Run {
@@ -143,6 +160,7 @@ impl Study {
                 model: short.get(&result.model).cloned().unwrap_or_else(|| result.model.clone()),
                 cache: label::cache(&result),
                 quality: Quality::default(),
+                sources: Sources::default(),
                 file,
                 result,
             })
@@ -154,6 +172,7 @@ impl Study {
             let when = |r: &Run| (r.result.timestamp.clone(), r.file.clone());
             key(a).cmp(&key(b)).then_with(|| when(a).cmp(&when(b)))
         });
+        share_blocks(&mut runs);
         let qualities: Vec<Quality> = {
             let mut references: BTreeMap<(&str, &str), &RunResult> = BTreeMap::new();
             for run in runs.iter().filter(|r| !r.quantized()) {
@@ -203,12 +222,63 @@ impl Study {
         let mut newest: BTreeMap<_, &Run> = BTreeMap::new();
         for run in &self.runs {
             let entry = newest.entry((&run.model, run.subject(), &run.cache)).or_insert(run);
-            // A later file without quality blocks (a profile only) does not hide an earlier one's.
-            if run.quality.any() || !entry.quality.any() {
-                *entry = run;
-            }
+            // In order of time: the last one stays. It has the blocks of those before it.
+            *entry = run;
         }
         newest.into_values().collect()
+    }
+}
+
+/// A quality block as it is handed from one file to another.
+struct Shared {
+    present: fn(&Benchmarks) -> bool,
+    copy: fn(&Benchmarks, &mut Benchmarks),
+    source: fn(&mut Sources) -> &mut Option<usize>,
+}
+
+const SHARED: [Shared; 5] = [
+    Shared {
+        present: |b| b.perplexity.is_some() || b.perplexity_quantized.is_some(),
+        copy: |from, to| {
+            to.perplexity.clone_from(&from.perplexity);
+            to.perplexity_quantized.clone_from(&from.perplexity_quantized);
+        },
+        source: |s| &mut s.ppl,
+    },
+    Shared { present: |b| b.kld.is_some(), copy: |from, to| to.kld.clone_from(&from.kld), source: |s| &mut s.kld },
+    Shared {
+        present: |b| b.needle_in_haystack.is_some(),
+        copy: |from, to| {
+            to.needle_in_haystack.clone_from(&from.needle_in_haystack);
+            to.needle_in_haystack_trials.clone_from(&from.needle_in_haystack_trials);
+        },
+        source: |s| &mut s.needle,
+    },
+    Shared { present: |b| b.mmlu.is_some(), copy: |from, to| to.mmlu.clone_from(&from.mmlu), source: |s| &mut s.mmlu },
+    Shared { present: |b| b.math.is_some(), copy: |from, to| to.math.clone_from(&from.math), source: |s| &mut s.math },
+];
+
+/// Cost and each benchmark may have been measured at different times, into files of their own: gives every run the quality blocks
+/// that it lacks, from the newest run of the same model, backend and cache. `runs` are sorted.
+fn share_blocks(runs: &mut [Run]) {
+    let mut start = 0;
+    while start < runs.len() {
+        let first = &runs[start];
+        let same = |run: &&Run| run.subject() == first.subject() && run.cache == first.cache;
+        let end = start + runs[start..].iter().take_while(same).count();
+        for Shared { present, copy, source } in &SHARED {
+            let Some(donor) = (start..end).rev().find(|&i| present(&runs[i].result.benchmarks)) else { continue };
+            let block = runs[donor].result.benchmarks.clone();
+            for at in start..end {
+                let run = &mut runs[at];
+                let own = present(&run.result.benchmarks);
+                if !own {
+                    copy(&block, &mut run.result.benchmarks);
+                }
+                *source(&mut run.sources) = Some(if own { at } else { donor });
+            }
+        }
+        start = end;
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::group::{Group, Subject};
 use super::number;
 use super::quality::Score;
-use super::study::{MIB, Row, Run, Study};
+use super::study::{MIB, Row, Run, Sources, Study};
 use super::table::{Cell, Column, Digits, Table};
 
 /// Most caches that make columns; more make rows.
@@ -14,11 +14,11 @@ const WIDE: usize = 7;
 /// All tables that `group` has data for, in the order of the report.
 pub fn all(study: &Study, group: &Group<'_>) -> Vec<Table> {
     let tables = [
-        delta_ppl(study, group),
+        delta_ppl(group),
         quality(study, group),
         memory(group),
         latency(group),
-        needle(study, group),
+        needle(group),
         energy(group),
         super::kernels::table(group),
     ];
@@ -30,11 +30,12 @@ fn place(study: &Study, run: &Run) -> Option<usize> {
     study.runs.iter().position(|r| std::ptr::eq(r, run))
 }
 
-fn sourced(cell: Cell, study: &Study, run: &Run) -> Cell {
-    Cell { source: place(study, run), ..cell }
+/// `cell`, linked to the run at `source`.
+fn sourced(cell: Cell, source: Option<usize>) -> Cell {
+    Cell { source, ..cell }
 }
 
-fn delta_ppl(study: &Study, group: &Group<'_>) -> Table {
+fn delta_ppl(group: &Group<'_>) -> Table {
     let subjects: Vec<&Subject<'_>> =
         group.subjects.iter().filter(|s| s.runs.iter().any(|r| r.quality.delta_ppl().is_some())).collect();
     let caches: Vec<&String> = group
@@ -44,12 +45,12 @@ fn delta_ppl(study: &Study, group: &Group<'_>) -> Table {
         .collect();
     let reference = |s: &Subject<'_>| {
         let run = s.runs.iter().find(|r| r.quality.ppl_reference.is_some());
-        run.map_or_else(Cell::missing, |run| sourced(run.quality.ppl_reference.into(), study, run))
+        run.map_or_else(Cell::missing, |run| sourced(run.quality.ppl_reference.into(), run.sources.ppl))
     };
     let delta = |s: &Subject<'_>, cache: &str| {
         let run = s.run(cache).filter(|r| r.quality.delta_ppl().is_some());
         run.map_or_else(Cell::missing, |run| {
-            sourced(run.quality.delta_ppl().into(), study, run).with_interval(run.quality.delta_ppl_interval())
+            sourced(run.quality.delta_ppl().into(), run.sources.ppl).with_interval(run.quality.delta_ppl_interval())
         })
     };
     let signed = |name: &str| Column::real(name, name, Digits::Signed(3));
@@ -93,38 +94,48 @@ fn quality(study: &Study, group: &Group<'_>) -> Table {
         move |run: &Run| get(run).map_or_else(Cell::missing, |s| Cell::from(s.rate).with_interval(Some(s.interval)))
     };
     type Get<'a> = Box<dyn Fn(&Run) -> Cell + 'a>;
-    let all: Vec<(Column, Get<'_>)> = vec![
-        (Column::real("ppl", "PPL", Digits::Fixed(3)), Box::new(|r| r.quality.ppl().into())),
+    type Source = fn(&Sources) -> Option<usize>;
+    let all: Vec<(Column, Get<'_>, Source)> = vec![
+        (Column::real("ppl", "PPL", Digits::Fixed(3)), Box::new(|r| r.quality.ppl().into()), |s| s.ppl),
         (
             Column::real("ppl_rise", "rise of PPL", Digits::SignedPercent(2)),
             Box::new(|r| Cell::from(r.quality.relative_rise()).with_interval(r.quality.relative_interval())),
+            |s| s.ppl,
         ),
         (
             Column::real("kld_mean", "mean KL, nats", Digits::Significant(3)),
             Box::new(|r| r.quality.kld.as_ref().map(|k| k.mean).into()),
+            |s| s.kld,
         ),
         (
             Column::real("top1_agreement", "same top token", Digits::Percent(1)),
             Box::new(|r| r.quality.kld.as_ref().and_then(|k| k.top1_agreement).into()),
+            |s| s.kld,
         ),
-        (Column::real("needle", "needle", Digits::Percent(0)), Box::new(score(|r| r.quality.needle.as_ref()))),
-        (Column::real("mmlu", "MMLU", Digits::Percent(1)), Box::new(score(|r| r.quality.mmlu.as_ref()))),
-        (Column::real("math", "MATH", Digits::Percent(1)), Box::new(score(|r| r.quality.math.as_ref()))),
+        (Column::real("needle", "needle", Digits::Percent(0)), Box::new(score(|r| r.quality.needle.as_ref())), |s| {
+            s.needle
+        }),
+        (Column::real("mmlu", "MMLU", Digits::Percent(1)), Box::new(score(|r| r.quality.mmlu.as_ref())), |s| s.mmlu),
+        (Column::real("math", "MATH", Digits::Percent(1)), Box::new(score(|r| r.quality.math.as_ref())), |s| s.math),
         (
             Column::real("quantized_read_fraction", "reads from codes", Digits::Percent(0)),
             Box::new(|r| r.quality.quantized_read_fraction.filter(|_| r.quantized()).into()),
+            |s| s.ppl.or(s.needle).or(s.mmlu).or(s.math),
         ),
     ];
     // A column that nobody measured is left out.
-    let used: Vec<&(Column, Get<'_>)> =
-        all.iter().filter(|(_, get)| runs.iter().any(|(_, r)| get(r).number().is_some())).collect();
+    let used: Vec<&(Column, Get<'_>, Source)> =
+        all.iter().filter(|(_, get, _)| runs.iter().any(|(_, r)| get(r).number().is_some())).collect();
     let mut columns = vec![Column::text("model", "Model"), Column::text("cache", "KV cache")];
-    columns.extend(used.iter().map(|(column, _)| column.clone()));
+    columns.extend(used.iter().map(|(column, ..)| column.clone()));
     let rows = runs
         .iter()
         .map(|(name, run)| {
-            let cells = used.iter().map(|(_, get)| sourced(get(run), study, run));
-            [Cell::from(*name), sourced(run.cache.as_str().into(), study, run)].into_iter().chain(cells).collect()
+            let cells = used.iter().map(|(_, get, from)| sourced(get(run), from(&run.sources)));
+            [Cell::from(*name), sourced(run.cache.as_str().into(), place(study, run))]
+                .into_iter()
+                .chain(cells)
+                .collect()
         })
         .collect();
     Table {
@@ -242,7 +253,7 @@ fn latency(group: &Group<'_>) -> Table {
     without_empty(table)
 }
 
-fn needle(study: &Study, group: &Group<'_>) -> Table {
+fn needle(group: &Group<'_>) -> Table {
     let runs = || group.subjects.iter().flat_map(|s| s.runs.iter().map(move |r| (s, *r)));
     let block = |run: &Run| run.result.benchmarks.needle_in_haystack.clone();
     let contexts: BTreeSet<usize> = runs()
@@ -259,14 +270,12 @@ fn needle(study: &Study, group: &Group<'_>) -> Table {
     for (s, run) in runs() {
         let (Some(block), Some(score)) = (block(run), run.quality.needle.as_ref()) else { continue };
         let mut row: Vec<Cell> = vec![s.name.as_str().into(), run.cache.as_str().into()];
-        row.extend(
-            contexts
-                .iter()
-                .map(|c| sourced(block.per_context.get(&c.to_string()).map(|n| n.success_rate).into(), study, run)),
-        );
-        row.push(sourced(score.trials.into(), study, run));
-        row.push(sourced(Cell::from(score.rate).with_interval(Some(score.interval)), study, run));
-        row.push(sourced(Cell::from(score.delta).with_interval(score.delta_interval), study, run));
+        row.extend(contexts.iter().map(|c| {
+            sourced(block.per_context.get(&c.to_string()).map(|n| n.success_rate).into(), run.sources.needle)
+        }));
+        row.push(sourced(score.trials.into(), run.sources.needle));
+        row.push(sourced(Cell::from(score.rate).with_interval(Some(score.interval)), run.sources.needle));
+        row.push(sourced(Cell::from(score.delta).with_interval(score.delta_interval), run.sources.needle));
         rows.push(row);
     }
     Table {

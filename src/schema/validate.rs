@@ -94,8 +94,8 @@ pub fn memory_adds_up(memory: &Memory) -> Result<(), String> {
     else {
         return Ok(());
     };
-    let sum: u64 = parts.into_iter().sum();
-    if sum.abs_diff(device) as f64 <= 0.02 * device as f64 {
+    let sum: u128 = parts.into_iter().map(u128::from).sum();
+    if sum.abs_diff(u128::from(device)) as f64 <= 0.02 * device as f64 {
         return Ok(());
     }
     Err(format!("the parts of memory sum to {sum} bytes, the device counted {device}"))

@@ -89,6 +89,45 @@ fn the_page_needs_nothing_else_and_links_numbers_to_files() {
 }
 
 #[test]
+fn cost_and_benchmarks_measured_apart_make_one_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    std::fs::create_dir_all(&raw).unwrap();
+    for cache in results::sweep() {
+        let whole = results::run("org/Small-1B", &cache);
+        let part = |name: &str, second: usize, keep: &dyn Fn(&mut kvprof::schema::RunResult)| {
+            let mut part = whole.clone();
+            part.experiment_id = format!("{}_{name}", whole.experiment_id);
+            part.timestamp = format!("2026-11-01T12:00:{second:02}");
+            keep(&mut part);
+            results::write(&raw, &part);
+        };
+        part("profile", 1, &|r| r.benchmarks = Default::default());
+        part("ppl", 2, &|r| {
+            r.measurements.clear();
+            (r.benchmarks.needle_in_haystack, r.benchmarks.needle_in_haystack_trials) = (None, None);
+        });
+        part("needle", 3, &|r| {
+            r.measurements.clear();
+            (r.benchmarks.perplexity, r.benchmarks.perplexity_quantized, r.benchmarks.kld) = (None, None, None);
+        });
+    }
+    let out = folder.path().join("out");
+    let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("For Small-1B, use INT4-HQQ,residual=64."), "perplexity, needle and size are held together");
+    assert!(out.join("figures/pareto_memory.svg").exists() && out.join("figures/needle_grid.svg").exists());
+    // Every number leads to the file that it was read from.
+    let row =
+        page.split("<table id=\"t-quality\"").nth(1).unwrap().split("<tr>").find(|r| r.contains("INT8-HQQ")).unwrap();
+    assert!(
+        row.contains("int8_hqq_20261101_120000_ppl.json") && row.contains("int8_hqq_20261101_120000_needle.json"),
+        "{row}"
+    );
+}
+
+#[test]
 fn names_from_files_cannot_break_the_page_or_the_tables() {
     let folder = tempfile::tempdir().unwrap();
     let mut result = results::run("m", &Cache::new("none", 16, 0.0));

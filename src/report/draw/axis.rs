@@ -93,7 +93,8 @@ fn log10(low: f64, high: f64) -> Layout {
         decades.clone()
     };
     let finest = if high - low < 0.7 {
-        decades.iter().flat_map(|d| (1..10).map(move |m| d + f64::from(m).log10())).collect()
+        let parts = [1.0f64, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
+        decades.iter().flat_map(|d| parts.map(|m| d + m.log10())).collect()
     } else {
         fine
     };
