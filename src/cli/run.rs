@@ -9,7 +9,7 @@ use crate::bench::Settings;
 use crate::bench::settings::{NeedleKind, Protocol};
 use crate::measure::trace::chrome;
 use crate::model::step::StepMode;
-use crate::report::{needle_grid, quality_summary, summary};
+use crate::report::{instrument_summary, needle_grid, quality_summary, summary};
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
@@ -290,8 +290,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&results)?);
     } else if !args.quiet {
         println!("{}", summary::table(&results));
-        for more in [quality_summary::table(&results), needle_grid::table(&results)].into_iter().flatten() {
-            println!("{more}");
+        let more =
+            [instrument_summary::table(&results), quality_summary::table(&results), needle_grid::table(&results)];
+        for table in more.into_iter().flatten() {
+            println!("{table}");
         }
         for stored in outcomes.iter().filter_map(|o| o.stored.as_ref()) {
             println!("{}", stored.path.display());

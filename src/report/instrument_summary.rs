@@ -1,0 +1,108 @@
+//! What a decode step takes, for the terminal: energy, and where its time goes.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+
+use super::kernels::CATEGORIES;
+use crate::schema::{Measurement, RunResult};
+
+/// A column: its head, and what it says of a measurement.
+struct Column {
+    head: String,
+    value: Box<dyn Fn(&Measurement) -> Option<String>>,
+}
+
+/// Energy and kernel time of a decode step, one row for each measurement, with the columns that some row has a value for;
+/// `None` when there is none.
+pub fn table(results: &[&RunResult]) -> Option<String> {
+    let rows: Vec<(&RunResult, &Measurement)> =
+        results.iter().flat_map(|r| r.measurements.iter().map(move |m| (*r, m))).collect();
+    let columns: Vec<Column> =
+        columns().into_iter().filter(|c| rows.iter().any(|(_, m)| (c.value)(m).is_some())).collect();
+    if columns.is_empty() {
+        return None;
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    let heads = ["a decode step", "context"].into_iter().map(String::from);
+    table.set_header(heads.chain(columns.iter().map(|c| c.head.clone())));
+    for (result, m) in rows {
+        let context = match m.batch_size {
+            Some(batch) if batch > 1 => format!("{} × {batch}", m.context_len),
+            _ => m.context_len.to_string(),
+        };
+        let place = [result.kv_quant.name.clone().unwrap_or_else(|| "none".into()), context];
+        let values = columns.iter().map(|c| (c.value)(m).unwrap_or_else(|| "–".into()));
+        table.add_row(place.into_iter().chain(values).map(Cell::new));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    Some(table.to_string())
+}
+
+fn columns() -> Vec<Column> {
+    fn decode(m: &Measurement) -> Option<&crate::schema::PhaseKernels> {
+        m.kernels.as_ref()?.decode.as_ref()
+    }
+    let column =
+        |head: &str, value: fn(&Measurement) -> Option<String>| Column { head: head.into(), value: Box::new(value) };
+    let mut columns = vec![
+        column("J/token", |m| Some(format!("{:.3}", m.energy.as_ref()?.decode.as_ref()?.j_per_token))),
+        column("W", |m| Some(format!("{:.0}", m.energy.as_ref()?.decode.as_ref()?.mean_w))),
+        column("kernels ms", |m| {
+            let steps = m.decode_tokens.filter(|steps| *steps > 0)?;
+            Some(format!("{:.2}", decode(m)?.busy_ms / steps as f64))
+        }),
+        column("busy", |m| Some(format!("{:.0} %", decode(m)?.busy_share * 100.0))),
+    ];
+    columns.extend(CATEGORIES.map(|name| Column {
+        head: name.into(),
+        value: Box::new(move |m| {
+            let time = decode(m)?.categories.get(name).filter(|time| time.count > 0)?;
+            Some(format!("{:.1} %", time.share * 100.0))
+        }),
+    }));
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{CategoryTime, Energy, EnergyWindow, KernelTimes, PhaseKernels};
+
+    fn result(m: Measurement) -> RunResult {
+        let json = serde_json::json!({
+            "schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "attn_backend": "fused",
+            "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
+                "head_dim": 64, "max_position_embeddings": 64},
+            "kv_quant": {"enabled": false, "nbits": null, "backend": null, "axis_key": null, "axis_value": null,
+                "asymmetric": false},
+            "environment": {}, "hardware": {}, "benchmarks": {}, "combo_elapsed_s": 1.0, "measurements": [],
+            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 0},
+        });
+        RunResult { measurements: vec![m], ..serde_json::from_value(json).unwrap() }
+    }
+
+    #[test]
+    fn only_what_was_measured_has_a_column() {
+        assert_eq!(table(&[&result(Measurement::default())]), None);
+        let window = EnergyWindow { j_per_token: 1.25, mean_w: 320.0, ..Default::default() };
+        let energy = Energy { decode: Some(window), ..Default::default() };
+        let ffn = CategoryTime { ms: 3.0, count: 4, share: 0.75 };
+        let decode = PhaseKernels {
+            categories: [("ffn".to_string(), ffn), ("memory".to_string(), CategoryTime::default())].into(),
+            busy_ms: 4.0,
+            busy_share: 0.5,
+            ..Default::default()
+        };
+        let kernels = KernelTimes { decode: Some(decode), ..Default::default() };
+        let measured =
+            Measurement { decode_tokens: Some(4), energy: Some(energy), kernels: Some(kernels), ..Default::default() };
+        let text = table(&[&result(measured), &result(Measurement::default())]).unwrap();
+        for shown in ["J/token", "1.250", "320", "1.00", "50 %", "ffn", "75.0 %", "–"] {
+            assert!(text.contains(shown), "{shown} in\n{text}");
+        }
+        assert!(!text.contains("memory") && !text.contains("attention"), "{text}");
+    }
+}
