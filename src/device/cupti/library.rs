@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 use libloading::Library as Shared;
 
+use super::records::CallRecord;
+
 /// Names under which the library is looked for, in the folders that the dynamic linker searches.
 const NAMES: [&str; 5] = [
     "libcupti.so.13",
@@ -20,7 +22,7 @@ const OLDEST_VERSION: u32 = 18;
 pub(super) type ProvideBuffer = unsafe extern "C" fn(*mut *mut u8, *mut usize, *mut usize);
 pub(super) type TakeBuffer = unsafe extern "C" fn(*mut c_void, u32, *mut u8, usize, usize);
 type OfKind = unsafe extern "C" fn(u32) -> u32;
-pub(super) type EnableCall = unsafe extern "C" fn(u32, u8) -> u32;
+pub(super) type OnCall = unsafe extern "C" fn(*mut c_void, u32, u32, *const CallRecord);
 
 /// The functions in use. Each answers 0, or the number of an error.
 pub(super) struct Library {
@@ -32,10 +34,9 @@ pub(super) struct Library {
     pub next_record: unsafe extern "C" fn(*mut u8, usize, *mut *mut u8) -> u32,
     pub dropped: unsafe extern "C" fn(*mut c_void, u32, *mut usize) -> u32,
     pub timestamp: unsafe extern "C" fn(*mut u64) -> u32,
-    pub push: unsafe extern "C" fn(u32, u64) -> u32,
-    pub pop: unsafe extern "C" fn(u32, *mut u64) -> u32,
-    /// Of the driver and of the runtime; since CUDA 12.6.
-    pub enable_calls: Option<(EnableCall, EnableCall)>,
+    pub subscribe: unsafe extern "C" fn(*mut *mut c_void, OnCall, *mut c_void) -> u32,
+    pub unsubscribe: unsafe extern "C" fn(*mut c_void) -> u32,
+    pub enable_callback: unsafe extern "C" fn(u32, *mut c_void, u32, u32) -> u32,
     describe: unsafe extern "C" fn(u32, *mut *const c_char) -> u32,
 }
 
@@ -86,10 +87,6 @@ impl Library {
         if answer != 0 || version < OLDEST_VERSION {
             return Err(format!("CUPTI of CUDA 12.0 or newer is needed, this is interface {version}"));
         }
-        // SAFETY: as in `function!`.
-        let driver = unsafe { shared.get::<EnableCall>(b"cuptiActivityEnableDriverApi\0") };
-        // SAFETY: as above.
-        let runtime = unsafe { shared.get::<EnableCall>(b"cuptiActivityEnableRuntimeApi\0") };
         Ok(Library {
             version,
             register: function!(b"cuptiActivityRegisterCallbacks\0"),
@@ -99,9 +96,9 @@ impl Library {
             next_record: function!(b"cuptiActivityGetNextRecord\0"),
             dropped: function!(b"cuptiActivityGetNumDroppedRecords\0"),
             timestamp: function!(b"cuptiGetTimestamp\0"),
-            push: function!(b"cuptiActivityPushExternalCorrelationId\0"),
-            pop: function!(b"cuptiActivityPopExternalCorrelationId\0"),
-            enable_calls: driver.ok().zip(runtime.ok()).map(|(driver, runtime)| (*driver, *runtime)),
+            subscribe: function!(b"cuptiSubscribe\0"),
+            unsubscribe: function!(b"cuptiUnsubscribe\0"),
+            enable_callback: function!(b"cuptiEnableCallback\0"),
             describe: function!(b"cuptiGetResultString\0"),
         })
     }

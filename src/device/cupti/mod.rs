@@ -1,40 +1,33 @@
 //! CUPTI: records of every kernel, copy and memset that a GPU runs. The library is loaded when a trace is asked for.
 //!
 //! Records arrive in buffers that the library asks for and hands back by callbacks, on threads of its own; what they say is
-//! collected until [`Session::stop`]. A call made while an id is pushed leaves a record of the two, which is how a kernel is
-//! traced to the [`Part`](super::ranges::Part) of the model that launched it. Kernels of a graph come from one call; they are
-//! told apart by their order.
+//! collected until [`Session::stop`]. Each call that launches a kernel calls back too, and is noted with the
+//! [`Part`] of the model being computed: so a kernel is traced to what launched it. Kernels of a graph come from one call; they
+//! are told apart by their order.
 
 mod library;
 pub mod records;
 
 use std::alloc::{Layout, alloc, dealloc};
+use std::cell::RefCell;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use self::library::Library;
-use self::records::{
-    Activity, KIND_CONCURRENT_KERNEL, KIND_DRIVER, KIND_EXTERNAL_CORRELATION, KIND_MEMCPY, KIND_MEMSET, KIND_RUNTIME,
-};
+use self::records::{Activity, CallRecord, KIND_CONCURRENT_KERNEL, KIND_MEMCPY, KIND_MEMSET};
 use super::ranges::{Listener, Part};
 
-/// `CUPTI_EXTERNAL_CORRELATION_KIND_CUSTOM0`.
-const CUSTOM0: u32 = 3;
 /// `CUPTI_ACTIVITY_FLAG_FLUSH_FORCED`.
 const FORCED: u32 = 1;
 
 /// What is recorded.
-const KINDS: [(u32, &str); 4] = [
-    (KIND_CONCURRENT_KERNEL, "kernels"),
-    (KIND_MEMCPY, "copies"),
-    (KIND_MEMSET, "memsets"),
-    (KIND_EXTERNAL_CORRELATION, "correlations"),
-];
+const KINDS: [(u32, &str); 3] =
+    [(KIND_CONCURRENT_KERNEL, "kernels"), (KIND_MEMCPY, "copies"), (KIND_MEMSET, "memsets")];
 
-/// Calls that launch kernels, by CUPTI's numbers (cupti_driver_cbid.h, cupti_runtime_cbid.h). A record of each call would cost
-/// a traced run more than the kernels' records do, and only these launch something to be correlated.
-const DRIVER_LAUNCHES: [u32; 6] = [307, 442, 477, 478, 652, 653];
-const RUNTIME_LAUNCHES: [u32; 8] = [211, 214, 269, 270, 430, 431, 505, 506];
+/// Calls that launch kernels, by CUPTI's numbers of domains and calls (cupti_driver_cbid.h, cupti_runtime_cbid.h).
+const LAUNCHES: [(u32, &[u32]); 2] =
+    [(1, &[307, 442, 477, 478, 652, 653]), (2, &[211, 214, 269, 270, 430, 431, 505, 506])];
 
 /// Size of a buffer of records, and its alignment.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -45,6 +38,12 @@ const BUFFER_LAYOUT: Layout = match Layout::from_size_align(BUFFER_BYTES, 8) {
 
 /// What arrived since the last session began.
 static ARRIVED: Mutex<Vec<Activity>> = Mutex::new(Vec::new());
+
+/// Launches since then: the call, and the part of the model.
+static LAUNCHED: Mutex<Vec<(u32, Part)>> = Mutex::new(Vec::new());
+
+/// [`Part::id`] of what is being computed; 0 for nothing known.
+static CURRENT: AtomicU64 = AtomicU64::new(0);
 
 /// The loaded library.
 #[derive(Clone, Copy)]
@@ -71,15 +70,15 @@ impl Cupti {
     /// may be attached.
     pub fn start(&self) -> Result<Session, String> {
         let lib = self.0;
-        arrived(std::mem::take);
+        drop((take(&ARRIVED), take(&LAUNCHED)));
         // SAFETY: both callbacks have the types that CUPTI documents and live as long as the program.
         lib.check("registering buffers", unsafe { (lib.register)(provide_buffer, take_buffer) })?;
-        let session = Session { lib };
+        let mut session = Session { lib, subscriber: std::ptr::null_mut() };
         for (kind, name) in KINDS {
             // SAFETY: a plain call; kinds are CUPTI's numbers.
             lib.check(&format!("tracing {name}"), unsafe { (lib.enable)(kind) })?;
         }
-        session.trace_launches(true)?;
+        session.watch_launches()?;
         Ok(session)
     }
 }
@@ -87,6 +86,8 @@ impl Cupti {
 /// Recording, from [`Cupti::start`] to [`stop`](Session::stop).
 pub struct Session {
     lib: &'static Library,
+    /// Null until launches are watched.
+    subscriber: *mut c_void,
 }
 
 /// What was recorded.
@@ -94,6 +95,8 @@ pub struct Session {
 pub struct Recording {
     /// In no particular order.
     pub activities: Vec<Activity>,
+    /// Calls that launched kernels, each with the part of the model that was being computed.
+    pub launches: Vec<(u32, Part)>,
     /// Records that CUPTI had no room for.
     pub dropped: usize,
 }
@@ -112,7 +115,7 @@ impl Session {
 
     /// What to listen with, so that launches are traced to parts of the model.
     pub fn correlate(&self) -> Correlate {
-        Correlate(self.lib)
+        Correlate::default()
     }
 
     /// Ends recording and returns all of it. The device must have been synchronized.
@@ -127,24 +130,23 @@ impl Session {
         self.lib.check("counting dropped records", unsafe {
             (self.lib.dropped)(std::ptr::null_mut(), 0, &raw mut dropped)
         })?;
-        Ok(Recording { activities: arrived(std::mem::take), dropped })
+        Ok(Recording { activities: take(&ARRIVED), launches: take(&LAUNCHED), dropped })
     }
 
-    /// Makes calls that launch kernels leave records, or no longer. A library without the finer switch records all calls.
-    fn trace_launches(&self, on: bool) -> Result<(), String> {
-        let Some((driver, runtime)) = self.lib.enable_calls else {
-            return [KIND_DRIVER, KIND_RUNTIME].into_iter().try_for_each(|kind| {
-                // SAFETY: a plain call.
-                let result = unsafe { if on { (self.lib.enable)(kind) } else { (self.lib.disable)(kind) } };
-                self.lib.check("tracing launches", result)
-            });
-        };
-        let calls = DRIVER_LAUNCHES.map(|id| (driver, id)).into_iter().chain(RUNTIME_LAUNCHES.map(|id| (runtime, id)));
-        for (enable, id) in calls {
-            // SAFETY: a plain call; a number that this version does not know is an error code, and nothing is lost by it.
-            let result = unsafe { enable(id, u8::from(on)) };
-            if id == DRIVER_LAUNCHES[0] || id == RUNTIME_LAUNCHES[0] {
-                self.lib.check("tracing launches", result)?;
+    /// Makes calls that launch kernels call back.
+    fn watch_launches(&mut self) -> Result<(), String> {
+        let lib = self.lib;
+        // SAFETY: the callback has the type that CUPTI documents and needs no data; CUPTI writes one handle.
+        let subscribed = unsafe { (lib.subscribe)(&raw mut self.subscriber, note_launch, std::ptr::null_mut()) };
+        lib.check("watching launches (another profiler may be attached)", subscribed)?;
+        for (domain, calls) in LAUNCHES {
+            for (index, call) in calls.iter().enumerate() {
+                // SAFETY: the handle is the subscriber's. A call that this version does not know is an error code.
+                let result = unsafe { (lib.enable_callback)(1, self.subscriber, domain, *call) };
+                // Every version knows the first of each domain.
+                if index == 0 {
+                    lib.check("watching launches", result)?;
+                }
             }
         }
         Ok(())
@@ -154,7 +156,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // What cannot be switched off was not switched on.
-        let _ = self.trace_launches(false);
+        if !self.subscriber.is_null() {
+            // SAFETY: the handle came from subscribing and is not used after this.
+            let _ = unsafe { (self.lib.unsubscribe)(self.subscriber) };
+        }
         for (kind, _) in KINDS {
             // SAFETY: a plain call.
             let _ = unsafe { (self.lib.disable)(kind) };
@@ -162,24 +167,38 @@ impl Drop for Session {
     }
 }
 
-/// Tells CUPTI which part of the model is being launched.
-pub struct Correlate(&'static Library);
+/// Keeps in mind which part of the model is being computed.
+#[derive(Default)]
+pub struct Correlate {
+    open: RefCell<Vec<Part>>,
+}
 
 impl Listener for Correlate {
     fn enter(&self, part: Part) {
-        // SAFETY: a plain call that notes a number for this thread.
-        let _ = unsafe { (self.0.push)(CUSTOM0, part.id()) };
+        self.open.borrow_mut().push(part);
+        CURRENT.store(part.id(), Ordering::Relaxed);
     }
 
     fn leave(&self) {
-        let mut last = 0;
-        // SAFETY: CUPTI writes one integer.
-        let _ = unsafe { (self.0.pop)(CUSTOM0, &raw mut last) };
+        let mut open = self.open.borrow_mut();
+        open.pop();
+        CURRENT.store(open.last().map_or(0, |part| part.id()), Ordering::Relaxed);
     }
 }
 
-fn arrived<T>(with: impl FnOnce(&mut Vec<Activity>) -> T) -> T {
-    with(&mut ARRIVED.lock().unwrap_or_else(PoisonError::into_inner))
+fn take<T>(from: &Mutex<Vec<T>>) -> Vec<T> {
+    std::mem::take(&mut *from.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Called by CUPTI when a call that launches a kernel begins and ends, on the thread that makes it.
+unsafe extern "C" fn note_launch(_: *mut c_void, _: u32, _: u32, call: *const CallRecord) {
+    // SAFETY: CUPTI gives the data of one call.
+    let (site, correlation) = unsafe { ((*call).site, (*call).correlation) };
+    if site == 0
+        && let Some(part) = Part::from_id(CURRENT.load(Ordering::Relaxed))
+    {
+        LAUNCHED.lock().unwrap_or_else(PoisonError::into_inner).push((correlation, part));
+    }
 }
 
 /// Called by CUPTI when it needs room for records.
@@ -212,7 +231,7 @@ unsafe extern "C" fn take_buffer(_: *mut c_void, _: u32, buffer: *mut u8, _: usi
                 }
             }
         }
-        arrived(|all| all.append(&mut found));
+        ARRIVED.lock().unwrap_or_else(PoisonError::into_inner).append(&mut found);
     }
     // SAFETY: allocated in `provide_buffer` with this layout; CUPTI uses it no more.
     unsafe { dealloc(buffer, BUFFER_LAYOUT) };

@@ -5,21 +5,15 @@
 //! only ever read through a pointer that the library gave, never stepped over by size. Offsets are those of cupti_activity.h
 //! (13.0) as a C compiler places them, asserted below.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::mem::offset_of;
 
 /// What a record is (`CUpti_ActivityKind`).
 pub const KIND_MEMCPY: u32 = 1;
 /// A memset.
 pub const KIND_MEMSET: u32 = 2;
-/// A call of the driver.
-pub const KIND_DRIVER: u32 = 4;
-/// A call of the runtime.
-pub const KIND_RUNTIME: u32 = 5;
 /// A kernel, traced without forcing kernels apart.
 pub const KIND_CONCURRENT_KERNEL: u32 = 10;
-/// Which id a tool had pushed when a call was made.
-pub const KIND_EXTERNAL_CORRELATION: u32 = 39;
 
 /// The beginning of `CUpti_ActivityKernel8` and its successors.
 #[repr(C)]
@@ -86,22 +80,23 @@ const _: () = assert!(
         && offset_of!(MemoryRecord, correlation) == 44
 );
 
-/// `CUpti_ActivityExternalCorrelation`.
+/// The beginning of `CUpti_CallbackData`: a call of the driver or the runtime.
 #[repr(C)]
-#[derive(Clone, Copy)]
-pub struct CorrelationRecord {
-    kind: u32,
-    external_kind: u32,
-    external_id: u64,
-    correlation: u32,
-    reserved: u32,
+pub struct CallRecord {
+    /// 0 as the call begins, 1 as it ends.
+    pub site: u32,
+    function: *const c_char,
+    parameters: *const c_void,
+    returned: *const c_void,
+    symbol: *const c_char,
+    context: *const c_void,
+    context_id: u32,
+    data: *const u64,
+    /// What the records of the kernels launched by this call name.
+    pub correlation: u32,
 }
 
-const _: () = assert!(
-    offset_of!(CorrelationRecord, external_id) == 8
-        && offset_of!(CorrelationRecord, correlation) == 16
-        && size_of::<CorrelationRecord>() == 24
-);
+const _: () = assert!(offset_of!(CallRecord, site) == 0 && offset_of!(CallRecord, correlation) == 64);
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,13 +129,6 @@ pub enum Activity {
         /// The call that asked for it.
         correlation: u32,
     },
-    /// A call was made while an id was pushed.
-    Pushed {
-        /// The id.
-        id: u64,
-        /// The call.
-        correlation: u32,
-    },
     /// Anything else, by its kind.
     Other(u32),
 }
@@ -171,11 +159,6 @@ pub unsafe fn read(record: *const u8) -> Activity {
             let memory = unsafe { record.cast::<MemoryRecord>().read_unaligned() };
             let MemoryRecord { bytes, start, end, correlation, .. } = memory;
             Activity::Memory { copy: kind == KIND_MEMCPY, bytes, start, end, correlation }
-        }
-        KIND_EXTERNAL_CORRELATION => {
-            // SAFETY: as above.
-            let pushed = unsafe { record.cast::<CorrelationRecord>().read_unaligned() };
-            Activity::Pushed { id: pushed.external_id, correlation: pushed.correlation }
         }
         other => Activity::Other(other),
     }
@@ -226,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_memsets_and_pushed_ids_are_read_from_the_offsets_of_the_header() {
+    fn copies_and_memsets_are_read_from_the_offsets_of_the_header() {
         let fields: [(usize, &[u8]); 4] = [
             (8, &4096u64.to_le_bytes()),
             (16, &10u64.to_le_bytes()),
@@ -240,14 +223,8 @@ mod tests {
             let activity = unsafe { read(bytes.as_ptr()) };
             assert_eq!(activity, Activity::Memory { copy, bytes: 4096, start: 10, end: 30, correlation: 5 });
         }
-        let bytes = record(
-            24,
-            &[(0, &KIND_EXTERNAL_CORRELATION.to_le_bytes()), (8, &2u64.to_le_bytes()), (16, &5u32.to_le_bytes())],
-        );
+        let bytes = record(40, &[(0, &4u32.to_le_bytes())]);
         // SAFETY: a whole record.
-        assert_eq!(unsafe { read(bytes.as_ptr()) }, Activity::Pushed { id: 2, correlation: 5 });
-        let bytes = record(40, &[(0, &KIND_DRIVER.to_le_bytes())]);
-        // SAFETY: a whole record.
-        assert_eq!(unsafe { read(bytes.as_ptr()) }, Activity::Other(KIND_DRIVER));
+        assert_eq!(unsafe { read(bytes.as_ptr()) }, Activity::Other(4));
     }
 }

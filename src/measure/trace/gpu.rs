@@ -14,14 +14,7 @@ use crate::device::ranges::Part;
 /// # Errors
 /// When CUPTI could not stamp kernels with times.
 pub(super) fn trace(recording: Recording, replay: &[(Part, String)]) -> Result<Trace, String> {
-    let mut parts: HashMap<u32, Part> = HashMap::new();
-    for activity in &recording.activities {
-        if let Activity::Pushed { id, correlation } = activity
-            && let Some(part) = Part::from_id(*id)
-        {
-            parts.insert(*correlation, part);
-        }
-    }
+    let parts: HashMap<u32, Part> = recording.launches.into_iter().collect();
     let mut trace = Trace { source: "cupti", ..Default::default() };
     let mut graphs: HashMap<u32, Vec<(u64, Event)>> = HashMap::new();
     let mut unstamped = 0;
@@ -42,7 +35,7 @@ pub(super) fn trace(recording: Recording, replay: &[(Part, String)]) -> Result<T
                 let part = parts.get(&correlation).copied();
                 trace.events.push(Event { name, part, copy: true, start_ns: start, end_ns: end, count: 1 });
             }
-            Activity::Pushed { .. } | Activity::Other(_) => {}
+            Activity::Other(_) => {}
         }
     }
     let mut strange = 0;
@@ -96,14 +89,9 @@ mod tests {
 
     #[test]
     fn a_launched_kernel_belongs_to_the_range_its_call_was_made_in() {
-        let activities = vec![
-            kernel("gemm", 20, 2, 0),
-            kernel("gemm", 10, 1, 0),
-            kernel("gemm", 30, 3, 0),
-            Activity::Pushed { id: Part::Attention.id(), correlation: 1 },
-            Activity::Pushed { id: Part::Ffn.id(), correlation: 2 },
-        ];
-        let trace = trace(Recording { activities, dropped: 0 }, &replay()).unwrap();
+        let activities = vec![kernel("gemm", 20, 2, 0), kernel("gemm", 10, 1, 0), kernel("gemm", 30, 3, 0)];
+        let launches = vec![(1, Part::Attention), (2, Part::Ffn)];
+        let trace = trace(Recording { activities, launches, dropped: 0 }, &replay()).unwrap();
         assert_eq!(parts(&trace), [Some(Part::Attention), Some(Part::Ffn), None]);
     }
 
@@ -115,7 +103,7 @@ mod tests {
             names.iter().enumerate().map(move |(i, n)| kernel(n, at + i as u64, correlation, 7)).rev()
         };
         let activities = launch(1).chain(launch(2)).collect();
-        let trace = trace(Recording { activities, dropped: 0 }, &replay()).unwrap();
+        let trace = trace(Recording { activities, dropped: 0, ..Default::default() }, &replay()).unwrap();
         let step = [Part::Attention, Part::Attention, Part::Ffn, Part::Ffn].map(Some);
         assert_eq!(parts(&trace), [step, step].concat());
         assert!(trace.notes.is_empty());
@@ -124,7 +112,7 @@ mod tests {
     #[test]
     fn a_graph_that_shows_other_kernels_is_not_guessed_at() {
         let activities = vec![kernel("qkv", 1, 1, 7), kernel("gate_up", 2, 1, 7)];
-        let trace = trace(Recording { activities, dropped: 3 }, &replay()).unwrap();
+        let trace = trace(Recording { activities, dropped: 3, ..Default::default() }, &replay()).unwrap();
         assert_eq!(parts(&trace), [None, None]);
         assert_eq!(trace.notes.len(), 2, "{:?}", trace.notes);
     }
@@ -132,9 +120,13 @@ mod tests {
     #[test]
     fn kernels_without_times_are_told_of_and_not_counted() {
         let unstamped = vec![kernel("qkv", 0, 1, 0)];
-        assert!(trace(Recording { activities: unstamped, dropped: 0 }, &replay()).unwrap_err().contains("1 without"));
+        assert!(
+            trace(Recording { activities: unstamped, ..Default::default() }, &replay())
+                .unwrap_err()
+                .contains("1 without")
+        );
         let both = vec![kernel("qkv", 0, 1, 0), kernel("qkv", 9, 2, 0)];
-        let trace = trace(Recording { activities: both, dropped: 0 }, &replay()).unwrap();
+        let trace = trace(Recording { activities: both, ..Default::default() }, &replay()).unwrap();
         assert_eq!((trace.events.len(), trace.notes.len()), (1, 1));
     }
 }
