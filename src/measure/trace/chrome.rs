@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Trace;
 use super::categories::classify;
+use super::{Event, Trace};
 use crate::measure::phase::Phase;
 use crate::{Error, Result};
 
@@ -51,14 +51,17 @@ pub fn append(path: &Path, name: &str, trace: &Trace) -> Result<()> {
 /// What the first event of each pass begins with.
 const PROCESS: &str = "{\"name\":\"process_name\"";
 
-/// Rows of a pass: its phases, kernels, copies.
-const ROWS: [&str; 3] = ["phases", "kernels", "copies"];
+/// First rows of a pass; kernels have as many more as run at once.
+const ROWS: [&str; 2] = ["phases", "copies"];
 
 fn events<'a>(process: usize, name: &'a str, trace: &'a Trace) -> impl Iterator<Item = Value> + 'a {
     let zero = trace.spans.first().map_or(0, |span| span.start_ns);
     let us = move |ns: u64| ns.saturating_sub(zero) as f64 / 1e3;
+    let rows = rows(&trace.events);
+    let kernel_rows = rows.iter().max().map_or(0, |last| last + 1).saturating_sub(ROWS.len());
     let names = std::iter::once(json!({"name": "process_name", "ph": "M", "pid": process, "args": {"name": name}}));
-    let rows = ROWS.iter().enumerate().map(move |(row, name)| {
+    let row_names = ROWS.into_iter().chain(std::iter::repeat_n("kernels", kernel_rows)).enumerate();
+    let row_names = row_names.map(move |(row, name)| {
         json!({"name": "thread_name", "ph": "M", "pid": process, "tid": row, "args": {"name": name}})
     });
     let phases = trace.spans.iter().map(move |span| {
@@ -71,21 +74,37 @@ fn events<'a>(process: usize, name: &'a str, trace: &'a Trace) -> impl Iterator<
             "ts": us(span.start_ns), "dur": us(span.end_ns) - us(span.start_ns),
         })
     });
-    let work = trace.events.iter().map(move |event| {
+    let work = trace.events.iter().zip(rows).map(move |(event, row)| {
         let class = classify(event);
         json!({
-            "name": event.name, "cat": class.category.name(), "ph": "X", "pid": process,
-            "tid": if event.copy { 2 } else { 1 },
+            "name": event.name, "cat": class.category.name(), "ph": "X", "pid": process, "tid": row,
             "ts": us(event.start_ns), "dur": us(event.end_ns) - us(event.start_ns),
             "args": {"part": event.part.map(|part| part.name())},
         })
     });
-    names.chain(rows).chain(phases).chain(work)
+    names.chain(row_names).chain(phases).chain(work)
+}
+
+/// The row of each event. A kernel may begin before the one before it has ended, and viewers cannot show two such in a row.
+fn rows(events: &[Event]) -> Vec<usize> {
+    let mut free_from: Vec<u64> = Vec::new();
+    let row = |event: &Event| {
+        if event.copy {
+            return 1;
+        }
+        let free = free_from.iter().position(|end| *end <= event.start_ns).unwrap_or(free_from.len());
+        if free == free_from.len() {
+            free_from.push(0);
+        }
+        free_from[free] = event.end_ns;
+        ROWS.len() + free
+    };
+    events.iter().map(row).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Event, Span};
+    use super::super::Span;
     use super::*;
     use crate::device::ranges::Part;
 
@@ -114,6 +133,14 @@ mod tests {
             assert_eq!((&last["pid"], &last["ts"], &last["dur"]), (&json!(pass), &json!(2.5), &json!(1.5)));
             assert_eq!(last["args"]["part"], "attention");
         }
+    }
+
+    #[test]
+    fn kernels_that_overlap_are_shown_in_rows_of_their_own() {
+        let event = |start_ns, end_ns, copy| Event { name: "k".into(), part: None, copy, start_ns, end_ns, count: 1 };
+        let events =
+            [event(0, 10, false), event(5, 20, false), event(6, 7, true), event(10, 15, false), event(11, 30, false)];
+        assert_eq!(rows(&events), [2, 3, 1, 2, 4]);
     }
 
     #[test]
