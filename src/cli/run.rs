@@ -9,7 +9,7 @@ use crate::bench::Settings;
 use crate::bench::settings::{NeedleKind, Protocol};
 use crate::measure::trace::chrome;
 use crate::model::step::StepMode;
-use crate::report::{instrument_summary, needle_grid, quality_summary, summary};
+use crate::report::{instrument_summary, needle_grid, quality_summary, summary, warnings};
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
@@ -286,6 +286,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let outcomes = runner::run(&runs, &output)?;
 
     let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
+    if !args.quiet {
+        for line in warnings::lines(&results) {
+            eprintln!("warning: {line}");
+        }
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&results)?);
     } else if !args.quiet {

@@ -26,6 +26,7 @@ pub mod study;
 pub mod summary;
 pub mod table;
 pub mod tables;
+pub mod warnings;
 
 use std::process::ExitCode;
 

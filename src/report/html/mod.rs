@@ -12,6 +12,7 @@ use super::font;
 use super::group::Group;
 use super::study::Study;
 use super::table::Table;
+use super::warnings;
 use crate::base::error::{Error, Result};
 use minijinja::{Environment, Value, context};
 use rayon::prelude::*;
@@ -89,7 +90,7 @@ pub fn render(page: &Page<'_>) -> Result<String> {
                 device => hardware.gpu_name.as_ref().or(hardware.device.as_ref()).cloned().unwrap_or_default(),
                 timestamp => run.result.timestamp.as_str(),
                 version => run.result.schema_version.as_str(),
-                warnings => warnings(&run.result),
+                warnings => warnings::of(&run.result),
             }
         })
         .collect();
@@ -111,17 +112,4 @@ pub fn render(page: &Page<'_>) -> Result<String> {
             fonts, cards, figures, tables, files, rejected,
         })
         .map_err(wrong)
-}
-
-/// A run's warnings, and those of its measurements with their context.
-fn warnings(result: &crate::schema::RunResult) -> Vec<String> {
-    let mut all = result.warnings.clone();
-    for m in &result.measurements {
-        let place = super::number::tokens(m.context_len);
-        all.extend(m.warnings.iter().map(|w| format!("{place} tokens: {w}")));
-        if m.skipped == Some(true) {
-            all.push(format!("{place} tokens skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
-        }
-    }
-    all
 }
