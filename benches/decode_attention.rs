@@ -3,7 +3,7 @@
 //!
 //! For each shape and scheme: microseconds of a launch (median of replays of a CUDA graph that visits buffers in turn, so that none
 //! is in a cache, over its launches), GB/s of the bytes moved, that as a share of what a copy on the same device moves in
-//! the same run, and how many times faster than the dense FP16 kernel of the same shape. benches/peers/attention.py times
+//! the same run, and how many times faster than the dense FP16 kernel of the same shape, with its 95 % interval. benches/peers/attention.py times
 //! torch's kernels on the same shapes in the same way.
 
 #[cfg(feature = "cuda")]
@@ -80,8 +80,8 @@ mod gpu {
         for [heads, kv_heads, batch, tokens] in SHAPES {
             println!("\nHq/Hkv {heads}/{kv_heads}, B {batch}, S {tokens}");
             println!(
-                "{:18} {:>9} {:>6} {:>6} {:>7}  {:24} {:>6}",
-                "kv-quant", "us", "GB/s", "%", "x none", "kernel", "splits"
+                "{:18} {:>9} {:>6} {:>6} {:>7} {:>13}  {:24} {:>6}",
+                "kv-quant", "us", "GB/s", "%", "x none", "95 %", "kernel", "splits"
             );
             let mut dense = None;
             for (name, tiles) in SCHEMES.iter().zip(&tiles) {
@@ -95,13 +95,17 @@ mod gpu {
                     capacity: tokens,
                 };
                 let row = time(name, tiles.as_ref(), &shape, &device)?;
-                let dense = *dense.get_or_insert(row.us);
+                let dense: &Vec<f64> = dense.get_or_insert_with(|| row.times_us.clone());
+                let faster = stats::ratio_of_medians(&row.times_us, dense);
+                let interval = faster.and_then(|f| f.interval).unwrap_or((f64::NAN, f64::NAN));
                 let rate = row.bytes / row.us / 1e3;
                 println!(
-                    "{name:18} {:9.1} {rate:6.0} {:5.1}% {:7.2}  {:24} {:6}",
+                    "{name:18} {:9.1} {rate:6.0} {:5.1}% {:7.2} [{:5.2}, {:4.2}]  {:24} {:6}",
                     row.us,
                     rate / copy * 100.0,
-                    dense / row.us,
+                    1.0 + faster.map_or(f64::NAN, |f| f.value),
+                    1.0 + interval.0,
+                    1.0 + interval.1,
                     row.kernel,
                     row.splits
                 );
@@ -112,7 +116,10 @@ mod gpu {
     }
 
     struct Row {
+        /// Median of `times_us`.
         us: f64,
+        /// Of each replay, for one launch.
+        times_us: Vec<f64>,
         bytes: f64,
         kernel: String,
         splits: usize,
@@ -210,6 +217,7 @@ mod gpu {
         let us = stats::median(&times).ok_or_else(|| anyhow::anyhow!("nothing was timed"))?;
         Ok(Row {
             us,
+            times_us: times,
             bytes: (window_bytes + tile_bytes) as f64,
             kernel: choice.kernel.clone(),
             splits: choice.splits(),

@@ -2,7 +2,8 @@
 //! `cargo bench --features cuda --bench decode_step [-- quick]`.
 //!
 //! Each row: milliseconds a step (median of the steps that quantize nothing), tokens a second, GB/s of the weights and cache bytes
-//! that the step must read, and the ratio to the time of a copy of as many bytes on the same device. The cache is filled with
+//! that the step must read, the ratio to the time of a copy of as many bytes on the same device, and how many times faster than with the
+//! unquantized cache, with its 95 % interval. The cache is filled with
 //! random keys and values, not by reading a prompt: the cost of a step does not depend on them.
 
 #[cfg(feature = "cuda")]
@@ -50,19 +51,23 @@ mod on_gpu {
         let subject = Subject::load(&options)?;
         println!("copy {copy:.0} GB/s, weights {:.2} GB", subject.weight_bytes() as f64 / 1e9);
         println!(
-            "{:>2} {:>6} {:16} {:8} {:>9} {:>10} {:>6} {:>11}",
-            "B", "S", "kv-quant", "launch", "ms/step", "tokens/s", "GB/s", "over copy"
+            "{:>2} {:>6} {:16} {:8} {:>9} {:>10} {:>6} {:>11} {:>7} {:>13}",
+            "B", "S", "kv-quant", "launch", "ms/step", "tokens/s", "GB/s", "over copy", "x none", "95 %"
         );
         let all = ["none", "int8-hqq", "int4-hqq", "int4-kivi", "int2-hqq-kivi"];
         let specs = if quick { &all[..3] } else { &all[..] };
         for (batch, context) in [(1, 4096), (1, 32768), (4, 4096), (4, 32768), (16, 4096), (16, 32768)] {
+            let mut unquantized = None;
             for spec in specs {
                 for graph in [true, false] {
                     if !graph && (*spec != "none" || batch > 1) {
                         continue;
                     }
                     match time(&subject.decoder, spec, batch, context, graph) {
-                        Ok(step) => step.print(batch, context, spec, graph, copy),
+                        Ok(step) => {
+                            let unquantized = unquantized.get_or_insert_with(|| step.times_ms.clone());
+                            step.print(batch, context, spec, graph, copy, unquantized);
+                        }
                         Err(kvprof::Error::OutOfMemory(_)) => println!("{batch:2} {context:6} {spec:16} does not fit"),
                         Err(error) => return Err(error.into()),
                     }
@@ -74,19 +79,27 @@ mod on_gpu {
     }
 
     struct Step {
+        /// Median of `times_ms`.
         ms: f64,
+        /// Of each step that quantized nothing.
+        times_ms: Vec<f64>,
         bytes: f64,
     }
 
     impl Step {
-        fn print(&self, batch: usize, context: usize, spec: &str, graph: bool, copy: f64) {
+        fn print(&self, batch: usize, context: usize, spec: &str, graph: bool, copy: f64, unquantized: &[f64]) {
             let rate = self.bytes / self.ms / 1e6;
+            let faster = stats::ratio_of_medians(&self.times_ms, unquantized);
+            let interval = faster.and_then(|f| f.interval).unwrap_or((f64::NAN, f64::NAN));
             println!(
-                "{batch:2} {context:6} {spec:16} {:8} {:9.3} {:10.1} {rate:6.0} {:11.3}",
+                "{batch:2} {context:6} {spec:16} {:8} {:9.3} {:10.1} {rate:6.0} {:11.3} {:7.2} [{:5.2}, {:4.2}]",
                 if graph { "graph" } else { "single" },
                 self.ms,
                 batch as f64 / self.ms * 1e3,
-                copy / rate
+                copy / rate,
+                1.0 + faster.map_or(f64::NAN, |f| f.value),
+                1.0 + interval.0,
+                1.0 + interval.1
             );
         }
     }
@@ -113,7 +126,7 @@ mod on_gpu {
         cache.check_finite()?;
         let plain: Vec<f64> = times.into_iter().zip(flushes).filter(|(_, flush)| !flush).map(|(ms, _)| ms).collect();
         let ms = stats::median(&plain).ok_or_else(|| kvprof::Error::Invalid("no step was timed".into()))?;
-        Ok(Step { ms, bytes })
+        Ok(Step { ms, times_ms: plain, bytes })
     }
 
     /// Appends `tokens` random keys and values, the same ones again for every chunk.

@@ -6,6 +6,7 @@ pub mod memory;
 pub mod phase;
 pub mod power;
 pub mod process;
+pub mod rapl;
 pub mod run;
 pub mod sampler;
 pub mod timeline;

@@ -1,14 +1,16 @@
 //! What tells the power and energy of a device, and in what state the device is.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use super::rapl::{POWERCAP, Rapl};
 use crate::device::GpuIdentity;
 use crate::device::nvml::NvmlGpu;
 use crate::schema::DeviceState;
 
 /// An instrument that reads power or energy of one device. It is asked from a thread of its own while work runs.
 pub trait PowerMeter: Send + Sync {
-    /// What result files call its counter: `counter` for NVML's.
+    /// What result files call its counter: `counter` for NVML's, `rapl` for a CPU's.
     fn counter_name(&self) -> &'static str;
 
     /// Joules taken since some fixed moment.
@@ -37,7 +39,7 @@ pub trait PowerMeter: Send + Sync {
 /// # Errors
 /// Why there is none, for people: it becomes the reason in the result file.
 pub fn open(gpu: Option<usize>) -> Result<Arc<dyn PowerMeter>, String> {
-    let Some(ordinal) = gpu else { return Err("the energy of a CPU run is not measured".into()) };
+    let Some(ordinal) = gpu else { return Ok(Arc::new(Rapl::open(Path::new(POWERCAP))?)) };
     let identity = GpuIdentity::of(ordinal).map_err(|e| e.to_string())?;
     let identity = identity.ok_or("this build of kvprof has no CUDA")?;
     Ok(Arc::new(NvmlGpu::open(&identity)?))
