@@ -98,12 +98,19 @@ pub struct Measurement {
     /// The attention that ran: kernel name, or the path taken where no fused kernel serves the shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_kernel: Option<String>,
-    /// Bytes that a decode step had to move (weights and cache) over its median time, GB/s (10^9).
+    /// Bytes that a decode step had to read (weights, and keys and values half way) over its median time, GB/s (10^9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_bandwidth_gb_s: Option<f64>,
     /// The same as a share of the copy bandwidth measured in this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_bandwidth_share: Option<f64>,
+    /// Bytes of keys and values that a decode step had to read over the time of its attention kernel, GB/s (10^9); `null` where no
+    /// kernels were traced, or attention has no kernel of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_bandwidth_gb_s: Option<f64>,
+    /// The same as a share of the copy bandwidth measured in this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_bandwidth_share: Option<f64>,
     /// Share of key reads that came from codes, over prefill and decode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantized_read_fraction: Option<f64>,

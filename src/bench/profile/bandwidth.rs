@@ -25,19 +25,32 @@ pub(super) fn step_bytes(workload: &mut Generation<'_>) -> Result<StepBytes> {
     Ok(StepBytes { weights: workload.context.subject.decoder.step_weight_bytes(), cache: (at_start + at_end) / 2 })
 }
 
-/// Enters the rate of a median step, and its share of the rate `copy_gb_s` of a copy measured in the same run.
+/// Enters the rates of a median step and, where kernels were traced, of decode attention by itself; and their shares of the rate
+/// `copy_gb_s` of a copy measured in the same run.
 pub(super) fn fill_bandwidth(m: &mut Measurement, bytes: StepBytes, copy_gb_s: Option<f64>) {
-    let Some(median_ms) = m.steps.as_ref().map(|steps| steps.median_ms).filter(|ms| *ms > 0.0) else { return };
-    let rate = (bytes.weights + bytes.cache) as f64 / (median_ms * 1e6);
-    m.step_bandwidth_gb_s = Some(rate);
     // A copy both reads and writes; decoding mostly reads: the share is of bytes moved per second, whichever way.
-    m.step_bandwidth_share = copy_gb_s.map(|copy| rate / copy);
+    let rates = |bytes: u64, ms: Option<f64>| {
+        let rate = ms.filter(|ms| *ms > 0.0).map(|ms| bytes as f64 / (ms * 1e6));
+        (rate, rate.zip(copy_gb_s).map(|(rate, copy)| rate / copy))
+    };
+    let step_ms = m.steps.as_ref().map(|steps| steps.median_ms);
+    (m.step_bandwidth_gb_s, m.step_bandwidth_share) = rates(bytes.weights + bytes.cache, step_ms);
+    let attention_ms = attention_ms_a_step(m);
+    (m.attention_bandwidth_gb_s, m.attention_bandwidth_share) = rates(bytes.cache, attention_ms);
+}
+
+/// Time in a traced step of the kernels that attention is said to be. The category of the same name also holds projections, and
+/// where attention is made of common operations, none of them is its own.
+fn attention_ms_a_step(m: &Measurement) -> Option<f64> {
+    let (attention, decode) = (m.attention_kernel.as_ref()?, m.kernels.as_ref()?.decode.as_ref()?);
+    let own: f64 = decode.top.iter().filter(|(name, ..)| attention.contains(name.as_str())).map(|(_, ms, _)| ms).sum();
+    Some(own / m.decode_tokens.filter(|tokens| *tokens > 0)? as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Steps;
+    use crate::schema::{KernelTimes, PhaseKernels, Steps};
 
     #[test]
     fn rule_10_bandwidth_is_bytes_that_had_to_move_over_the_time_and_a_share_of_a_copy() {
@@ -49,8 +62,30 @@ mod tests {
         let mut unknown = Measurement { steps: steps(4.0), ..Default::default() };
         fill_bandwidth(&mut unknown, StepBytes { weights: 4_000_000, cache: 0 }, None);
         assert_eq!((unknown.step_bandwidth_gb_s, unknown.step_bandwidth_share), (Some(1.0), None));
+        assert_eq!(unknown.attention_bandwidth_gb_s, None, "nothing was traced");
         let mut untimed = Measurement::default();
         fill_bandwidth(&mut untimed, StepBytes { weights: 1, cache: 1 }, Some(1.0));
         assert_eq!(untimed.step_bandwidth_gb_s, None);
+    }
+
+    #[test]
+    fn rule_10_attention_has_a_rate_of_its_own_where_kernels_were_traced() {
+        let kernel = |name: &str, ms| (name.to_string(), ms, 10);
+        let decode = PhaseKernels {
+            top: vec![kernel("gate_up", 100.0), kernel("decode_int4_d128", 20.0), kernel("qkv", 15.0)],
+            ..Default::default()
+        };
+        let mut m = Measurement {
+            decode_tokens: Some(10),
+            attention_kernel: Some("decode_int4_d128; step: 199 kernels, one CUDA graph".into()),
+            kernels: Some(KernelTimes { decode: Some(decode), ..Default::default() }),
+            ..Default::default()
+        };
+        // 4 GB in 20/10 ms.
+        fill_bandwidth(&mut m, StepBytes { weights: 7, cache: 4_000_000_000 }, Some(4000.0));
+        assert_eq!((m.attention_bandwidth_gb_s, m.attention_bandwidth_share), (Some(2000.0), Some(0.5)));
+        m.attention_kernel = Some("matmul and softmax".into());
+        fill_bandwidth(&mut m, StepBytes { weights: 7, cache: 4_000_000_000 }, Some(4000.0));
+        assert_eq!(m.attention_bandwidth_gb_s, None);
     }
 }

@@ -37,13 +37,22 @@ pub fn run(
     done: &dyn Fn(usize, usize) -> bool,
     keep: &mut dyn FnMut(Block) -> Result<()>,
 ) -> Result<()> {
-    let settings = context.settings;
+    each_place(context.settings, done, &mut |length, batch| measure(context, length, batch), keep)
+}
+
+/// Makes and keeps the row of every place (context length × batch size) that is not done yet.
+fn each_place(
+    settings: &Settings,
+    done: &dyn Fn(usize, usize) -> bool,
+    measure: &mut dyn FnMut(usize, usize) -> Result<Measurement>,
+    keep: &mut dyn FnMut(Block) -> Result<()>,
+) -> Result<()> {
     for &length in &settings.context_lengths {
         for &batch in &settings.batch_sizes {
             if done(length, batch) {
                 continue;
             }
-            let measurement = match measure(context, length, batch) {
+            let measurement = match measure(length, batch) {
                 Err(Error::OutOfMemory(reason)) => skipped(length, batch, reason),
                 other => other?,
             };
@@ -141,11 +150,11 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     m.vram_reserved_mb = memory.pool_reserved_bytes.map(|b| b as f64 / MIB);
     m.memory = Some(memory);
     let read = step_bytes(&mut workload)?;
-    fill_bandwidth(&mut m, read, context.copy_gb_s);
     measure_energy(&mut m, context, &mut workload, idle_w)?;
     if settings.trace {
         measure_kernels(&mut m, context, &mut workload)?;
     }
+    fill_bandwidth(&mut m, read, context.copy_gb_s);
     let (states, throttled) = watch.finish();
     m.warnings.extend(throttled);
     if let Some(energy) = &mut m.energy {
@@ -162,5 +171,45 @@ fn cache_type(spec: &QuantSpec, subject: &Subject) -> String {
         Scheme::Fp8 => "QuantizedCache (FP8)".into(),
         Scheme::Grouped { key, value, .. } if key.bits == value.bits => format!("QuantizedCache (INT{})", key.bits),
         Scheme::Grouped { key, value, .. } => format!("QuantizedCache (K INT{}, V INT{})", key.bits, value.bits),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept of 1024, 4096 and 2048 tokens, of which the longest ends with `error`.
+    fn rows(error: fn() -> Error) -> (Result<()>, Vec<Measurement>) {
+        let settings = Settings { context_lengths: vec![1024, 4096, 2048], ..Default::default() };
+        let mut measure = |context_len: usize, batch: usize| match context_len {
+            4096 => Err(error()),
+            _ => Ok(Measurement { context_len, batch_size: Some(batch), ..Default::default() }),
+        };
+        let mut rows = Vec::new();
+        let mut keep = |block: Block| {
+            if let Block::Profile(row) = block {
+                rows.push(*row);
+            }
+            Ok(())
+        };
+        let outcome = each_place(&settings, &|_, _| false, &mut measure, &mut keep);
+        (outcome, rows)
+    }
+
+    #[test]
+    fn rule_9_out_of_memory_is_a_row_with_its_reason_and_the_next_one_is_measured() {
+        let (outcome, rows) = rows(|| Error::OutOfMemory("4096 tokens do not fit".into()));
+        assert!(outcome.is_ok());
+        let kept: Vec<_> = rows.iter().map(|r| (r.context_len, r.skipped, r.skip_reason.as_deref())).collect();
+        let expected = [(1024, None, None), (4096, Some(true), Some("4096 tokens do not fit")), (2048, None, None)];
+        assert_eq!(kept, expected);
+        assert_eq!((rows[1].decode_ms, rows[1].kv_cache_mb), (None, None), "what was not measured is null");
+    }
+
+    #[test]
+    fn an_error_that_is_no_result_is_no_row() {
+        let (outcome, rows) = rows(|| Error::Interrupted);
+        assert!(matches!(outcome, Err(Error::Interrupted)));
+        assert_eq!(rows.len(), 1);
     }
 }
