@@ -36,6 +36,7 @@ pub struct Args {
 /// Measures the blocks again; every other field of the files stays as it is.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
+    args.settings.require_one_run()?;
     let files = result_files(&args.files)?;
     let request = patch::Request { blocks: args.benchmarks.clone(), backup: !args.no_backup };
     let progress = Terminal::new(args.quiet);

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::outcome;
-use crate::Result;
 use crate::bench::Settings;
 use crate::bench::settings::{NeedleKind, Protocol};
 use crate::measure::trace::chrome;
@@ -14,6 +13,7 @@ use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
 use crate::session::{interrupt, store};
+use crate::{Error, Result};
 
 /// Arguments of `kvprof run`.
 #[derive(clap::Args)]
@@ -93,9 +93,9 @@ pub struct SettingsArgs {
     /// Sequences side by side, for the profile [default: 1].
     #[arg(long, num_args = 1.., value_name = "B")]
     batch_sizes: Option<Vec<usize>>,
-    /// Steps in a timed decode [default: 128].
-    #[arg(long, value_name = "N")]
-    decode_tokens: Option<usize>,
+    /// Tokens that a timed decode generates; several make a run each [default: 128].
+    #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_name = "N")]
+    output_tokens: Option<Vec<usize>>,
     /// Untimed runs before the timed ones [default: 2].
     #[arg(long, value_name = "N")]
     warmup_runs: Option<usize>,
@@ -175,14 +175,28 @@ pub struct SettingsArgs {
 }
 
 impl SettingsArgs {
-    /// `settings` with what was given on the command line.
+    /// Refuses lists that make several runs, for a command that repeats one.
+    ///
+    /// # Errors
+    /// A usage error that names the flag.
+    pub fn require_one_run(&self) -> Result<()> {
+        match self.output_tokens.as_deref() {
+            Some([_, _, ..]) => Err(Error::usage("--output-tokens: give one number; each file records one run")),
+            _ => Ok(()),
+        }
+    }
+
+    /// `settings` with what was given on the command line; of several output lengths, the first.
     pub fn apply(&self, mut settings: Settings) -> Settings {
         macro_rules! take {
             ($($field:ident),*) => { $( if let Some(value) = &self.$field { settings.$field = value.clone(); } )* };
         }
-        take!(context_lengths, batch_sizes, decode_tokens, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
+        take!(context_lengths, batch_sizes, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
         take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
         take!(energy_seconds, mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
+        if let Some(tokens) = self.output_tokens.as_ref().and_then(|list| list.first()) {
+            settings.decode_tokens = *tokens;
+        }
         settings.trace |= self.trace || self.trace_out.is_some();
         settings.trace_out = self.trace_out.clone().or(settings.trace_out);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
@@ -219,8 +233,13 @@ impl Args {
             give(&mut matrix.models, &self.model.model.clone().map(|model| vec![model]));
             give(&mut matrix.kv_quants, &self.kv_quant);
             give(&mut matrix.attn_backends, &self.attn_backend);
-            if let Some(lengths) = &self.residual_length {
-                matrix.residual_lengths.clone_from(lengths);
+            for (list, flag) in [
+                (&mut matrix.residual_lengths, &self.residual_length),
+                (&mut matrix.output_tokens, &flags.output_tokens),
+            ] {
+                if let Some(given) = flag {
+                    list.clone_from(given);
+                }
             }
             matrix.benchmarks = self.benchmarks.clone().or(matrix.benchmarks.take());
             matrix.profile &= !self.no_profile;
@@ -228,7 +247,6 @@ impl Args {
             for (list, flag) in [
                 (&mut matrix.context_lengths, flags.context_lengths.is_some()),
                 (&mut matrix.batch_sizes, flags.batch_sizes.is_some()),
-                (&mut matrix.output_tokens, flags.decode_tokens.is_some()),
             ] {
                 if flag {
                     list.clear();
@@ -309,6 +327,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::Parser;
 
     use super::*;
@@ -350,6 +370,25 @@ mod tests {
         assert_eq!((runs[0].settings.seed, runs[0].settings.ppl_tokens), (7, 64));
         assert_eq!((&runs[0].settings.context_lengths, &runs[0].settings.batch_sizes), (&vec![512], &vec![1, 4]));
         assert_eq!((runs[0].model.dtype.as_str(), &runs[0].benchmarks), ("f16", &vec!["kld".to_string()]));
+    }
+
+    #[test]
+    fn lists_of_output_and_residual_lengths_make_a_run_each() {
+        let line = "--kv-quant none int8-hqq int4-hqq --output-tokens 256 512 1024 2048";
+        let outputs = runs(&line.split_whitespace().collect::<Vec<_>>());
+        let lengths: BTreeSet<usize> = outputs.iter().map(|run| run.settings.decode_tokens).collect();
+        assert_eq!((outputs.len(), lengths), (12, BTreeSet::from([256, 512, 1024, 2048])));
+        let line = "--kv-quant none int8-hqq int4-hqq --output-tokens 2048 --residual-length 32 64 128 256 512";
+        let windows = runs(&line.split_whitespace().collect::<Vec<_>>());
+        // The unquantized cache has no window to vary.
+        assert_eq!(windows.len(), 11);
+        let of_int4: Vec<usize> = windows
+            .iter()
+            .filter(|run| run.kv_quant.name.starts_with("int4"))
+            .map(|run| run.kv_quant.residual)
+            .collect();
+        assert_eq!(of_int4, [32, 64, 128, 256, 512]);
+        assert!(windows.iter().all(|run| run.settings.decode_tokens == 2048));
     }
 
     #[test]

@@ -51,19 +51,20 @@ impl Decoder {
         on_layer: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         let mut loader = Loader::new(&config, names, weights, dtype, device)?;
-        // What loading needs besides (conversions, matrices before they are joined) goes back to the device at once: smaller weights
-        // would settle in a large free block, and the rest of it could never be given back.
+        // What loading needs besides (conversions, matrices before they are joined) goes back to the device before anything is put
+        // where it was.
         let settle = || device::release_unused_memory(device);
         let embedding = loader.embedding()?;
         let positions = loader.positions()?;
         settle()?;
+        loader.reserve_layers()?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             on_layer(index, config.layers);
             layers.push(Layer::load(&mut loader, index)?);
-            settle()?;
         }
         let final_norm = loader.final_norm()?;
+        settle()?;
         let head = loader.head(&embedding)?;
         settle()?;
         on_layer(config.layers, config.layers);

@@ -3,11 +3,15 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{LayerNorm, Linear, RmsNorm};
 
+use super::arena::Arena;
 use super::config::{DecoderConfig, Norm};
 use super::families::{MlpNames, Names, QkvNames};
 use super::norm::NormLayer;
 use super::weights::Weights;
 use crate::Result;
+
+/// The most tensors that a layer keeps: four matrices with biases, four norms with biases.
+const TENSORS_OF_A_LAYER: usize = 16;
 
 /// Reads parts of one checkpoint.
 pub struct Loader<'a> {
@@ -18,6 +22,8 @@ pub struct Loader<'a> {
     device: &'a Device,
     prefix: &'static str,
     parameters: u64,
+    /// Where the weights of layers go; `None` on a CPU, where each has memory of its own.
+    arena: Option<Arena>,
 }
 
 impl<'a> Loader<'a> {
@@ -32,7 +38,21 @@ impl<'a> Loader<'a> {
     ) -> Result<Self> {
         let prefixed = format!("{}{}.weight", names.optional_prefix, names.embedding);
         let prefix = if weights.contains(&prefixed) { names.optional_prefix } else { "" };
-        Ok(Loader { config, names, weights, dtype, device, prefix, parameters: 0 })
+        Ok(Loader { config, names, weights, dtype, device, prefix, parameters: 0, arena: None })
+    }
+
+    /// Makes room for the weights of all layers, as far as they have not been read yet.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn reserve_layers(&mut self) -> Result<()> {
+        if self.device.is_cuda() {
+            let head = if self.config.tied_embeddings { 0 } else { self.config.vocab * self.config.hidden };
+            let layers = self.config.parameters().saturating_sub(self.parameters + head as u64);
+            let tensors = TENSORS_OF_A_LAYER * (self.config.layers + 1);
+            self.arena = Some(Arena::new(layers as usize, tensors, self.dtype, self.device)?);
+        }
+        Ok(())
     }
 
     /// The configuration being built.
@@ -94,7 +114,8 @@ impl<'a> Loader<'a> {
     /// A norm weight of layer `index` with `length` elements.
     pub fn layer_vector(&mut self, index: usize, part: &str, length: usize) -> Result<Tensor> {
         let name = format!("{}.weight", self.layer_name(index, part));
-        self.read(&name, &[length])
+        let vector = self.read(&name, &[length])?;
+        self.kept(vec![vector])
     }
 
     /// Queries, keys and values as one map, hidden → (Hq + 2 Hkv)·D.
@@ -132,10 +153,12 @@ impl<'a> Loader<'a> {
     fn norm(&mut self, name: &str) -> Result<NormLayer> {
         let hidden = [self.config.hidden];
         let weight = self.read(&format!("{name}.weight"), &hidden)?;
+        let weight = self.kept(vec![weight])?;
         Ok(match self.config.norm {
             Norm::RmsNorm { eps } => NormLayer::RmsNorm(RmsNorm::new(weight, eps)),
             Norm::LayerNorm { eps } => {
                 let bias = self.read(&format!("{name}.bias"), &hidden)?;
+                let bias = self.kept(vec![bias])?;
                 NormLayer::LayerNorm(LayerNorm::new(weight, bias, eps))
             }
         })
@@ -157,12 +180,17 @@ impl<'a> Loader<'a> {
                 vectors.push(self.read(&format!("{name}.bias"), &[rows])?);
             }
         }
-        let join = |tensors: Vec<Tensor>| match tensors.as_slice() {
-            [one] => Ok(one.clone()),
-            several => Tensor::cat(several, 0),
-        };
-        let bias = if bias { Some(join(vectors)?) } else { None };
-        Ok(Linear::new(join(matrices)?, bias))
+        let bias = if bias { Some(self.kept(vectors)?) } else { None };
+        Ok(Linear::new(self.kept(matrices)?, bias))
+    }
+
+    /// Parts of one weight, one below the other, where the weight stays.
+    fn kept(&mut self, parts: Vec<Tensor>) -> Result<Tensor> {
+        match (&mut self.arena, parts.as_slice()) {
+            (Some(arena), parts) => arena.join(parts),
+            (None, [one]) => Ok(one.clone()),
+            (None, several) => Ok(Tensor::cat(several, 0)?),
+        }
     }
 
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {

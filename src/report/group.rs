@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::label;
 use super::study::{Row, Run, Study};
 
-/// One model on one backend.
+/// One model on one backend, generating as much.
 #[derive(Debug)]
 pub struct Subject<'a> {
-    /// For people: the model, and its backend where the study has several.
+    /// For people: the model, and its backend and the tokens generated where the study has several.
     pub name: String,
     /// The model's short name.
     pub model: &'a str,
@@ -55,11 +55,14 @@ impl<'a> Group<'a> {
         let caches: Vec<String> = order.into_iter().map(|(_, cache)| cache).collect();
         let backends: BTreeSet<&str> = study.runs.iter().map(|r| r.result.attn_backend.as_str()).collect();
 
-        let mut subjects: BTreeMap<(&str, &str, &str), Subject<'a>> = BTreeMap::new();
+        let mut subjects: BTreeMap<_, Subject<'a>> = BTreeMap::new();
         let mut subject = |run: &'a Run, add: &mut dyn FnMut(&mut Subject<'a>)| {
             let (model, backend) = (run.model.as_str(), run.result.attn_backend.as_str());
-            let name = if backends.len() > 1 { format!("{model} · {backend}") } else { model.to_string() };
-            let subject = subjects.entry((model, run.result.model.as_str(), backend));
+            let mut name = if backends.len() > 1 { format!("{model} · {backend}") } else { model.to_string() };
+            if let Some(tokens) = run.output {
+                name.push_str(&format!(" · {tokens} tokens out"));
+            }
+            let subject = subjects.entry((model, run.subject()));
             add(subject.or_insert_with(|| Subject::new(name, model, backend)));
         };
         for row in study.rows().filter(|r| r.measured.is_some()) {

@@ -1,6 +1,6 @@
 //! Result files, read and set in order: the input of every table and chart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -27,6 +27,8 @@ pub struct Run {
     pub model: String,
     /// The cache's name for people: `INT4-KIVI`, `FP16`.
     pub cache: String,
+    /// Tokens that its timed decodes generated, where the study has runs of the same model that generated others.
+    pub output: Option<usize>,
     /// Quality, with the reference it is held against.
     pub quality: Quality,
 }
@@ -52,9 +54,9 @@ impl Run {
         self.result.kv_quant.enabled
     }
 
-    /// Key of the runs that may be compared as caches: the same model on the same backend.
-    pub fn subject(&self) -> (&str, &str) {
-        (&self.result.model, &self.result.attn_backend)
+    /// Key of the runs that may be compared as caches: the same model on the same backend, and as much generated.
+    pub fn subject(&self) -> (&str, &str, Option<usize>) {
+        (&self.result.model, &self.result.attn_backend, self.output)
     }
 }
 
@@ -154,11 +156,14 @@ impl Study {
     /// Sets results in order and derives what follows from them.
     pub fn of(results: Vec<(PathBuf, RunResult)>) -> Self {
         let short = label::short_models(results.iter().map(|(_, r)| r.model.as_str()));
+        let outputs = outputs(&results);
+        let several = |result: &RunResult| outputs.get(&result.model).is_some_and(|lengths| lengths.len() > 1);
         let mut runs: Vec<Run> = results
             .into_iter()
             .map(|(file, result)| Run {
                 model: short.get(&result.model).cloned().unwrap_or_else(|| result.model.clone()),
                 cache: label::cache(&result),
+                output: (several(&result) && !result.measurements.is_empty()).then_some(result.config.decode_tokens),
                 quality: Quality::default(),
                 sources: Sources::default(),
                 file,
@@ -167,14 +172,16 @@ impl Study {
             .collect();
         // The file name decides last, so that the order never depends on the folder's.
         runs.sort_by(|a, b| {
-            let key =
-                |r: &Run| (r.model.clone(), r.result.model.clone(), r.result.attn_backend.clone(), r.cache.clone());
+            let key = |r: &Run| {
+                let backend = r.result.attn_backend.clone();
+                (r.model.clone(), r.result.model.clone(), backend, r.cache.clone(), r.output)
+            };
             let when = |r: &Run| (r.result.timestamp.clone(), r.file.clone());
             key(a).cmp(&key(b)).then_with(|| when(a).cmp(&when(b)))
         });
         share_blocks(&mut runs);
         let qualities: Vec<Quality> = {
-            let mut references: BTreeMap<(&str, &str), &RunResult> = BTreeMap::new();
+            let mut references: BTreeMap<_, &RunResult> = BTreeMap::new();
             for run in runs.iter().filter(|r| !r.quantized()) {
                 references.insert(run.subject(), &run.result);
             }
@@ -188,12 +195,12 @@ impl Study {
         study
     }
 
-    /// Picks the measurements to show: of two for the same model × backend × cache × context × batch, the later file's.
+    /// Picks the measurements to show: of two for the same model × backend × output × cache × context × batch, the later file's.
     fn keep_newest(&mut self) {
         let mut newest: BTreeMap<_, (usize, Option<usize>)> = BTreeMap::new();
         let mut count = 0;
         for (index, run) in self.runs.iter().enumerate() {
-            let name = (&run.model, &run.result.model, &run.result.attn_backend, &run.cache);
+            let name = (&run.model, run.subject(), &run.cache);
             let places: Vec<Option<usize>> = match run.result.measurements.len() {
                 0 => vec![None],
                 n => (0..n).map(Some).collect(),
@@ -259,12 +266,13 @@ const SHARED: [Shared; 5] = [
 ];
 
 /// Cost and each benchmark may have been measured at different times, into files of their own: gives every run the quality blocks
-/// that it lacks, from the newest run of the same model, backend and cache. `runs` are sorted.
+/// that it lacks, from the newest run of the same model, backend and cache, however much it generated. `runs` are sorted.
 fn share_blocks(runs: &mut [Run]) {
     let mut start = 0;
     while start < runs.len() {
         let first = &runs[start];
-        let same = |run: &&Run| run.subject() == first.subject() && run.cache == first.cache;
+        let name = |run: &Run| (run.result.model.clone(), run.result.attn_backend.clone(), run.cache.clone());
+        let same = |run: &&Run| name(run) == name(first);
         let end = start + runs[start..].iter().take_while(same).count();
         for Shared { present, copy, source } in &SHARED {
             let Some(donor) = (start..end).rev().find(|&i| present(&runs[i].result.benchmarks)) else { continue };
@@ -280,6 +288,14 @@ fn share_blocks(runs: &mut [Run]) {
         }
         start = end;
     }
+
+/// How many tokens the runs of each model generated in a timed decode.
+fn outputs(results: &[(PathBuf, RunResult)]) -> BTreeMap<String, BTreeSet<usize>> {
+    let mut outputs: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for (_, result) in results.iter().filter(|(_, result)| !result.measurements.is_empty()) {
+        outputs.entry(result.model.clone()).or_default().insert(result.config.decode_tokens);
+    }
+    outputs
 }
 
 /// Files named by `paths`, folders searched below for `*.json` (hidden ones and links to folders left out), sorted.

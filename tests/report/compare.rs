@@ -97,3 +97,35 @@ fn what_has_no_partner_is_named() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("another") && stderr(&output).contains("no partner"), "{}", stderr(&output));
 }
+
+#[test]
+fn runs_of_several_output_lengths_are_compared_length_by_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |side: &str, tokens: usize, cache: &Cache| {
+        let mut result = results::run("m", cache);
+        result.experiment_id.push_str(&format!("_{tokens}"));
+        result.config.decode_tokens = tokens;
+        for m in &mut result.measurements {
+            // Ten times as many tokens take ten times as long.
+            m.decode_ms = m.decode_ms.map(|ms| ms * tokens as f64 / 128.0);
+            m.decode_tokens = Some(tokens);
+        }
+        one(&folder.path().join(side), &tokens.to_string(), &result)
+    };
+    for tokens in [128, 1280] {
+        write("base", tokens, &Cache::new("none", 16, 0.0));
+        write("new", tokens, &Cache { slowdown: 2.0, ..Cache::new("int4-hqq", 4, 0.004) });
+    }
+    let [base, new] = ["base", "new"].map(|side| folder.path().join(side));
+    let output =
+        kvprof().arg("compare").arg(&base).arg("--against").arg(&new).arg("--format").arg("json").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let decode: Vec<_> = rows.iter().filter(|r| r["metric"] == "decode").collect();
+    assert_eq!(decode.len(), 2 * results::CONTEXTS.len());
+    assert!(decode.iter().all(|r| (r["change_value"].as_f64().unwrap() + 0.5).abs() < 1e-9), "{decode:?}");
+    for tokens in ["128 tokens out", "1280 tokens out"] {
+        let of_length = decode.iter().filter(|r| r["cache"].as_str().unwrap().ends_with(&format!(", {tokens}")));
+        assert_eq!(of_length.count(), results::CONTEXTS.len(), "{decode:?}");
+    }
+}

@@ -33,8 +33,8 @@ pub struct Comparison {
     pub unpaired: Vec<String>,
 }
 
-/// A backend and a cache.
-type Setting<'a> = (&'a str, &'a str);
+/// A backend, a cache, and the tokens generated where a study has several lengths.
+type Setting<'a> = (&'a str, &'a str, Option<usize>);
 
 /// Compares `new` with `base`. A setting (backend and cache) of a model is paired with the same setting; one that the base lacks
 /// is paired with the base's only setting of that model, if it has just one (INT4 against FP16).
@@ -93,7 +93,7 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
 }
 
 fn setting(run: &Run) -> Setting<'_> {
-    (&run.result.attn_backend, &run.cache)
+    (&run.result.attn_backend, &run.cache, run.output)
 }
 
 fn by_model(study: &Study) -> BTreeMap<&str, BTreeSet<Setting<'_>>> {
@@ -106,16 +106,26 @@ fn by_model(study: &Study) -> BTreeMap<&str, BTreeSet<Setting<'_>>> {
 
 fn partner<'a>(base: Option<&BTreeSet<Setting<'a>>>, wanted: Setting<'_>) -> Option<Setting<'a>> {
     let base = base?;
-    let same = base.iter().find(|s| **s == wanted);
-    same.or_else(|| base.first().filter(|_| base.len() == 1)).copied()
+    // A side that has one output length does not name it.
+    let like = |s: &&Setting<'a>| s.2 == wanted.2 || s.2.is_none() || wanted.2.is_none();
+    let only = |of: &dyn Fn(&&Setting<'a>) -> bool| {
+        let mut found = base.iter().filter(|s| like(s) && of(s));
+        found.next().filter(|_| found.next().is_none())
+    };
+    let same = only(&|s| (s.0, s.1) == (wanted.0, wanted.1));
+    same.or_else(|| only(&|_| true)).copied()
 }
 
 fn words(base: Setting<'_>, new: Setting<'_>) -> String {
-    match (base.0 == new.0, base.1 == new.1) {
+    let words = match (base.0 == new.0, base.1 == new.1) {
         (true, true) => new.1.to_string(),
         (true, false) => format!("{} against {}", new.1, base.1),
         (false, true) => format!("{}: {} against {}", new.1, new.0, base.0),
         (false, false) => format!("{} {} against {} {}", new.0, new.1, base.0, base.1),
+    };
+    match new.2 {
+        Some(tokens) => format!("{words}, {tokens} tokens out"),
+        None => words,
     }
 }
 
