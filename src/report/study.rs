@@ -288,6 +288,7 @@ fn share_blocks(runs: &mut [Run]) {
         }
         start = end;
     }
+}
 
 /// How many tokens the runs of each model generated in a timed decode.
 fn outputs(results: &[(PathBuf, RunResult)]) -> BTreeMap<String, BTreeSet<usize>> {
