@@ -7,7 +7,7 @@ use crate::measure::run::RunTimes;
 use crate::measure::trace::{Trace, Tracer, chrome};
 use crate::model::step::Stepper;
 use crate::schema::{KernelTimes, Measurement};
-use crate::{Result, device};
+use crate::{Error, Result, device};
 
 /// Decode steps of the pass that warms up the tracer.
 const WARM_UP_STEPS: usize = 2;
@@ -23,7 +23,11 @@ pub(super) fn measure_kernels<'a>(
     let name = format!("{} {} @ {length}×{sequences}", context.spec.name, context.attention.name());
     let work = 2 * length + context.settings.decode_tokens + WARM_UP_STEPS;
     context.progress.start(&format!("trace {name}"), work as u64);
-    let traced = trace(context, workload)?;
+    let traced = match trace(context, workload) {
+        // The timed runs had room; what they measured stands.
+        Err(Error::OutOfMemory(reason)) => Err(format!("out of memory: {reason}")),
+        other => other?,
+    };
     context.progress.finish();
     m.kernels = Some(match traced {
         Ok((trace, times)) => {
