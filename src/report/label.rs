@@ -7,13 +7,15 @@ use crate::schema::RunResult;
 /// Residual length that a name need not mention.
 pub const USUAL_RESIDUAL: usize = 128;
 
-/// Short names of models: without the owner's name and a version suffix (`mistralai/Mistral-7B-v0.1` → `Mistral-7B`, as in the
+/// Short names of models: without the owner's name, a file's ending and a version suffix (`mistralai/Mistral-7B-v0.1` → `Mistral-7B`, as in the
 /// thesis' tables), unless two models would then share one.
 pub fn short_models<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
     let names: BTreeSet<&str> = names.collect();
     let forms = |name: &str| {
-        let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(name).to_string();
-        [without_version(&last).to_string(), last, name.to_string()]
+        let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(name);
+        let stem =
+            [".gguf", ".config.json", ".json"].iter().find_map(|ending| last.strip_suffix(ending)).unwrap_or(last);
+        [without_version(stem).to_string(), stem.to_string(), last.to_string(), name.to_string()]
     };
     names
         .iter()
@@ -89,6 +91,11 @@ mod tests {
         assert_eq!(short["mistralai/Mistral-7B-v0.1"], "Mistral-7B");
         assert_eq!(short["Qwen/Qwen3-8B"], "Qwen3-8B");
         assert_eq!(short["builtin"], "builtin");
+        let short = short_models(["x/smol.Q4_1.gguf", "y/mistral-7b-v0.1.config.json"].into_iter());
+        assert_eq!(
+            (short["x/smol.Q4_1.gguf"].as_str(), short["y/mistral-7b-v0.1.config.json"].as_str()),
+            ("smol.Q4_1", "mistral-7b")
+        );
         let short = short_models(["a/M-v0.1", "a/M-v0.3", "b/N", "c/N"].into_iter());
         assert_eq!((short["a/M-v0.1"].as_str(), short["a/M-v0.3"].as_str()), ("M-v0.1", "M-v0.3"));
         assert_eq!((short["b/N"].as_str(), short["c/N"].as_str()), ("b/N", "c/N"));

@@ -87,7 +87,7 @@ pub fn mean_difference(base: &[f64], new: &[f64]) -> Option<(f64, f64)> {
 /// Difference of two success rates on the same `trials` items, of which `lost` succeeded only before and `gained` only
 /// after, with its 95 % interval (Agresti and Min 2005: half an item added to each cell, then Wald's interval).
 pub fn paired_rates(lost: usize, gained: usize, trials: usize) -> Option<(f64, (f64, f64))> {
-    if trials == 0 || lost + gained > trials {
+    if trials == 0 || lost.saturating_add(gained) > trials {
         return None;
     }
     let difference = (gained as f64 - lost as f64) / trials as f64;

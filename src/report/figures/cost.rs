@@ -1,5 +1,8 @@
 //! What a cache costs: memory, time, kernels, energy.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use super::{OverContext, axis};
 use crate::base::stats::Summary;
 use crate::report::chart::{Axis, Bar, Bars, Chart, NumberForm, Panel, Plot, Scale};
@@ -145,7 +148,7 @@ pub(super) fn kernels(group: &Group<'_>) -> Chart {
         id: "kernel_categories".into(),
         title: "Kernel time of a decode step by category".into(),
         caption:
-            "Kernel time per generated token in the traced pass, at the longest context traced. Quantizing counts as \
+            "Kernel time of a decode step in the traced pass, at the context where most caches were traced. Quantizing counts as \
                   dequantization."
                 .into(),
         panels: group.subjects.iter().filter_map(kernel_panel).collect(),
@@ -154,22 +157,27 @@ pub(super) fn kernels(group: &Group<'_>) -> Chart {
 
 fn kernel_panel(subject: &Subject<'_>) -> Option<Panel> {
     let traced = |row: &&Row<'_>| row.measured.and_then(|m| m.kernels.as_ref()).is_some_and(|k| k.decode.is_some());
-    let place = subject.rows.iter().filter(traced).map(|r| (r.context(), std::cmp::Reverse(r.batch()))).max()?;
-    let at_place = |row: &&Row<'_>| (row.context(), std::cmp::Reverse(row.batch())) == place;
+    let mut places: BTreeMap<(Option<usize>, Reverse<Option<usize>>), usize> = BTreeMap::new();
+    for row in subject.rows.iter().filter(traced) {
+        *places.entry((row.context(), Reverse(row.batch()))).or_default() += 1;
+    }
+    // Of several, the longest context, then the smallest batch.
+    let (place, _) = places.into_iter().max_by_key(|(place, caches)| (*caches, *place))?;
+    let at_place = |row: &&Row<'_>| (row.context(), Reverse(row.batch())) == place;
     let shown = subject.main_caches();
     let rows = subject.rows.iter().filter(|row| shown.contains(&row.run.cache.as_str()));
     let bars: Vec<Bar> = rows.filter(traced).filter(at_place).filter_map(kernel_bar).collect();
     let context = place.0.map_or_else(String::new, |c| format!(", {} tokens", number::tokens(c)));
     let batch = place.1.0.filter(|b| *b != 1).map_or_else(String::new, |b| format!(", batch {b}"));
     let parts = CATEGORIES.map(String::from).to_vec();
-    let x = axis("kernel time, ms per token", Scale::Linear, NumberForm::Plain);
+    let x = axis("kernel time, ms per step", Scale::Linear, NumberForm::Plain);
     Some(Panel { title: format!("{}{context}{batch}", subject.name), plot: Plot::Bars(Bars { x, parts, bars }) })
 }
 
 fn kernel_bar(row: &Row<'_>) -> Option<Bar> {
     let m = row.measured?;
     let phase = m.kernels.as_ref()?.decode.as_ref()?;
-    let tokens = m.decode_tokens.filter(|t| *t > 0)? as f64;
+    let steps = m.decode_tokens.filter(|t| *t > 0)? as f64;
     // A category that this version does not know is part of `other`.
     let of = |name: &'static str| {
         phase
@@ -177,7 +185,7 @@ fn kernel_bar(row: &Row<'_>) -> Option<Bar> {
             .iter()
             .filter(move |(key, _)| key.as_str() == name || (name == "other" && !CATEGORIES.contains(&key.as_str())))
     };
-    let values: Vec<f64> = CATEGORIES.iter().map(|name| of(name).map(|(_, c)| c.ms).sum::<f64>() / tokens).collect();
+    let values: Vec<f64> = CATEGORIES.iter().map(|name| of(name).map(|(_, c)| c.ms).sum::<f64>() / steps).collect();
     let total: f64 = values.iter().sum();
     let tips = CATEGORIES
         .iter()
@@ -187,7 +195,7 @@ fn kernel_bar(row: &Row<'_>) -> Option<Bar> {
             let launches: u64 = of(name).map(|(_, c)| c.count).sum();
             let ms = number::significant(*ms, 3);
             format!(
-                "{} · {name}\n{ms} ms per token, {share:.0} % of kernel time\n{launches} launches in {tokens} steps",
+                "{} · {name}\n{ms} ms per step, {share:.0} % of kernel time\n{launches} launches in {steps} steps",
                 row.run.cache
             )
         })
