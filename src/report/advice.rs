@@ -158,6 +158,21 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
         }
         None => {
             let tested = candidates.iter().any(|c| c.verdict != Verdict::Unknown);
+            // Quality alone says nothing about size.
+            let unsized_caches: Vec<&str> = candidates
+                .iter()
+                .filter(|c| matches!(c.verdict, Verdict::Keeps(_)) && c.bytes.is_none())
+                .map(|c| c.run.cache.as_str())
+                .collect();
+            if !unsized_caches.is_empty() {
+                advice.headline = format!(
+                    "For {}, {} keeps to the bound; its size was not measured.",
+                    subject.name,
+                    unsized_caches.join(" or ")
+                );
+                advice.reason = "Measure it: kvprof run without --no-profile.".into();
+                return advice;
+            }
             advice.headline = match (candidates.is_empty(), tested) {
                 (true, _) => format!("For {}, no quantized cache was measured.", subject.name),
                 (_, false) => format!("For {}, the quality of no quantized cache was measured.", subject.name),
@@ -260,6 +275,30 @@ mod tests {
         assert!(matches!(judge(&quality(0.009, Some(0.002)), &bound), Verdict::Breaks(_)));
         assert!(matches!(judge(&quality(0.011, None), &bound), Verdict::Breaks(_)));
         assert_eq!(judge(&Quality::default(), &bound), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_cache_of_unknown_size_is_neither_recommended_nor_ruled_out() {
+        use crate::schema::read;
+        let text = |quant: &str, blocks: &str| {
+            format!(
+                r#"{{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{{"num_params_b":1,
+                "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64}},
+                "attn_backend":"fused","kv_quant":{quant},"environment":{{}},"hardware":{{}},"config":{{"seed":1,"warmup_runs":0,
+                "measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16}},"measurements":[],
+                "benchmarks":{{{blocks}}},"combo_elapsed_s":1.0}}"#
+            )
+        };
+        let int8 = text(
+            r#"{"enabled":true,"nbits":8,"asymmetric":false,"name":"int8-hqq"}"#,
+            r#""perplexity_quantized":{"dataset":"b","tokens":16,"value":9.0,"reference_value":9.0,"ln_ratio":0.0,
+            "ln_ratio_standard_error":0.0001}"#,
+        );
+        let parse = |text: &str| read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap();
+        let study = crate::report::study::Study::of(vec![("a.json".into(), parse(&int8))]);
+        let advice = &all(&Group::of(&study), &Bound::default())[0];
+        assert!(advice.choice.is_none());
+        assert_eq!(advice.headline, "For m, INT8-HQQ keeps to the bound; its size was not measured.");
     }
 
     #[test]

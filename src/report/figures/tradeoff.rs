@@ -8,6 +8,9 @@ use crate::report::group::{Group, Subject};
 use crate::report::number;
 use crate::report::study::{MIB, Row};
 
+/// Most caches that a legend names; of more, only those that no other beats.
+const MOST_NAMES: usize = 16;
+
 pub(super) fn memory(group: &Group<'_>, bound: &Bound) -> Chart {
     let figure = Figure {
         group,
@@ -21,7 +24,7 @@ pub(super) fn memory(group: &Group<'_>, bound: &Bound) -> Chart {
         id: "pareto_memory".into(),
         title: "Quality against memory".into(),
         caption: "Rise of the perplexity over the size of the cache; lower left is better. The line joins the caches that no other \
-                  beats on both; bars: 95 % intervals; dashed: the bound on quality."
+                  beats on both (of many caches only these are named); bars: 95 % intervals; dashed: the bound on quality."
             .into(),
         panels: figure.panels(),
     }
@@ -40,7 +43,7 @@ pub(super) fn speed(group: &Group<'_>, bound: &Bound) -> Chart {
         id: "pareto_speed".into(),
         title: "Quality against speed".into(),
         caption: "Rise of the perplexity over the decode rate; lower right is better. The line joins the caches that no other beats on \
-                  both; bars: 95 % intervals; dashed: the bound on quality."
+                  both (of many caches only these are named); bars: 95 % intervals; dashed: the bound on quality."
             .into(),
         panels: figure.panels(),
     }
@@ -79,6 +82,12 @@ impl Figure<'_> {
             return None;
         }
         let front = front(series.iter().flat_map(|s| &s.points), self.smaller_is_better);
+        if series.len() > MOST_NAMES {
+            let on_front = |point: &Point| front.iter().any(|best| (best.x, best.y) == (point.x, point.y));
+            for beaten in series.iter_mut().filter(|s| !s.points.iter().any(on_front)) {
+                beaten.name.clear();
+            }
+        }
         series.insert(0, Series { joined: true, bare: true, points: front, ..Series::default() });
         let batch = if batch == 1 { String::new() } else { format!(", batch {batch}") };
         Some(Panel {
