@@ -32,7 +32,7 @@ fn run_spec(kv_quant: &str, batch_sizes: Vec<usize>) -> RunSpec {
         decode_tokens: 4,
         warmup_runs: 1,
         measure_runs: 1,
-        energy_seconds: 0.0,
+        energy_seconds: 0.01,
         ..Settings::default()
     };
     RunSpec {

@@ -18,6 +18,8 @@ mod results;
 mod thesis;
 #[path = "support/thesis_data.rs"]
 mod thesis_data;
+#[path = "report/validate.rs"]
+mod validate;
 
 use assert_cmd::Command;
 

@@ -159,7 +159,10 @@ fn a_dry_run_says_what_each_run_needs_and_what_will_be_skipped() {
     // 4 layers × 2 heads × 64 channels × 2 × 2 bytes × (1024 + 128) tokens × 4096 sequences are 9 GiB.
     let other = dry(&["--memory", "8GiB", "--bandwidth", "1000", "--tflops", "100"]);
     assert!(other.contains("9.00") && other.contains("1 of 2"), "{other}");
-    assert!(other.contains("#1 at 1024 tokens × 4096 is skipped: not tried: it needs 9.0 GiB"), "{other}");
+    assert!(
+        other.contains("#1 at 1024 tokens × 4096 is skipped: not tried for lack of memory: it needs 9.0 GiB"),
+        "{other}"
+    );
     assert!(other.contains("an estimate") && other.contains("1000 GB/s and 100.00 TFLOP/s as given"), "{other}");
     assert!(!dry(&["--memory", "80GiB"]).contains("is skipped"));
     assert!(dry(&[]).contains("as measured now"));

@@ -144,7 +144,7 @@ fn weights_refusal(spec: &RunSpec, shapes: &mut Estimator) -> Option<(Shape, Str
     let weights = shape.weights_bytes();
     let reason = || {
         format!(
-            "not tried: its weights take {:.1} GiB as {:?} and {:.1} GiB are free",
+            "not tried for lack of memory: its weights take {:.1} GiB as {:?} and {:.1} GiB are free",
             gib(weights),
             shape.dtype,
             gib(free)

@@ -42,7 +42,8 @@ impl Memory {
             true => "for the cache alone".to_string(),
             false => format!("(weights {}, cache {})", gib(self.weights_bytes), gib(self.cache_bytes)),
         };
-        (need > free).then(|| format!("not tried: it needs {} {parts} and {} are free", gib(need), gib(free)))
+        (need > free)
+            .then(|| format!("not tried for lack of memory: it needs {} {parts} and {} are free", gib(need), gib(free)))
     }
 }
 
@@ -103,7 +104,10 @@ mod tests {
         assert_eq!(memory.total_bytes(), 6 << 30);
         assert_eq!(memory.refusal(5 << 30, false), None, "the workspace is a guess and refuses nothing");
         let refusal = memory.refusal(4 << 30, false).unwrap();
-        assert_eq!(refusal, "not tried: it needs 5.0 GiB (weights 3.0 GiB, cache 2.0 GiB) and 4.0 GiB are free");
+        assert_eq!(
+            refusal,
+            "not tried for lack of memory: it needs 5.0 GiB (weights 3.0 GiB, cache 2.0 GiB) and 4.0 GiB are free"
+        );
         assert_eq!(memory.refusal(2 << 30, true), None, "loaded weights ask for no more");
         assert!(memory.refusal(1 << 30, true).unwrap().contains("for the cache alone"));
     }
