@@ -2,11 +2,19 @@
 
 use std::ops::Range;
 
-use super::fit::{GroupFit, fit_group};
+use super::fit::GroupFit;
 use super::pack::{pack, unpack};
 use super::real::Real;
 use super::tile::{SideGeometry, TileGeometry};
-use super::{Direction, Fit, Groups, fp8};
+use super::{Direction, Fit, Groups, fp8, hqq, minmax};
+
+/// Fits one group by the method `fit` and writes its codes (see [`minmax::fit`] and [`hqq::fit`]).
+pub fn fit_group<P: Real>(fit: Fit, values: &[f32], bits: u8, codes: &mut [u8]) -> GroupFit<P> {
+    match fit {
+        Fit::MinMax => minmax::fit(values, bits, codes),
+        Fit::Hqq => hqq::fit(values, bits, codes),
+    }
+}
 
 /// Turns tiles of one geometry and type into bytes and back; holds the working space for it.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! What a fit returns, and what the fits share.
 
 use super::real::Real;
-use super::{Fit, hqq, minmax};
 
 /// The pair that a group's codes are read back with: `x ≈ scale·code + minimum`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,14 +16,6 @@ impl<P: Real> GroupFit<P> {
     #[inline]
     pub fn value(&self, code: u8) -> P {
         P::narrow(self.scale.widen() * f32::from(code) + self.minimum.widen())
-    }
-}
-
-/// Fits one group by the method `fit` and writes its codes (see [`minmax::fit`] and [`hqq::fit`]).
-pub fn fit_group<P: Real>(fit: Fit, values: &[f32], bits: u8, codes: &mut [u8]) -> GroupFit<P> {
-    match fit {
-        Fit::MinMax => minmax::fit(values, bits, codes),
-        Fit::Hqq => hqq::fit(values, bits, codes),
     }
 }
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::codec::{Side, TileCodec};
-use super::fit::{GroupFit, fit_group};
+use super::codec::{Side, TileCodec, fit_group};
+use super::fit::GroupFit;
 use super::presets::PRESETS;
 use super::{Fit, QuantSpec, Real, Scheme, TileGeometry, fp8};
 

@@ -1,10 +1,9 @@
 //! What to use, in plain words: the smallest cache that keeps quality within a stated bound, what it saves, what it costs.
 
 use super::group::{Group, Subject};
-use super::number;
+use super::number::{self, Digits};
 use super::quality::{Quality, Score};
 use super::study::{Row, Run};
-use super::table::Digits;
 
 /// How much quality may be lost.
 #[derive(Debug, Clone, Copy, PartialEq)]

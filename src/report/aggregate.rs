@@ -1,9 +1,9 @@
 //! One row for each model × backend × cache × context × batch: the thesis tool's columns first, with its names and
 //! rounding, then what 3.0 files add, unrounded.
 
-use super::number::round;
+use super::number::{Digits, round};
 use super::study::{MIB, Row, Study};
-use super::table::{Cell, Column, Digits, Table};
+use super::table::{Cell, Column, Table};
 
 type Get = fn(&Row<'_>) -> Cell;
 

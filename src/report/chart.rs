@@ -1,7 +1,6 @@
 //! A chart as a value: what is shown, not how it is drawn.
 
-use super::number;
-use super::table::Digits;
+use super::number::{self, Digits};
 
 /// A figure: panels that belong together, one for each model as a rule.
 #[derive(Debug, Clone, Default)]

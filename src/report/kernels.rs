@@ -1,8 +1,9 @@
 //! Kernel time by category, each cache against the unquantized one: the CMU study's differential table.
 
 use super::group::{Group, Subject};
+use super::number::Digits;
 use super::study::Row;
-use super::table::{Cell, Column, Digits, Table};
+use super::table::{Cell, Column, Table};
 use crate::schema::{CategoryTime, PhaseKernels};
 
 /// The eight categories as result files name them, in the order of the stack.

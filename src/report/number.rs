@@ -1,6 +1,21 @@
 //! Numbers for people. Everything else writes them in full.
 
-use super::table::Digits;
+/// How people see a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Digits {
+    /// As few digits as give the same number back.
+    Exact,
+    /// This many decimals.
+    Fixed(usize),
+    /// This many significant digits.
+    Significant(usize),
+    /// As a percentage with this many decimals.
+    Percent(usize),
+    /// The same, with its sign.
+    SignedPercent(usize),
+    /// This many decimals, with its sign.
+    Signed(usize),
+}
 
 /// `value` rounded to `decimals`, half to even on the exact binary value, as Python's `round` does.
 pub fn round(value: f64, decimals: usize) -> f64 {

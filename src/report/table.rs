@@ -1,6 +1,6 @@
 //! A table as a value: what every output format writes.
 
-use super::number;
+use super::number::{self, Digits};
 
 /// A table.
 #[derive(Debug, Clone, Default)]
@@ -63,23 +63,6 @@ pub enum Kind {
     Real,
     /// Yes and no.
     Flag,
-}
-
-/// How people see a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Digits {
-    /// As few digits as give the same number back.
-    Exact,
-    /// This many decimals.
-    Fixed(usize),
-    /// This many significant digits.
-    Significant(usize),
-    /// As a percentage with this many decimals.
-    Percent(usize),
-    /// The same, with its sign.
-    SignedPercent(usize),
-    /// This many decimals, with its sign.
-    Signed(usize),
 }
 
 /// A cell.

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::group::{Group, Subject};
-use super::number;
+use super::number::{self, Digits};
 use super::quality::Score;
 use super::study::{MIB, Row, Run, Sources, Study};
-use super::table::{Cell, Column, Digits, Table};
+use super::table::{Cell, Column, Table};
 
 /// Most caches that make columns; more make rows.
 const WIDE: usize = 7;

@@ -6,7 +6,8 @@ use kvprof::report::chart::{
 use kvprof::report::draw::{self, Drawn};
 use kvprof::report::export::svg::Colours;
 use kvprof::report::export::{TableFormat, pdf, png, svg};
-use kvprof::report::table::{Cell, Column, Digits, Table};
+use kvprof::report::number::Digits;
+use kvprof::report::table::{Cell, Column, Table};
 use sha2::{Digest, Sha256};
 
 /// A table with every kind of cell and every character that a format must escape.

@@ -1,10 +1,9 @@
 //! What can be compared, and how sure a change is.
 
 use crate::base::stats::{self, Change};
-use crate::report::number;
+use crate::report::number::{self, Digits};
 use crate::report::quality::{Score, needle_pairs};
 use crate::report::study::{MIB, Row, Run};
-use crate::report::table::Digits;
 use crate::schema::Perplexity;
 
 /// A metric.

@@ -6,8 +6,9 @@ pub mod metric;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::metric::{Delta, Metric, Verdict};
+use super::number::Digits;
 use super::study::{Row, Run, Study};
-use super::table::{Cell, Column, Digits, Table};
+use super::table::{Cell, Column, Table};
 
 /// One pair of results and one metric.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use crate::base::stats::Z95;
 use crate::report::advice::Bound;
 use crate::report::chart::{Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series};
 use crate::report::group::{Group, Subject};
+use crate::report::number::Digits;
 use crate::report::study::Run;
-use crate::report::table::Digits;
 use crate::report::{font, label, number};
 
 /// Rise of the perplexity, in words.
