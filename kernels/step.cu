@@ -38,6 +38,10 @@ using Gemv16 = GemvShape<32, 16, 8, 4>;
   extern "C" __global__ void __launch_bounds__(kvprof::kNormThreads)                           \
       kvprof_rms_norm_##name(const __grid_constant__ kvprof::RmsNormParams p) {                \
     kvprof::rms_norm<Float>(p);                                                                \
+  }                                                                                            \
+  extern "C" __global__ void __launch_bounds__(kvprof::kHeadNormThreads)                       \
+      kvprof_normalize_heads_##name(const __grid_constant__ kvprof::HeadNormParams p) {        \
+    kvprof::normalize_heads<Float>(p);                                                         \
   }
 
 KVPROF_STEP(__half, f16)

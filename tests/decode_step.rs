@@ -25,12 +25,16 @@ mod on_gpu {
     use candle_core::{D, DType, Device, IndexOp, Tensor};
     use kvprof::cache::{self, KvCache};
     use kvprof::model::attention::{self, Attention};
+    use kvprof::model::families::read_config;
     use kvprof::model::placement::{DeviceChoice, DtypeChoice};
     use kvprof::model::step::engine::StepEngine;
     use kvprof::model::step::{StepMode, Stepper};
+    use kvprof::model::weights::Weights;
     use kvprof::model::{Decoder, LoadOptions, LogitsOf, Subject};
     use kvprof::quant::QuantSpec;
     use kvprof::quant::presets::PRESETS;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
 
     const PROMPT: usize = 200;
     const STEPS: usize = 512;
@@ -148,23 +152,58 @@ mod on_gpu {
         steps.into_iter().fold(0.0, f32::max)
     }
 
+    /// Weights drawn from N(0, 0.05²), or around 1 for a norm, as FP16 has them: the same on every device.
+    struct SeededWeights;
+
+    impl Weights for SeededWeights {
+        fn contains(&self, _name: &str) -> bool {
+            true
+        }
+
+        fn load(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> kvprof::Result<Tensor> {
+            let mut rng =
+                StdRng::seed_from_u64(name.bytes().fold(7, |seed, byte| seed * 31 % 1_000_003 + u64::from(byte)));
+            let center = if shape.len() == 1 { 1.0 } else { 0.0 };
+            let normal = |rng: &mut StdRng| (0..12).map(|_| rng.random::<f32>() - 0.5).sum::<f32>();
+            let values: Vec<f32> = (0..shape.iter().product()).map(|_| center + 0.05 * normal(&mut rng)).collect();
+            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
+                .to_dtype(DType::F16)?
+                .to_device(device)?
+                .to_dtype(dtype)?)
+        }
+
+        fn fault(&self, name: &str, message: &str) -> kvprof::Error {
+            kvprof::Error::usage(format!("{name}: {message}"))
+        }
+    }
+
+    /// A small Qwen3, which normalizes queries and keys, on the device.
+    fn small_qwen3(dtype: DType, device: &Device) -> Decoder {
+        let json = r#"{"model_type": "qwen3", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3,
+            "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 512,
+            "max_position_embeddings": 1024, "rms_norm_eps": 1e-6, "rope_theta": 1000000, "hidden_act": "silu",
+            "tie_word_embeddings": false, "attention_bias": false, "use_sliding_window": false}"#;
+        let (config, names) = read_config(std::path::Path::new("small qwen3"), json).unwrap();
+        Decoder::load(config, &names, &SeededWeights, dtype, device, &mut |_, _| ()).unwrap()
+    }
+
     /// One model twice: in the float of the test on the GPU, and as the exact one.
     struct Pair {
-        gpu: Subject,
-        exact: Subject,
+        gpu: Decoder,
+        exact: Decoder,
     }
 
     impl Pair {
         fn load(model: &str, dtype: &str) -> Self {
-            Pair { gpu: load(model, "cuda", dtype), exact: load(model, "cpu", "f32") }
+            Pair { gpu: load(model, "cuda", dtype).decoder, exact: load(model, "cpu", "f32").decoder }
         }
 
         /// Asserts the bounds that the head of this file derives.
         fn check(&self, spec: &QuantSpec, batch: usize, steps: usize, graph: bool) {
-            let dtype = self.gpu.decoder.dtype();
-            let (tokens, served) = serve(&self.gpu.decoder, spec, batch, steps, graph);
-            let exact = expected(&self.exact.decoder, spec, &tokens);
-            let eager = expected(&self.gpu.decoder, spec, &tokens);
+            let dtype = self.gpu.dtype();
+            let (tokens, served) = serve(&self.gpu, spec, batch, steps, graph);
+            let exact = expected(&self.exact, spec, &tokens);
+            let eager = expected(&self.gpu, spec, &tokens);
             let scale = distance(&eager, &exact);
             let (to_exact, to_eager) = (distance(&served, &exact), distance(&served, &eager));
             let what = format!("{:16} {dtype:?} B {batch:2} graph {graph:5}", spec.name);
@@ -197,6 +236,19 @@ mod on_gpu {
             for batch in [2, 3, 5, 16] {
                 for name in ["none", "int4-hqq-kivi", "int8-hqq,keep-layers=0+2"] {
                     pair.check(&name.parse().unwrap(), batch, 80, batch % 2 == 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn normalized_queries_and_keys_give_the_logits_of_eager() {
+        let Some(device) = gpu("normalized_queries_and_keys_give_the_logits_of_eager") else { return };
+        for dtype in [DType::F16, DType::BF16] {
+            let pair = Pair { gpu: small_qwen3(dtype, &device), exact: small_qwen3(DType::F32, &Device::Cpu) };
+            for (batch, graph) in [(1, true), (3, false)] {
+                for name in ["none", "int4-hqq"] {
+                    pair.check(&name.parse().unwrap(), batch, 80, graph);
                 }
             }
         }

@@ -14,11 +14,11 @@ use crate::device::ranges::{self, Part};
 
 /// RMS norm of each head's query and key with weights of their own (Qwen3).
 #[derive(Debug)]
-struct QkNorm {
+pub(super) struct QkNorm {
     /// Divides by the root mean square; its weights are ones.
     unit: RmsNorm,
     /// `[Hq + Hkv, 1, D]`.
-    weights: Tensor,
+    pub(super) weights: Tensor,
 }
 
 /// Attention, then MLP, each on a normalized input and added to the residual stream.
@@ -27,7 +27,7 @@ pub struct Layer {
     pub(super) attention_norm: NormLayer,
     /// hidden → (Hq + 2 Hkv)·D: queries, keys, values.
     pub(super) qkv: Linear,
-    qk_norm: Option<QkNorm>,
+    pub(super) qk_norm: Option<QkNorm>,
     pub(super) output: Linear,
     pub(super) mlp_norm: NormLayer,
     /// hidden → intermediate, or twice that: gate, then up.

@@ -1,7 +1,7 @@
 // The parts of a decode step (one new token for each of B sequences) other than attention: what follows each linear layer
-// is done where its sums are, so a layer is seven launches.
+// is done where its sums are, so a layer is seven launches (eight where the model normalizes queries and keys).
 //
-//     rms_norm · qkv (bias, rotation, append) · attention · linear_add · rms_norm · gate_up (SiLU, product) · linear_add
+//     rms_norm · qkv (bias, rotation, append) · [normalize_heads] · attention · linear_add · rms_norm · gate_up (SiLU, product) · linear_add
 //
 // and after the last layer rms_norm · logits (with the greedy choice) · next_token. Tokens, lengths and the choice stay in device
 // memory, so a step is the same launches each time and can be replayed as a graph.
@@ -40,7 +40,19 @@ struct QkvParams {
   const CacheLength* length;   ///< the new token's position is length->total - 1
   unsigned long long* not_finite;  ///< 0, or position · 2^32 + layer + 1 of the earliest key or value that is not finite
   int32_t heads, kv_heads, head_dim, window_capacity, layer;
-  int32_t reserved;  ///< 0
+  int32_t unrotated;  ///< 1: queries and keys are left as they are, for HeadNormParams
+};
+
+/// Queries and the new keys that QkvParams left unrotated, in place: divided by the root mean square of their head, times gain, rotated.
+struct HeadNormParams {
+  const void* gain;           ///< [Hq + Hkv, D]
+  const float* cosine;        ///< as in QkvParams, like the rest
+  const float* sine;
+  void* query;
+  void* window;
+  const CacheLength* length;
+  int32_t batch, heads, kv_heads, head_dim, window_capacity;
+  float epsilon;
 };
 
 /// Logits, and the largest of each sequence as a key for next_token.
@@ -74,7 +86,7 @@ struct NextTokenParams {
 };
 
 static_assert(sizeof(LinearAddParams) == 40 && sizeof(GateUpParams) == 40 && sizeof(QkvParams) == 112 &&
-                  sizeof(LogitsParams) == 48 && sizeof(RmsNormParams) == 48 && sizeof(NextTokenParams) == 48,
+                  sizeof(HeadNormParams) == 72 && sizeof(LogitsParams) == 48 && sizeof(RmsNormParams) == 48 && sizeof(NextTokenParams) == 48,
               "mirrored in Rust");
 
 template <typename Float>
@@ -119,7 +131,7 @@ __device__ __forceinline__ void qkv(const QkvParams& p) {
       first = rounded<Float>(first + to_float(bias[row]));
       second = rounded<Float>(second + to_float(bias[row + half]));
     }
-    if (head < p.heads + p.kv_heads) {
+    if (head < p.heads + p.kv_heads && p.unrotated == 0) {
       const float c = p.cosine[int64_t(position) * half + channel], s = p.sine[int64_t(position) * half + channel];
       const float turned = first * c - second * s;
       second = second * c + first * s;
@@ -141,6 +153,47 @@ __device__ __forceinline__ void qkv(const QkvParams& p) {
     to[0] = static_cast<Float>(first);
     to[half] = static_cast<Float>(second);
   });
+}
+
+constexpr int kHeadNormThreads = 128;
+
+/// A warp for each query head and each key head: grid ceil(B·(Hq + Hkv) / 4). D is 64 or 128. Bound: latency.
+template <typename Float>
+__device__ __forceinline__ void normalize_heads(const HeadNormParams& p) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
+  const int heads = p.heads + p.kv_heads;
+  const int index = blockIdx.x * (kHeadNormThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (index >= p.batch * heads) return;
+  const int b = index / heads, head = index % heads, half = p.head_dim / 2;
+  const int position = p.length->total - 1;
+  Float* const x = head < p.heads ? static_cast<Float*>(p.query) + (int64_t(b) * p.heads + head) * p.head_dim
+                                  : static_cast<Float*>(p.window) + ((int64_t(b) * p.kv_heads + head - p.heads) * p.window_capacity +
+                                                                     position % p.window_capacity) * p.head_dim;
+  const Float* const gain = static_cast<const Float*>(p.gain) + int64_t(head) * p.head_dim;
+  float first[2] = {}, second[2] = {}, sum = 0.f;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int channel = lane + 32 * i;
+    if (channel >= half) continue;
+    first[i] = to_float(x[channel]);
+    second[i] = to_float(x[channel + half]);
+    sum += first[i] * first[i] + second[i] * second[i];
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kFullWarp, sum, offset);
+  const float scale = rsqrtf(sum / p.head_dim + p.epsilon);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int channel = lane + 32 * i;
+    if (channel >= half) continue;
+    // Rounded where a plain implementation stores: after the division, after the gain, after the rotation.
+    const float u = rounded<Float>(rounded<Float>(first[i] * scale) * to_float(gain[channel]));
+    const float v = rounded<Float>(rounded<Float>(second[i] * scale) * to_float(gain[channel + half]));
+    const float c = p.cosine[int64_t(position) * half + channel], s = p.sine[int64_t(position) * half + channel];
+    x[channel] = static_cast<Float>(u * c - v * s);
+    x[channel + half] = static_cast<Float>(v * c + u * s);
+  }
 }
 
 /// Orders (logit, row) so that the greatest key is the greatest logit, the lowest row among equals; never 0.

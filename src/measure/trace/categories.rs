@@ -97,7 +97,7 @@ const RULES: &[(Names, Verdict)] = &[
     (Begins(&["decode_", "prefill_", "kvprof_qkv"]), Is(Category::Attention)),
     (Begins(&["kvprof_gate_up"]), Is(Category::Ffn)),
     (Begins(&["kvprof_linear_add"]), ByPart),
-    (Begins(&["kvprof_rms_norm"]), Is(Category::Normalization)),
+    (Begins(&["kvprof_rms_norm", "kvprof_normalize_heads"]), Is(Category::Normalization)),
     (Begins(&["kvprof_logits", "kvprof_next_token"]), Is(Category::Sampling)),
     (Begins(&["append_"]), Is(Category::Memory)),
     // candle's kernels (candle-kernels/src/*.cu): C names, `operation_dtype`.
@@ -189,6 +189,7 @@ mod tests {
             ("kvprof_qkv_f16_b1", Attention),
             ("kvprof_gate_up_bf16_b16", Ffn),
             ("kvprof_rms_norm_f16", Normalization),
+            ("kvprof_normalize_heads_bf16", Normalization),
             ("kvprof_logits_f16_b1", Sampling),
             ("kvprof_next_token", Sampling),
             ("append_f16", Memory),

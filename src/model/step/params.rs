@@ -7,6 +7,9 @@ pub(super) const NORM_THREADS: u32 = 512;
 /// Longest row that normalization takes: 4 pieces of 8 elements a thread.
 pub(super) const MAX_HIDDEN: usize = NORM_THREADS as usize * 4 * 8;
 
+/// Threads of a block that normalizes heads, a warp each (`kHeadNormThreads`).
+pub(super) const HEAD_NORM_THREADS: u32 = 128;
+
 /// `GemvInput`: what is multiplied.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +55,25 @@ pub(super) struct QkvParams {
     pub head_dim: i32,
     pub window_capacity: i32,
     pub layer: i32,
-    pub reserved: i32,
+    pub unrotated: i32,
+}
+
+/// `HeadNormParams`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadNormParams {
+    pub gain: Address,
+    pub cosine: Address,
+    pub sine: Address,
+    pub query: Address,
+    pub window: Address,
+    pub length: Address,
+    pub batch: i32,
+    pub heads: i32,
+    pub kv_heads: i32,
+    pub head_dim: i32,
+    pub window_capacity: i32,
+    pub epsilon: f32,
 }
 
 /// `LogitsParams`.
@@ -95,6 +116,7 @@ const _: () = assert!(size_of::<GemvInput>() == 32);
 const _: () = assert!(size_of::<LinearAddParams>() == 40);
 const _: () = assert!(size_of::<GateUpParams>() == 40);
 const _: () = assert!(size_of::<QkvParams>() == 112);
+const _: () = assert!(size_of::<HeadNormParams>() == 72);
 const _: () = assert!(size_of::<LogitsParams>() == 48);
 const _: () = assert!(size_of::<RmsNormParams>() == 48);
 const _: () = assert!(size_of::<NextTokenParams>() == 48);
@@ -105,6 +127,8 @@ unsafe impl DeviceRepr for LinearAddParams {}
 unsafe impl DeviceRepr for GateUpParams {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for QkvParams {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for HeadNormParams {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for LogitsParams {}
 // SAFETY: as above.

@@ -5,7 +5,8 @@ use candle_core::Tensor;
 use super::buffers::Buffers;
 use super::gemv::GemvShape;
 use super::params::{
-    GateUpParams, GemvInput, LinearAddParams, LogitsParams, NORM_THREADS, NextTokenParams, QkvParams, RmsNormParams,
+    GateUpParams, GemvInput, HEAD_NORM_THREADS, HeadNormParams, LinearAddParams, LogitsParams, NORM_THREADS,
+    NextTokenParams, QkvParams, RmsNormParams,
 };
 use super::weights::{LayerWeights, StepWeights};
 use crate::device::kernels::{Address, DeviceRepr, tensor_address};
@@ -89,9 +90,40 @@ impl Planner<'_> {
             head_dim: w.head_dim as i32,
             window_capacity: kept.slots as i32,
             layer: index as i32,
-            reserved: 0,
+            unrotated: i32::from(layer.head_gain.is_some()),
         };
-        self.launch(Part::Attention, "qkv", input, params)
+        self.launch(Part::Attention, "qkv", input, params)?;
+        match &layer.head_gain {
+            Some(gain) => self.normalize_heads(gain, kept),
+            None => Ok(()),
+        }
+    }
+
+    /// Normalizes and rotates the queries and the new keys.
+    fn normalize_heads(&mut self, gain: &Tensor, kept: &LayerPlace) -> Result<()> {
+        let w = self.weights;
+        let params = HeadNormParams {
+            gain: place(gain)?,
+            cosine: place(&w.cosine)?,
+            sine: place(&w.sine)?,
+            query: place(&self.buffers.query)?,
+            window: kept.window,
+            length: kept.length,
+            batch: self.batch as i32,
+            heads: w.heads as i32,
+            kv_heads: w.kv_heads as i32,
+            head_dim: w.head_dim as i32,
+            window_capacity: kept.slots as i32,
+            epsilon: w.epsilon,
+        };
+        let kernel = self.kernels.image.get(&format!("kvprof_normalize_heads_{}", self.kernels.float), 0)?;
+        let warps = self.batch * (w.heads + w.kv_heads);
+        let grid = [warps.div_ceil(HEAD_NORM_THREADS as usize / 32) as u32, 1, 1];
+        // SAFETY: the kernel takes HeadNormParams and waits before it reads; it writes the queries and the slots that the launch
+        // before it wrote; the engine holds weights, buffers and cache.
+        let launch = unsafe { kernel.launch(grid, HEAD_NORM_THREADS, params, true) };
+        self.sequence.push(Part::Norm, launch);
+        Ok(())
     }
 
     /// stream += W·x, a layer of the part `of`.

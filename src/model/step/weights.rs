@@ -17,6 +17,8 @@ pub(super) struct LayerWeights {
     pub qkv: Tensor,
     /// `[(Hq + 2 Hkv)·D]`.
     pub qkv_bias: Option<Tensor>,
+    /// `[Hq + Hkv, D]`: of normalized queries and keys.
+    pub head_gain: Option<Tensor>,
     /// `[hidden, Hq·D]`.
     pub output: Tensor,
     /// `[hidden]`.
@@ -68,9 +70,6 @@ pub(super) fn unserved(decoder: &Decoder, batch: usize) -> Option<String> {
     if config.mlp != Mlp::SwiGlu || config.biases.mlp || config.biases.output {
         return no("an MLP or attention output other than plain SwiGLU without biases".into());
     }
-    if config.qk_norm {
-        return no("normalized queries and keys".into());
-    }
     if decoder.rope.is_none() {
         return no("learned positions".into());
     }
@@ -113,6 +112,7 @@ impl LayerWeights {
             attention_norm: gain(&layer.attention_norm)?,
             qkv: layer.qkv.weight().clone(),
             qkv_bias: layer.qkv.bias().cloned(),
+            head_gain: layer.qk_norm.as_ref().map(|norm| norm.weights.clone()),
             output: layer.output.weight().clone(),
             mlp_norm: gain(&layer.mlp_norm)?,
             gate_up: layer.up.weight().clone(),
