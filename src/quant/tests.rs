@@ -142,6 +142,35 @@ proptest! {
     }
 }
 
+/// Groups that reach from one end of the type to the other, whose width is beyond f32 for `bf16` and `f32`.
+fn extremes_have_finite_pairs<P: Real>() {
+    let mut rng = StdRng::seed_from_u64(2);
+    for bits in [2u8, 4, 8] {
+        for fit in [Fit::MinMax, Fit::Hqq] {
+            for _ in 0..50 {
+                let mut values: Vec<f32> =
+                    (0..16).map(|_| P::narrow(P::LARGEST * rng.random_range(-1.0f32..1.0)).widen()).collect();
+                (values[3], values[8]) = (P::LARGEST, -P::LARGEST);
+                let mut codes = [0; 16];
+                let pair = fit_group::<P>(fit, &values, bits, &mut codes);
+                let (scale, minimum) = (pair.scale.widen(), pair.minimum.widen());
+                assert!(scale.is_finite() && scale > 0.0 && minimum.is_finite(), "{fit:?} {bits}: {scale} {minimum}");
+                assert!(codes[3] > codes[8], "{fit:?} {bits}: {codes:?}");
+                if fit == Fit::MinMax {
+                    assert_eq!((codes[8], codes[3]), (0, u8::MAX >> (8 - bits)));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_from_end_to_end_of_a_type_have_finite_pairs() {
+    extremes_have_finite_pairs::<f16>();
+    extremes_have_finite_pairs::<bf16>();
+    extremes_have_finite_pairs::<f32>();
+}
+
 #[test]
 fn hqq_codes_equal_a_float64_transcription() {
     let mut rng = StdRng::seed_from_u64(11);
