@@ -71,10 +71,15 @@ impl Tile<'_> {
     /// What the first group is, in words and numbers, whose codes or parameters differ between two tiles in the order of the host;
     /// `kv` are the keys and values `[B, H, T, D]` they were made of. Zeros of either sign are equal.
     fn first_difference(&self, expected: &[u8], found: &[u8], kv: [&Tensor; 2]) -> Option<String> {
+        if expected == found {
+            return None;
+        }
         Side::BOTH.into_iter().zip(kv).find_map(|(side, numbers)| {
-            let groups = self.geometry.side(side).group_count();
-            let group = (0..groups).find(|group| self.group(side, *group, expected) != self.group(side, *group, found))?;
-            let members = self.members(side, group);
+            let members = self.members(side);
+            let members = members.iter().find(|members| {
+                self.group(side, members, expected) != self.group(side, members, found)
+            })?;
+            let group = self.geometry.side(side).group_index(members[0].0, members[0].1);
             let rows: Vec<f32> = numbers.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             let tokens = numbers.dim(2).unwrap();
             let row = |token: usize| (self.head * tokens + self.block * self.geometry.tokens + token) * self.geometry.channels;
@@ -85,24 +90,29 @@ impl Tile<'_> {
                 self.block,
                 self.head,
                 members[0],
-                self.group(side, group, expected),
-                self.group(side, group, found)
+                self.group(side, members, expected),
+                self.group(side, members, found)
             ))
         })
     }
 
-    /// (token, channel) of a group's elements.
-    fn members(&self, side: Side, group: usize) -> Vec<(usize, usize)> {
-        let (tokens, channels) = (self.geometry.tokens, self.geometry.channels);
-        let elements = (0..tokens).flat_map(|token| (0..channels).map(move |channel| (token, channel)));
-        elements.filter(|(token, channel)| self.geometry.side(side).group_index(*token, *channel) == group).collect()
+    /// (token, channel) of the elements of each group.
+    fn members(&self, side: Side) -> Vec<Vec<(usize, usize)>> {
+        let geometry = self.geometry.side(side);
+        let mut groups = vec![Vec::new(); geometry.group_count()];
+        for token in 0..self.geometry.tokens {
+            for channel in 0..self.geometry.channels {
+                groups[geometry.group_index(token, channel)].push((token, channel));
+            }
+        }
+        groups
     }
 
     /// Codes, scale and minimum of a group (FP8: its scale twice).
-    fn group(&self, side: Side, group: usize, tile: &[u8]) -> (Vec<u8>, f32, f32) {
+    fn group(&self, side: Side, members: &[(usize, usize)], tile: &[u8]) -> (Vec<u8>, f32, f32) {
         let side_geometry = self.geometry.side(side);
         let bits = side_geometry.bits;
-        let code = |(token, channel): (usize, usize)| {
+        let code = |&(token, channel): &(usize, usize)| {
             let bit = (token * self.geometry.channels + channel) * bits;
             tile[side_geometry.codes_at + bit / 8] >> (bit % 8) & (u8::MAX >> (8 - bits))
         };
@@ -113,9 +123,9 @@ impl Tile<'_> {
                 _ => half::bf16::from_bits(half).to_f32(),
             }
         };
-        let scale = side_geometry.parameters_at + 2 * group;
+        let scale = side_geometry.parameters_at + 2 * side_geometry.group_index(members[0].0, members[0].1);
         let minimum = if side_geometry.groups.is_some() { scale + side_geometry.scale_bytes } else { scale };
-        (self.members(side, group).into_iter().map(code).collect(), number(scale), number(minimum))
+        (members.iter().map(code).collect(), number(scale), number(minimum))
     }
 }
 
