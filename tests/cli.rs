@@ -322,7 +322,7 @@ fn a_trace_on_the_cpu_adds_up_in_eight_categories_and_opens_in_a_viewer() {
 }
 
 #[test]
-fn what_ran_is_recorded() {
+fn rule_8_what_ran_is_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let run = kvprof()
         .args(["run", "--kv-quant", "int4-hqq", "--benchmarks", "none", "--seed", "7", "--quiet", "--device", "cpu"])

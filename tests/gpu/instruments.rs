@@ -31,7 +31,7 @@ fn profiled(test: &str, more: &[&str]) -> Option<Vec<Value>> {
         .arg(folder.path())
         .args(more)
         .output()
-        .unwrap();
+        .unwrap_or_else(|error| panic!("{} must be beside this test: {error}", binary().display()));
     let told = String::from_utf8_lossy(&run.stderr);
     if told.contains("libcupti") && std::env::var_os("KVPROF_REQUIRE_GPU").is_none() {
         println!("skipped {test}: {told}");

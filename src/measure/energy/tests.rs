@@ -134,7 +134,7 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 #[test]
-fn the_counter_across_each_window_is_its_energy_prefill_and_decode_apart() {
+fn rule_7_the_counter_across_each_window_is_its_energy_prefill_and_decode_apart() {
     let (energy, work) = measure(&Fake::new(true, true), PASS);
     assert_eq!(energy.source.as_deref(), Some("counter"));
     let (prefill, decode) = (energy.prefill.unwrap(), energy.decode.unwrap());
@@ -166,7 +166,7 @@ fn joules_a_token_times_tokens_is_the_energy_of_the_window() {
 }
 
 #[test]
-fn idle_power_is_measured_before_and_subtracted() {
+fn rule_7_idle_power_is_measured_before_and_subtracted() {
     let (energy, _) = measure(&Fake::new(true, true), PASS);
     assert!(close(energy.idle_w.unwrap(), IDLE_W) && close(energy.idle_before_load_w.unwrap(), IDLE_W));
     let decode = energy.decode.unwrap();
@@ -174,7 +174,7 @@ fn idle_power_is_measured_before_and_subtracted() {
 }
 
 #[test]
-fn without_a_counter_samples_of_power_take_its_place() {
+fn rule_7_without_a_counter_samples_of_power_take_its_place() {
     let (energy, _) = measure(&Fake::new(false, true), PASS);
     assert_eq!(energy.source.as_deref(), Some("samples"));
     let decode = energy.decode.unwrap();
@@ -192,14 +192,14 @@ fn a_counter_that_wraps_within_a_window_is_not_believed() {
 }
 
 #[test]
-fn a_meter_that_tells_nothing_is_a_reason_and_never_a_zero() {
+fn rule_7_a_meter_that_tells_nothing_is_a_reason_and_never_a_zero() {
     let (energy, _) = measure(&Fake::new(false, false), PASS);
     assert_eq!((&energy.source, &energy.prefill, &energy.decode, energy.idle_w), (&None, &None, &None, None));
     assert!(energy.reason.unwrap().contains("no counter; no power"));
 }
 
 #[test]
-fn no_meter_is_a_reason_and_runs_nothing() {
+fn rule_7_no_meter_is_a_reason_and_runs_nothing() {
     let device = Fake::new(true, true);
     let meter = EnergyMeter::with_time(Err("no NVML here".into()), device.clone());
     let mut work = Work { device, prefills: 0, steps: 0, rewinds: 0 };
@@ -209,7 +209,7 @@ fn no_meter_is_a_reason_and_runs_nothing() {
 }
 
 #[test]
-fn a_window_under_half_a_second_is_marked_short() {
+fn rule_7_a_window_under_half_a_second_is_marked_short() {
     let (energy, _) = measure(&Fake::new(true, true), Pass { seconds: 0.3, ..PASS });
     let decode = energy.decode.unwrap();
     assert!(decode.short && close(decode.seconds, 0.4), "{decode:?}");

@@ -158,3 +158,54 @@ impl Instrument for Tracer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::clock::DeviceClock;
+
+    /// A model of ranges only.
+    struct Ranges;
+
+    impl Workload for Ranges {
+        fn prefill(&mut self) -> Result<()> {
+            let _range = ranges::enter(Part::Attention);
+            Ok(())
+        }
+
+        fn step(&mut self) -> Result<bool> {
+            let _outer = ranges::enter(Part::Ffn);
+            let _inner = ranges::enter(Part::Norm);
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn rule_2_timed_runs_are_not_traced_and_the_slowdown_of_the_traced_pass_is_told() {
+        let clock = DeviceClock(&Device::Cpu);
+        let timed = || time_run(&clock, &mut Ranges, 9, &mut []).unwrap();
+        timed();
+        let mut tracer = Tracer::start(&Device::Cpu).unwrap();
+        tracer.run(&clock, &mut Ranges, 2).unwrap();
+        timed();
+        tracer.run(&clock, &mut Ranges, 4).unwrap();
+        timed();
+        let trace = tracer.finish(&[]).unwrap();
+        timed();
+        // Neither the timed runs nor the pass that warmed up, though ranges were heard all the time.
+        let count = |name: &str| trace.events.iter().filter(|e| e.name == name).map(|e| e.count).sum::<u64>();
+        assert_eq!((count("attention"), count("ffn"), count("norm")), (1, 4, 4));
+        assert_eq!(trace.spans.iter().map(|s| s.phase).collect::<Vec<_>>(), [Phase::Prefill, Phase::Decode]);
+
+        let traced = RunTimes { prefill_ms: 30.0, decode_ms: 12.0, ..Default::default() };
+        let told = trace.kernel_times(&traced, (Some(20.0), Some(10.0)));
+        assert_eq!((told.traced_prefill_slowdown, told.traced_slowdown), (Some(1.5), Some(1.2)));
+        assert_eq!(trace.kernel_times(&traced, (None, None)).traced_slowdown, None);
+    }
+
+    #[test]
+    fn a_trace_of_nothing_is_a_reason() {
+        let tracer = Tracer::start(&Device::Cpu).unwrap();
+        assert!(tracer.finish(&[]).unwrap_err().contains("nothing"));
+    }
+}
