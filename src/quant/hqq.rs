@@ -10,7 +10,7 @@
 //! error is e = x − (Wq − z)/S = d/S. What the refinement
 //! `z ← mean(Wq − (x − We)·S)`, `We = sign(e)·max(|e| − |e|^−0.3/10, 0)` adds to z is then
 //! −mean(d − We·S) = −mean(sign(d)·min(|d|, K·|d|^−0.3)) with K = S^1.3/10. So the same numbers come of half the
-//! operations and with less rounding: no term is larger than an error. [`super::power`] computes the power.
+//! operations and with less rounding: no term is larger than an error. The power is that of `quant/power.rs`.
 
 use super::fit::{GroupFit, Sum4, constant, extremes};
 use super::power::{ScaledPower, power};
