@@ -216,7 +216,7 @@ fn rule_7_a_window_under_half_a_second_is_marked_short() {
 }
 
 #[test]
-fn throttling_seen_between_runs_is_a_warning_though_it_was_over_at_the_end() {
+fn rule_3_throttling_seen_between_runs_is_a_warning_though_it_was_over_at_the_end() {
     let device = Fake::new(true, true);
     let meter = EnergyMeter::with_time(Ok(device.clone()), device.clone());
     let mut watch = meter.watch();
