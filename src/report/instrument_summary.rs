@@ -6,10 +6,13 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use super::kernels::CATEGORIES;
 use crate::schema::{Measurement, RunResult};
 
+/// What a column says of a measurement.
+type Value = dyn Fn(&Measurement) -> Option<String>;
+
 /// A column: its head, and what it says of a measurement.
 struct Column {
     head: String,
-    value: Box<dyn Fn(&Measurement) -> Option<String>>,
+    value: Box<Value>,
 }
 
 /// Energy and kernel time of a decode step, one row for each measurement, with the columns that some row has a value for;
