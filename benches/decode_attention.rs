@@ -1,10 +1,12 @@
 //! Times fused decode attention on a GPU, one new token, FP16, D 128, with a dense window of 128 beside the packed tokens:
-//! `cargo bench --features cuda --bench decode_attention`.
+//! `cargo bench --features cuda --bench decode_attention [-- --json FILE]`.
 //!
 //! For each shape and scheme: microseconds of a launch (median of replays of a CUDA graph that visits buffers in turn, so that none
-//! is in a cache, over its launches), GB/s of the bytes moved, that as a share of what a copy on the same device moves in
-//! the same run, and how many times faster than the dense FP16 kernel of the same shape, with its 95 % interval. benches/peers/attention.py times
-//! torch's kernels on the same shapes in the same way.
+//! is in a cache, over its launches), the same where each launch may start while the one before it ends, as in the decode
+//! step (kernels/include/kvprof/overlap.cuh), and of the first of the two GB/s of the bytes moved, that as a share of what a copy on
+//! the same device moves in the same run, and how many times faster than the dense FP16 kernel of the same shape, with its
+//! 95 % interval. benches/peers/compare.py runs this and torch's kernels on the same shapes in the same way, and prints the
+//! ratios to the fastest FP16 kernel of all.
 
 #[cfg(feature = "cuda")]
 fn main() -> anyhow::Result<()> {
@@ -74,14 +76,17 @@ mod gpu {
                 return Ok(());
             }
         };
+        let arguments: Vec<String> = std::env::args().collect();
+        let json = arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
+        let mut rows = Vec::new();
         let copy = device::copy_gb_per_s(&device)?;
         println!("copy: {copy:.0} GB/s");
         let tiles = SCHEMES.iter().map(|name| sample_tiles(name, &device)).collect::<anyhow::Result<Vec<_>>>()?;
         for [heads, kv_heads, batch, tokens] in SHAPES {
             println!("\nHq/Hkv {heads}/{kv_heads}, B {batch}, S {tokens}");
             println!(
-                "{:18} {:>9} {:>6} {:>6} {:>7} {:>13}  {:24} {:>6}",
-                "kv-quant", "us", "GB/s", "%", "x none", "95 %", "kernel", "splits"
+                "{:18} {:>9} {:>9} {:>6} {:>6} {:>7} {:>13}  {:24} {:>6}",
+                "kv-quant", "us", "overlap", "GB/s", "%", "x none", "95 %", "kernel", "splits"
             );
             let mut dense = None;
             for (name, tiles) in SCHEMES.iter().zip(&tiles) {
@@ -100,8 +105,9 @@ mod gpu {
                 let interval = faster.and_then(|f| f.interval).unwrap_or((f64::NAN, f64::NAN));
                 let rate = row.bytes / row.us / 1e3;
                 println!(
-                    "{name:18} {:9.1} {rate:6.0} {:5.1}% {:7.2} [{:5.2}, {:4.2}]  {:24} {:6}",
+                    "{name:18} {:9.1} {:9.1} {rate:6.0} {:5.1}% {:7.2} [{:5.2}, {:4.2}]  {:24} {:6}",
                     row.us,
+                    row.overlapped_us,
                     rate / copy * 100.0,
                     1.0 + faster.map_or(f64::NAN, |f| f.value),
                     1.0 + interval.0,
@@ -109,8 +115,15 @@ mod gpu {
                     row.kernel,
                     row.splits
                 );
+                rows.push(serde_json::json!({
+                    "query_heads": heads, "kv_heads": kv_heads, "batch": batch, "tokens": tokens, "kv_quant": name,
+                    "graph_us": row.us, "overlapped_us": row.overlapped_us, "gb_per_s": rate, "kernel": row.kernel,
+                }));
             }
             device::release_unused_memory(&device)?;
+        }
+        if let Some(path) = json {
+            std::fs::write(path, serde_json::to_string_pretty(&rows)?)?;
         }
         Ok(())
     }
@@ -120,6 +133,7 @@ mod gpu {
         us: f64,
         /// Of each replay, for one launch.
         times_us: Vec<f64>,
+        overlapped_us: f64,
         bytes: f64,
         kernel: String,
         splits: usize,
@@ -186,7 +200,7 @@ mod gpu {
         let Device::Cuda(cuda) = device else { anyhow::bail!("no GPU") };
         let stream = cuda.cuda_stream();
         let kernel = Kernels::load(stream.context(), choice.image)?.get(&choice.kernel, choice.shared_bytes as u32)?;
-        let mut sequence = Sequence::default();
+        let (mut in_turn, mut overlapped) = (Sequence::default(), Sequence::default());
         let launches = count.max(LAUNCHES);
         for (window, tiles) in buffers.iter().cycle().take(launches) {
             let packed = match (tiles, geometry) {
@@ -201,23 +215,32 @@ mod gpu {
             let params =
                 choice.params(&view, shape, [tensor_address(&q)?, tensor_address(&out)?, 0], &scratch, 0.088)?;
             let grid = choice.grid.map(|n| n as u32);
-            // SAFETY: the buffers have the shapes that `params` and the grid were made for, and live until the graph has run.
-            sequence.push(Part::Attention, unsafe { kernel.launch(grid, choice.threads, params, false) });
-        }
-        let graph = sequence.capture(&stream)?;
-        let mut times = Vec::with_capacity(REPLAYS);
-        for replay in 0..=REPLAYS {
-            let start = Mark::set(device)?;
-            graph.replay()?;
-            let ms = start.ms_until(&Mark::set(device)?)?;
-            if replay > 0 {
-                times.push(ms * 1e3 / launches as f64);
+            for (sequence, overlap) in [(&mut in_turn, false), (&mut overlapped, true)] {
+                // SAFETY: the buffers have the shapes that `params` and the grid were made for, and live until the graph has
+                // run; the kernel waits for the one before it before it reads queries or writes.
+                sequence.push(Part::Attention, unsafe { kernel.launch(grid, choice.threads, params, overlap) });
             }
         }
-        let us = stats::median(&times).ok_or_else(|| anyhow::anyhow!("nothing was timed"))?;
+        let replay_us = |sequence: &Sequence| -> anyhow::Result<Vec<f64>> {
+            let graph = sequence.capture(&stream)?;
+            let mut times = Vec::with_capacity(REPLAYS);
+            for replay in 0..=REPLAYS {
+                let start = Mark::set(device)?;
+                graph.replay()?;
+                let ms = start.ms_until(&Mark::set(device)?)?;
+                if replay > 0 {
+                    times.push(ms * 1e3 / launches as f64);
+                }
+            }
+            Ok(times)
+        };
+        let (times, overlapped) = (replay_us(&in_turn)?, replay_us(&overlapped)?);
+        let median = |times: &[f64]| stats::median(times).ok_or_else(|| anyhow::anyhow!("nothing was timed"));
+        let (us, overlapped_us) = (median(&times)?, median(&overlapped)?);
         Ok(Row {
             us,
             times_us: times,
+            overlapped_us,
             bytes: (window_bytes + tile_bytes) as f64,
             kernel: choice.kernel.clone(),
             splits: choice.splits(),

@@ -1,10 +1,11 @@
 //! Times a decode step of Mistral-7B's shape (random FP16 weights) on a GPU, quantized caches beside the unquantized one:
-//! `cargo bench --features cuda --bench decode_step [-- quick]`.
+//! `cargo bench --features cuda --bench decode_step [-- quick] [--json FILE]`.
 //!
-//! Each row: milliseconds a step (median of the steps that quantize nothing), tokens a second, GB/s of the weights and cache bytes
-//! that the step must read, the ratio to the time of a copy of as many bytes on the same device, and how many times faster than with the
-//! unquantized cache, with its 95 % interval. The cache is filled with
-//! random keys and values, not by reading a prompt: the cost of a step does not depend on them.
+//! Each row: milliseconds a step (median of the steps that quantize nothing), GB/s of the weights and cache bytes
+//! that such a step must read, the ratio to the time of a copy of as many bytes on the same device, how many times faster than with
+//! the unquantized cache, with its 95 % interval, and tokens a second over all steps, those that quantize a block
+//! included: 128 steps hold two. The cache is filled with random keys and values, not by reading a prompt: the cost of a step does
+//! not depend on them. `--json` writes the rows to a file too.
 
 #[cfg(feature = "cuda")]
 fn main() -> anyhow::Result<()> {
@@ -29,7 +30,7 @@ mod on_gpu {
         "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
         "num_key_value_heads": 8, "vocab_size": 32000, "max_position_embeddings": 131072, "rms_norm_eps": 1e-05,
         "rope_theta": 1000000.0, "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "float16"}"#;
-    const STEPS: usize = 48;
+    const STEPS: usize = 128;
     const WARM_UP: usize = 6;
     const CHUNK: usize = 1024;
 
@@ -41,7 +42,10 @@ mod on_gpu {
                 return Ok(());
             }
         };
-        let quick = std::env::args().any(|argument| argument == "quick");
+        let arguments: Vec<String> = std::env::args().collect();
+        let quick = arguments.iter().any(|argument| argument == "quick");
+        let json = arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
+        let mut rows = Vec::new();
         let copy = device::copy_gb_per_s(&device)?;
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("config.json");
@@ -51,12 +55,13 @@ mod on_gpu {
         let subject = Subject::load(&options)?;
         println!("copy {copy:.0} GB/s, weights {:.2} GB", subject.weight_bytes() as f64 / 1e9);
         println!(
-            "{:>2} {:>6} {:16} {:8} {:>9} {:>10} {:>6} {:>11} {:>7} {:>13}",
-            "B", "S", "kv-quant", "launch", "ms/step", "tokens/s", "GB/s", "over copy", "x none", "95 %"
+            "{:>2} {:>6} {:16} {:8} {:>9} {:>6} {:>11} {:>7} {:>13} {:>10}",
+            "B", "S", "kv-quant", "launch", "ms/step", "GB/s", "over copy", "x none", "95 %", "tokens/s"
         );
         let all = ["none", "int8-hqq", "int4-hqq", "int4-kivi", "int2-hqq-kivi"];
         let specs = if quick { &all[..3] } else { &all[..] };
-        for (batch, context) in [(1, 4096), (1, 32768), (4, 4096), (4, 32768), (16, 4096), (16, 32768)] {
+        let shapes = [(1, 4096), (1, 32768), (16, 32768), (4, 4096), (4, 32768), (16, 4096)];
+        for &(batch, context) in if quick { &shapes[..3] } else { &shapes[..] } {
             let mut unquantized = None;
             for spec in specs {
                 for graph in [true, false] {
@@ -67,6 +72,10 @@ mod on_gpu {
                         Ok(step) => {
                             let unquantized = unquantized.get_or_insert_with(|| step.times_ms.clone());
                             step.print(batch, context, spec, graph, copy, unquantized);
+                            rows.push(serde_json::json!({
+                                "batch": batch, "tokens": context, "kv_quant": spec, "graph": graph, "ms": step.ms,
+                                "tokens_per_s": step.tokens_per_s, "over_copy": copy * step.ms * 1e6 / step.bytes,
+                            }));
                         }
                         Err(kvprof::Error::OutOfMemory(_)) => println!("{batch:2} {context:6} {spec:16} does not fit"),
                         Err(error) => return Err(error.into()),
@@ -74,6 +83,9 @@ mod on_gpu {
                     device::release_unused_memory(&device)?;
                 }
             }
+        }
+        if let Some(path) = json {
+            std::fs::write(path, serde_json::to_string_pretty(&rows)?)?;
         }
         Ok(())
     }
@@ -84,6 +96,7 @@ mod on_gpu {
         /// Of each step that quantized nothing.
         times_ms: Vec<f64>,
         bytes: f64,
+        tokens_per_s: f64,
     }
 
     impl Step {
@@ -92,14 +105,14 @@ mod on_gpu {
             let faster = stats::ratio_of_medians(&self.times_ms, unquantized);
             let interval = faster.and_then(|f| f.interval).unwrap_or((f64::NAN, f64::NAN));
             println!(
-                "{batch:2} {context:6} {spec:16} {:8} {:9.3} {:10.1} {rate:6.0} {:11.3} {:7.2} [{:5.2}, {:4.2}]",
+                "{batch:2} {context:6} {spec:16} {:8} {:9.3} {rate:6.0} {:11.3} {:7.2} [{:5.2}, {:4.2}] {:10.1}",
                 if graph { "graph" } else { "single" },
                 self.ms,
-                batch as f64 / self.ms * 1e3,
                 copy / rate,
                 1.0 + faster.map_or(f64::NAN, |f| f.value),
                 1.0 + interval.0,
-                1.0 + interval.1
+                1.0 + interval.1,
+                self.tokens_per_s
             );
         }
     }
@@ -126,7 +139,8 @@ mod on_gpu {
         cache.check_finite()?;
         let plain: Vec<f64> = times.into_iter().zip(flushes).filter(|(_, flush)| !flush).map(|(ms, _)| ms).collect();
         let ms = stats::median(&plain).ok_or_else(|| kvprof::Error::Invalid("no step was timed".into()))?;
-        Ok(Step { ms, times_ms: plain, bytes })
+        let all = marks[0].ms_until(&marks[STEPS])?;
+        Ok(Step { ms, times_ms: plain, bytes, tokens_per_s: (batch * STEPS) as f64 / all * 1e3 })
     }
 
     /// Appends `tokens` random keys and values, the same ones again for every chunk.

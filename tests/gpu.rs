@@ -19,6 +19,8 @@ mod inputs;
 mod instruments;
 #[path = "gpu/model.rs"]
 mod model;
+#[path = "gpu/reference.rs"]
+mod reference;
 #[path = "gpu/tile.rs"]
 mod tile;
 

@@ -176,6 +176,11 @@ impl Sequence {
         self.launches.iter().map(|(part, launch)| (*part, launch.kernel.name.to_string())).collect()
     }
 
+    /// Puts another launch of the same part in the place of the `index`th, which must exist.
+    pub fn replace(&mut self, index: usize, launch: Launch) {
+        self.launches[index].1 = launch;
+    }
+
     /// Number of launches.
     pub fn len(&self) -> usize {
         self.launches.len()

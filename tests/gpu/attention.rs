@@ -1,25 +1,12 @@
 //! Attention on the GPU against float64.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use kvprof::cache::{self, CacheShape};
 use kvprof::model::attention;
 use kvprof::quant::QuantSpec;
 
 use crate::inputs::{self, Kind};
-
-/// A shape to attend in: the last `tokens` of `cached` are the queries.
-#[derive(Debug, Clone, Copy)]
-struct Case {
-    heads: (usize, usize),
-    tokens: usize,
-    cached: usize,
-    sliding_window: Option<usize>,
-    kind: Kind,
-}
-
-const fn case(heads: (usize, usize), tokens: usize, cached: usize, sliding_window: Option<usize>, kind: Kind) -> Case {
-    Case { heads, tokens, cached, sliding_window, kind }
-}
+use crate::reference::{self, Case, assert_close, case, wide};
 
 const CASES: [Case; 11] = [
     case((4, 4), 1, 1, None, Kind::Normal),
@@ -35,86 +22,20 @@ const CASES: [Case; 11] = [
     case((28, 4), 530, 530, None, Kind::Normal),
 ];
 
-fn wide(x: &Tensor) -> Vec<f64> {
-    x.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-/// Attention of `[B, Hq, T, D]` over `[B, Hkv, S, D]` in float64, one query at a time.
-fn reference(q: &Tensor, k: &Tensor, v: &Tensor, sliding_window: Option<usize>, scale: f64) -> Vec<f64> {
-    let (batch, q_heads, tokens, d) = q.dims4().unwrap();
-    let (_, kv_heads, cached, _) = k.dims4().unwrap();
-    let (q, k, v) = (wide(q), wide(k), wide(v));
-    let mut out = Vec::with_capacity(q.len());
-    for (row, query) in q.chunks_exact(d).enumerate() {
-        let (head, token) = (row / tokens, row % tokens);
-        let kv_head = head / q_heads * kv_heads + head % q_heads / (q_heads / kv_heads);
-        let position = cached - tokens + token;
-        let first = sliding_window.map_or(0, |w| (position + 1).saturating_sub(w));
-        let rows = |x: &'_ [f64], j: usize| x[(kv_head * cached + j) * d..][..d].to_vec();
-        let scores: Vec<f64> = (first..=position)
-            .map(|j| rows(&k, j).iter().zip(query).map(|(a, b)| a * b).sum::<f64>() * scale)
-            .collect();
-        let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
-        let sum: f64 = weights.iter().sum();
-        let mut result = vec![0.0; d];
-        for (j, weight) in (first..=position).zip(&weights) {
-            result.iter_mut().zip(rows(&v, j)).for_each(|(r, x)| *r += weight / sum * x);
-        }
-        out.extend(result);
-    }
-    assert_eq!(out.len(), batch * q_heads * tokens * d);
-    out
-}
-
-/// ‖found − expected‖ / ‖expected‖.
-fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
-    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-    let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
-    difference / norm(&mut expected.iter().copied())
-}
-
 fn check(gpu: &Device, backend: &str, case: Case, head_dim: usize, dtype: DType) {
-    let Case { heads: (q_heads, kv_heads), tokens, cached, sliding_window, kind } = case;
     let what = format!("{backend} D {head_dim} {dtype:?} {case:?}");
-    let scale = 1.0 / (head_dim as f64).sqrt();
-    let dims = [2, kv_heads, cached, head_dim];
-    let (k, v) = (inputs::tensor(kind, dims, dtype, 5), inputs::tensor(Kind::Normal, dims, dtype, 6));
-    let q = inputs::tensor(Kind::Normal, [2, q_heads, tokens, head_dim], dtype, 7);
-    let shape = CacheShape {
-        layers: 1,
-        batch: 2,
-        kv_heads,
-        head_dim,
-        capacity: 1200,
-        max_chunk: 600,
-        sliding_window,
-        dtype,
-        device: gpu.clone(),
-    };
-    let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
-    let (on_gpu_k, on_gpu_v) = (k.to_device(gpu).unwrap(), v.to_device(gpu).unwrap());
-    let mut start = 0;
-    while start < cached {
-        let history = cached - tokens;
-        let count = if start < history { (history - start).min(600) } else { tokens };
-        cache
-            .append(0, &on_gpu_k.narrow(2, start, count).unwrap(), &on_gpu_v.narrow(2, start, count).unwrap())
-            .unwrap();
-        start += count;
-        if start < cached {
-            cache.settle(0).unwrap();
-            cache.advance(count);
-        }
-    }
+    let (scale, (q_heads, kv_heads)) = (1.0 / (head_dim as f64).sqrt(), case.heads);
+    let dims = [2, kv_heads, case.cached, head_dim];
+    let [k, v] = [(case.kind, 5), (Kind::Normal, 6)].map(|(kind, seed)| inputs::tensor(kind, dims, dtype, seed));
+    let q = inputs::tensor(Kind::Normal, [2, q_heads, case.tokens, head_dim], dtype, 7);
+    let cache = case.cache(QuantSpec::none(), &k, &v, 600, gpu);
     let backend = attention::new(backend).unwrap();
     let out = backend.attend(&q.to_device(gpu).unwrap(), &cache.view(0), scale).unwrap();
-    assert_eq!(out.dims(), [2, q_heads, tokens, head_dim], "{what}");
-    let expected = reference(&q, &k, &v, sliding_window, scale);
-    let error = relative_error(&wide(&out), &expected);
-    // Half of what bfloat16's own rounding of the result can do to a number, root mean square, on top of the 2e-3 of the sums.
-    let limit = if dtype == DType::F16 { 2e-3 } else { 4e-3 };
-    assert!(error < limit, "{what}: relative error {error:.2e}");
+    assert_eq!(out.dims(), [2, q_heads, case.tokens, head_dim], "{what}");
+    let [keys, values] =
+        [&k, &v].map(|x| wide(x).chunks_exact(case.cached * head_dim).map(<[f64]>::to_vec).collect::<Vec<_>>());
+    let expected = reference::attention(&q, &keys, &values, case.sliding_window, scale);
+    assert_close(&wide(&out), &expected, dtype, &what);
 }
 
 fn check_all(test: &str, head_dim: usize) {

@@ -16,15 +16,28 @@ KVPROF_HOST_DEVICE constexpr int steps_per_piece(Format format) { return format.
 
 /// What an operand made of codes must be multiplied by, in m-tiles of parity `r % 2` and rows g (hi = 0) or g+8 (1).
 KVPROF_HOST_DEVICE constexpr float code_unit(Format format, int r, int hi) {
-  return format.direction == Direction::tile ? 256.f
+  return format.direction == Direction::tile ? 1.f
          : format.bits == 8                  ? 16777216.f
          : format.bits == 4                  ? (hi ? 1048576.f : 16777216.f)
                                              : 16777216.f / (1 << (4 * (r % 2) + 2 * hi));
 }
 
-/// Two E4M3 codes in the high bytes of the halves of a word, as fp16 numbers divided by 2^8.
-__device__ __forceinline__ uint32_t e4m3_to_half2(uint32_t high_bytes) {
-  return (high_bytes & 0x80008000u) | ((high_bytes >> 1) & 0x3f803f80u);
+/// Four E4M3 codes as fp16 numbers: the two of the word's low half, then those of its high half.
+__device__ __forceinline__ uint2 e4m3_to_half2(uint32_t codes) {
+  uint2 out;
+#if __CUDA_ARCH__ >= 890
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.rn.f16x2.e4m3x2 %0, low; cvt.rn.f16x2.e4m3x2 %1, high; }"
+      : "=r"(out.x), "=r"(out.y)
+      : "r"(codes));
+#else
+  // Sign, exponent and mantissa where fp16 has them; what its larger bias makes of that is smaller by 2^8.
+  const auto widen = [](uint32_t high_bytes) {
+    const uint32_t small = (high_bytes & 0x80008000u) | ((high_bytes >> 1) & 0x3f803f80u);
+    return bits_of(__hmul2(half2_of(small), __float2half2_rn(256.f)));
+  };
+  out = {widen(__byte_perm(codes, 0, 0x1404)), widen(__byte_perm(codes, 0, 0x3424))};
+#endif
+  return out;
 }
 
 /// The operand of m-tile parity `r % 2` and k-step `i` of a piece.
@@ -32,8 +45,8 @@ template <Format kFormat>
 __device__ __forceinline__ RowOperand unpack(const uint4& piece, int r, int i) {
   const uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
   if constexpr (kFormat.direction == Direction::tile) {
-    const uint32_t g = words[2 * i], g8 = words[2 * i + 1];
-    return {e4m3_to_half2(g << 8), e4m3_to_half2(g8 << 8), e4m3_to_half2(g), e4m3_to_half2(g8)};
+    const uint2 g = e4m3_to_half2(words[2 * i]), g8 = e4m3_to_half2(words[2 * i + 1]);
+    return {g.x, g8.x, g.y, g8.y};
   } else if constexpr (kFormat.bits == 8) {
     const uint32_t g = words[2 * i], g8 = words[2 * i + 1];
     return {g & 0x00ff00ffu, g8 & 0x00ff00ffu, __byte_perm(g, 0, 0x4341), __byte_perm(g8, 0, 0x4341)};
@@ -45,6 +58,14 @@ __device__ __forceinline__ RowOperand unpack(const uint4& piece, int r, int i) {
     const uint32_t g = r % 2 ? 0x00300030u : 0x00030003u, g8 = g << 2;
     return {low & g, low & g8, high & g, high & g8};
   }
+}
+
+/// The operand that is summed against codes, in the order in which `unpack` leaves them: FP8 codes are converted by
+/// neighbouring bytes, which swaps `half` and `odd` of their columns (tile.cuh).
+template <Format kFormat>
+__device__ __forceinline__ ColumnOperand in_code_order(const ColumnOperand& x) {
+  if constexpr (kFormat.direction != Direction::tile) return x;
+  return {__byte_perm(x.low_half, x.high_half, 0x5410), __byte_perm(x.low_half, x.high_half, 0x7632)};
 }
 
 }  // namespace kvprof

@@ -34,7 +34,10 @@ struct CopyRing {
   __device__ __forceinline__ void advance() { slot = slot == kSlots - 1 ? 0 : slot + 1; }
 
   /// Waits for whatever is under way.
-  __device__ __forceinline__ void drain() const { wait_copies<0>(); }
+  __device__ __forceinline__ void drain() const {
+    wait_copies<0>();
+    __syncwarp();
+  }
 };
 
 /// A warp's copy of kBytes contiguous bytes to shared memory, from byte kOffset on.

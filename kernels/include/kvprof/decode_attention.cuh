@@ -7,7 +7,7 @@
 //
 //   grid    (splits, Hkv · passes, B); a pass is eight rows (query head, token) of one KV head, which share what is read
 //   block   kWarps warps. Each takes every (splits · kWarps)-th item: a tile, or a unit of 16 positions of the window. Items
-//           pass through its own ring of kSlots slots, and it keeps a running softmax of its own. Step n of a warp's loop
+//           pass through its own ring of two slots, and it keeps a running softmax of its own. Step n of a warp's loop
 //           reads one slot: the keys of its item n and the values of item n - 1, independent work that hides each other's latency
 //   shared  a CopyRing a warp, a slot the larger of a tile and a unit; at least Merge::kBytes: `kSharedBytes`
 //   bound   bytes of the cache over the memory's bandwidth (copy on an H200: about 4200 GB/s)
@@ -36,14 +36,15 @@ KVPROF_HOST_DEVICE constexpr int decode_slot_bytes(TileLayout tile) {
   return decode_side_bytes(tile, Side::key) + decode_side_bytes(tile, Side::value);
 }
 constexpr int kDecodeSlots = 2;
-/// As many warps as the shared memory of a multiprocessor (227 KiB) has rings for, but no more than registers (168 each
-/// lane) allow. Mirrored by `DecodeKernel` in the Rust crate.
+/// As many warps as the shared memory of a multiprocessor (227 KiB) has rings for, but no more than are of use: 12, which
+/// registers (168 each lane) allow, where 2-bit codes are bound by arithmetic, and 8 where memory is the limit. Mirrored by
+/// `DecodeKernel` in the Rust crate.
 KVPROF_HOST_DEVICE constexpr int decode_warps(TileLayout tile) {
-  const int fit = 227 * 1024 / (kDecodeSlots * decode_slot_bytes(tile));
-  return fit < 12 ? fit : 12;
+  const int fit = 227 * 1024 / (kDecodeSlots * decode_slot_bytes(tile)), useful = tile.key.bits == 2 ? 12 : 8;
+  return fit < useful ? fit : useful;
 }
 
-template <typename Float, TileLayout kTile, int kWarps = decode_warps(kTile), int kSlots = kDecodeSlots>
+template <typename Float, TileLayout kTile, int kWarps = decode_warps(kTile)>
 struct DecodeAttention {
   static constexpr int kChannels = kTile.channels;
   static constexpr bool kHasTiles = kTile.key.bits != 0;
@@ -55,7 +56,7 @@ struct DecodeAttention {
 
   static constexpr int kTileBytes = kHasTiles ? kTile.bytes() : 0;
   static constexpr int kValuesAt = decode_side_bytes(kTile, Side::key);  // in a slot
-  using Ring = CopyRing<kSlots, decode_slot_bytes(kTile)>;
+  using Ring = CopyRing<kDecodeSlots, decode_slot_bytes(kTile)>;
   static constexpr int kSharedBytes = larger_of(kWarps * Ring::kBytes, Merging::kBytes);
 
   /// The last position that each of a lane's two rows may see, and how far back it sees.
@@ -89,30 +90,30 @@ struct DecodeAttention {
     const int first_row = blockIdx.y % passes * 8, all_rows = p.tokens * p.heads_per_kv;
     const int pair = batch * p.kv_heads + kv_head;
 
-    // The first tiles are asked for at once, if there surely are any; what else to ask for depends on the length. Tiles are
-    // written by no kernel that may still run when this one starts early (overlap.cuh): `tiles_at_least` counts none that
-    // the kernel just before this one wrote.
+    // What a slot holds is asked for as soon as it is known. The keys of the first tile come first, if there seems to be one;
+    // tiles are written by no kernel that may still run when this one starts early (overlap.cuh): `tiles_expected`
+    // counts none that the kernel just before this one wrote. Then come the queries: behind two full slots of every warp they
+    // would arrive last, and nothing could begin before.
     const uint8_t* packed = p.tiles + static_cast<int64_t>(pair) * p.tile_capacity * kTileBytes;
     Ring ring(shared + warp * Ring::kBytes);
-    const int first = blockIdx.x * kWarps + warp, stride = gridDim.x * kWarps;
+    const int first = blockIdx.x + gridDim.x * warp, stride = gridDim.x * kWarps;
+    const bool early = kHasTiles && first < p.tiles_expected, early_next = kHasTiles && first + stride < p.tiles_expected;
     if constexpr (kHasTiles) {
-#pragma unroll
-      for (int n = 0; n < kSlots; ++n) {
-        const int item = first + n * stride;
-        if (item >= p.tiles_at_least) break;
-        Tile::template load<Side::key>(ring.at(n), packed + static_cast<int64_t>(item) * kTileBytes);
-        if (n > 0)
-          Tile::template load<Side::value>(ring.at(n) + kValuesAt, packed + static_cast<int64_t>(item - stride) * kTileBytes);
-        ring.end();
-      }
-      // Before the first tile, values that are all zero stand for those of the tile before.
-      for (int i = lane * 16; i < Ring::kSlotBytes - kValuesAt; i += 512) store_zeros(ring.at(0) + kValuesAt + i);
+      if (early) Tile::template load<Side::key>(ring.at(0), packed + static_cast<int64_t>(first) * kTileBytes);
     }
 
     wait_for_previous_kernel();
     Queries<Float, kChannels> q;
     q.load(p, batch, kv_head, first_row);
     const CacheLength length = p.length ? *p.length : p.fixed_length;
+    if constexpr (kHasTiles) {
+      if (early) ring.end();
+      if (early_next) {
+        Tile::template load<Side::key>(ring.at(1), packed + static_cast<int64_t>(first + stride) * kTileBytes);
+        Tile::template load<Side::value>(ring.at(1) + kValuesAt, packed + static_cast<int64_t>(first) * kTileBytes);
+        ring.end();
+      }
+    }
     const int seen_from = p.sliding_window > 0 ? max(0, length.total - p.tokens - p.sliding_window + 1) : 0;
     const int first_tile = seen_from / kTile.tokens;
     const int tiles = kHasTiles ? max(0, (length.quantized + kTile.tokens - 1) / kTile.tokens - first_tile) : 0;
@@ -136,14 +137,18 @@ struct DecodeAttention {
                    p.window_capacity, length.total - window_from - position);
       }
     };
-    const auto load = [&](int item, int slot) {
-      load_side.template operator()<Side::key>(item, ring.at(slot));
-      if (item != first) load_side.template operator()<Side::value>(item - stride, ring.at(slot) + kValuesAt);
+    const auto load = [&](int key_item, int value_item, int slot) {
+      load_side.template operator()<Side::key>(key_item, ring.at(slot));
+      load_side.template operator()<Side::value>(value_item, ring.at(slot) + kValuesAt);
       ring.end();
     };
-#pragma unroll
-    for (int n = 0; n < kSlots; ++n)
-      if (!kHasTiles || first + n * stride >= p.tiles_at_least) load(first + n * stride, n);
+    static_assert(kDecodeSlots == 2);
+    // What was asked for on a wrong expectation arrives before something else is asked for in its place.
+    const bool have = early && first_tile == 0 && first < tiles;
+    const bool have_next = early_next && first_tile == 0 && first + stride < tiles;
+    if (early != have || early_next != have_next) ring.drain();
+    if (!have) load(first, items, 0);
+    if (!have_next) load(first + stride, first, 1);
 
     AttentionState<kChannels> state;
     q.scale(p.softmax_scale, state.factor);
@@ -156,17 +161,28 @@ struct DecodeAttention {
     }
 
     int item = first;
+    const auto refill = [&] {
+      __syncwarp();
+      load(item + 2 * stride, item + stride, ring.slot);
+      ring.advance();
+    };
     if constexpr (kHasTiles) {
       const Tile tile(q);
-      ColumnOperand probability[kKeyTiles] = {};
+      ColumnOperand probability[kKeyTiles];
       for (; item < tiles; item += stride) {
         ring.wait();
         Accumulator score[kKeyTiles];
-        tile.scores(ring.current(), score);
-        tile.values(ring.current() + kValuesAt, probability, state);
-        __syncwarp();
-        load(item + kSlots * stride, ring.slot);
-        ring.advance();
+        const uint8_t *key_side = ring.current(), *value_side = key_side + kValuesAt;
+        if (item == first) {
+          tile.template scores<true>(key_side, score);
+        } else if (tile.two_parts(key_side)) {
+          tile.template scores<true>(key_side, score);
+          tile.values(value_side, probability, state);
+        } else {
+          tile.template scores<false>(key_side, score);
+          tile.values(value_side, probability, state);
+        }
+        refill();
 
         const int position = (first_tile + item) * kTile.tokens;
         if (position < seen_from + p.tokens || position + kTile.tokens > length.quantized)
@@ -185,9 +201,7 @@ struct DecodeAttention {
       ring.wait();
       Accumulator score[1];
       Unit::scores(ring.at(ring.slot), q, score);
-      __syncwarp();
-      load(item + kSlots * stride, ring.slot);
-      ring.advance();
+      refill();
 
       const int position = window_from + (item - tiles) * kUnitTokens;
       if (position < seen_from + p.tokens || position + kUnitTokens > length.total - p.tokens)

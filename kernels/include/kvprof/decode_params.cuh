@@ -31,8 +31,8 @@ struct DecodeParams {
   int32_t sliding_window;   ///< a query at p attends to positions > p - sliding_window; 0: to all before it
   CacheLength fixed_length;  ///< for a launch that is not repeated
   float softmax_scale;
-  int32_t tiles_at_least;  ///< tiles that hold tokens now, at least (0 is always right; 0 with a sliding window): lets a
-                           ///< block ask for its first tiles before it has read `length`
+  int32_t tiles_expected;  ///< tiles that seem to hold tokens, at most `tile_capacity`: lets a block ask for its first tiles before
+                           ///< it has read `length`. A wrong number costs time only; 0 with a sliding window
 };
 
 static_assert(sizeof(CacheLength) == 8, "mirrored in Rust");

@@ -1,140 +1,60 @@
-// Attention of one warp to one packed tile. Its sides lie in shared memory apart, each its codes, then its parameters. The parameters folded into the arithmetic: no key or
-// value is ever dequantized. With x = s·c + m for a code c and its group's scale s and minimum m:
+// Attention of one warp to one packed tile, whose sides lie in shared memory apart, each its codes, then its parameters. The
+// parameters are folded into the arithmetic: no key or value is ever dequantized. With x = s·c + m for a code c and its
+// group's scale s and minimum m:
 //
 //   keys, column parameters (per-channel):  q·k = Σ_d (q_d s_d) c_d + Σ_d q_d m_d    queries are scaled once a group
 //   keys, row parameters (per-token):       q·k = Σ_j s_j Σ_{d in j} q_d c_d + Σ_j m_j Σ_{d in j} q_d
 //   values, column parameters (per-token):  o_d = Σ_i (p_i s_i) c_i + Σ_i p_i m_i    probabilities are scaled
 //   values, row parameters (per-channel):   o_d = Σ_j s_j Σ_{i in j} p_i c_i + Σ_j m_j Σ_{i in j} p_i
 //
-// The sums with minima are mma's too, a few for a whole tile: their row operand holds minima as they are stored, with
-// groups as the summed index (row parameters) or as the rows (column parameters). Numbers that are summed against
-// minima but are no 16-bit floats themselves (Σ q, Σ p) go in as two, high and low, in the two halves of that index.
+// The sums with minima are mma's too, a few for a whole tile (decode_parameters.cuh).
+//
+// Precision. Codes are exact, sums are fp32. What is rounded to fp16: probabilities and p·s, of which many are summed; and
+// q·s, whose error is in a logit, so that where the softmax is sharp it is in the result undiminished. Where it would
+// be more than a thousandth (`two_parts`), q·s goes in as two numbers, high and low, a second mma on the same codes.
 #pragma once
 
 #include "kvprof/codes.cuh"
 #include "kvprof/copy_ring.cuh"
+#include "kvprof/decode_parameters.cuh"
 #include "kvprof/query.cuh"
 #include "kvprof/softmax.cuh"
 
 namespace kvprof {
-
-/// Two fp32 numbers as 16-bit floats, and what these lack of them as such.
-template <typename Float>
-__device__ __forceinline__ ColumnOperand split_pair(float a, float b) {
-  const uint32_t high = to_pair<Float>(a, b);
-  const float2 rounded = to_floats<Float>(high);
-  return {high, to_pair<Float>(a - rounded.x, b - rounded.y)};
-}
-
-/// The parameters of one side of a tile as this lane's operands.
-template <typename Float, TileLayout kTile, Side kSide>
-struct Parameters {
-  static constexpr int kGroups = kTile.groups(kSide);
-  static constexpr int kRows = kTile.rows(kSide);
-  const uint8_t* scales;
-  int g, t;
-
-  __device__ __forceinline__ explicit Parameters(const uint8_t* side)
-      : scales(side + kTile.code_bytes(kSide)), g(threadIdx.x % 32 / 4), t(threadIdx.x % 4) {}
-
-  __device__ __forceinline__ const uint8_t* minima() const { return scales + kTile.scale_bytes(kSide); }
-
-  /// Column parameters: scales of the 32 columns from 32·k2 in group j; x, z belong to k-step 2·k2, y, w to 2·k2 + 1.
-  __device__ __forceinline__ uint4 column_scales(int k2, int j) const {
-    return *reinterpret_cast<const uint4*>(scales + 64 * (k2 * kGroups + j) + 16 * t);
-  }
-  /// The same of minima, rows g of the operand standing for group g % groups. k-step 2·k2 is in rows g, 2·k2 + 1 in rows
-  /// g + 8: times the queries (probabilities) of one step, the other eight rows of the product mean nothing.
-  __device__ __forceinline__ RowOperand column_minima(int k2) const {
-    const int j = kGroups == 1 ? 0 : g % kGroups;
-    const uint4 m = *reinterpret_cast<const uint4*>(minima() + 64 * (k2 * kGroups + j) + 16 * t);
-    return {m.x, m.y, m.z, m.w};
-  }
-
-  /// Row parameters: scales of rows g, g+8 in group j, one word for each of the four m-tiles from 4·r4.
-  __device__ __forceinline__ uint4 row_scales(int r4, int j) const {
-    return *reinterpret_cast<const uint4*>(scales + 128 * (j * (kRows / 64) + r4) + 16 * g);
-  }
-  /// The same of minima where there is one group.
-  __device__ __forceinline__ uint4 row_minima(int r4) const {
-    return *reinterpret_cast<const uint4*>(minima() + 128 * r4 + 16 * g);
-  }
-  /// Minima of m-tiles 2·r2 (against the low half of the summed index) and 2·r2 + 1 (against the high half), groups being
-  /// that index.
-  __device__ __forceinline__ RowOperand row_minima_by_group(int r2) const {
-    constexpr int kPairs = kGroups / 2;
-    const uint4 w = *reinterpret_cast<const uint4*>(minima() + 16 * ((r2 * 8 + g) * kPairs + t % kPairs));
-    return {w.x, w.y, w.z, w.w};
-  }
-};
-
-/// What row minima are summed against, for rows 2t, 2t+1: Σ q of a channel group, or Σ p of a token group.
-template <typename Float, int kGroups>
-struct GroupSums {
-  uint32_t high, low;  ///< high + low parts of groups 2t, 2t+1 of column g; 0 past the last group
-
-  __device__ __forceinline__ void add_minima(Accumulator& even, Accumulator& odd, const RowOperand& minima) const {
-    mma<Float>(even, minima, {high, 0u});
-    mma<Float>(odd, minima, {0u, high});
-    mma<Float>(even, minima, {low, 0u});
-    mma<Float>(odd, minima, {0u, low});
-  }
-};
-
-/// Σ q over the channels of each group, by group and row of the lane's column (g); all lanes of one g agree.
-template <typename Float, int kChannels, int kGroups>
-struct QuerySums {
-  float by_group[kGroups];
-
-  __device__ __forceinline__ explicit QuerySums(const Queries<Float, kChannels>& q) {
-    constexpr int kSteps = kChannels / 16 / kGroups;
-#pragma unroll
-    for (int j = 0; j < kGroups; ++j) {
-      by_group[j] = 0.f;
-#pragma unroll
-      for (int k = j * kSteps; k < (j + 1) * kSteps; ++k) {
-        const float2 a = to_floats<Float>(q.dense[k].low_half), b = to_floats<Float>(q.dense[k].high_half);
-        by_group[j] += (a.x + a.y) + (b.x + b.y);
-      }
-      by_group[j] += __shfl_xor_sync(kFullWarp, by_group[j], 1);
-      by_group[j] += __shfl_xor_sync(kFullWarp, by_group[j], 2);
-    }
-  }
-};
-
-__device__ __forceinline__ uint32_t word(const uint4& x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
 
 template <typename Float, TileLayout kTile>
 struct TileAttention {
   static constexpr int kChannels = kTile.channels;
   static constexpr int kKeyTiles = kTile.tokens / 16;
   static constexpr int kRowTiles = kChannels / 16;
+  static constexpr int kKeySteps = kChannels / 16, kValueSteps = kTile.tokens / 16;
   static constexpr Format kKey = kTile.key, kValue = kTile.value;
   static constexpr bool kKeyColumns = kTile.column_parameters(Side::key);
   static constexpr bool kValueColumns = kTile.column_parameters(Side::value);
   static constexpr bool kKeyFp8 = kKey.direction == Direction::tile;
   static constexpr bool kValueFp8 = kValue.direction == Direction::tile;
+  static constexpr int kKeyGroups = kTile.groups(Side::key), kValueGroups = kTile.groups(Side::value);
   using State = AttentionState<kChannels>;
 
-  static constexpr int kKeyGroups = kTile.groups(Side::key), kValueGroups = kTile.groups(Side::value);
+  ColumnOperand dense[kKeySteps];  ///< queries as Float, against minima of per-channel keys
+  ColumnOperand query[kKeySteps];  ///< queries as fp16 in the order of the codes' operands, against codes
+  GroupSums<Float, kKeyGroups> query_sums;  ///< Σ q of channel groups, for per-token keys
+  float scale_limit;  ///< scales of per-channel keys above this need queries in two parts
 
-  const Queries<Float, kChannels>& q;
-  GroupSums<Float, kKeyGroups> query_sums;  ///< for per-token keys of several groups
-  float query_sum[2];                       ///< for per-token keys of one group: Σ q of rows 2t, 2t+1
-
-  __device__ __forceinline__ explicit TileAttention(const Queries<Float, kChannels>& queries) : q(queries) {
-    if constexpr (!kKeyColumns && !kKeyFp8) {
-      const QuerySums<Float, kChannels, kKeyGroups> sums(q);
-      const int t = threadIdx.x % 4;
-      query_sum[0] = __shfl_sync(kFullWarp, sums.by_group[0], 8 * t);
-      query_sum[1] = __shfl_sync(kFullWarp, sums.by_group[0], 8 * t + 4);
-      float mine[2] = {0.f, 0.f};
+  __device__ __forceinline__ explicit TileAttention(const Queries<Float, kChannels>& q) {
 #pragma unroll
-      for (int j = 0; j < kKeyGroups; ++j)
-        if (j / 2 == t) mine[j % 2] = sums.by_group[j];
-      const ColumnOperand parts = split_pair<Float>(mine[0], mine[1]);
-      query_sums = {parts.low_half, parts.high_half};
+    for (int k = 0; k < kKeySteps; ++k) {
+      dense[k] = q.dense[k];
+      query[k] = in_code_order<kKey>(q.half[k]);
     }
+    if constexpr (kKeyColumns) {
+      // The rounding of q_d·s is 2e-4 of it, root mean square, and codes are 0.6 of the largest. Over all channels that is an
+      // error of 1.2e-4 · ‖q‖ · s · largest code in the logit, to be at most 1.2e-3, or twice that where the result itself
+      // is rounded to bfloat16.
+      constexpr float kLimit = (__is_same(Float, __half) ? 10.f : 20.f) / ((1 << kKey.bits) - 1);
+      scale_limit = kLimit / q.largest_norm();
+    }
+    if constexpr (!kKeyColumns && !kKeyFp8) query_sums = QuerySums<Float, kChannels, kKeyGroups>(q).sums();
   }
 
   static __device__ __forceinline__ uint4 piece(const uint8_t* codes, int index) {
@@ -150,10 +70,25 @@ struct TileAttention {
     copy_to_warp<kTile.parameter_bytes(kSide)>(to + kTile.code_bytes(kSide), tile + kTile.parameters_at(kSide));
   }
 
+  /// Whether the products of queries and of this tile's scales are to be taken in two parts; the same in all lanes.
+  __device__ __forceinline__ bool two_parts(const uint8_t* side) const {
+    if constexpr (!kKeyColumns) return false;
+    constexpr int kWords = kTile.scale_bytes(Side::key) / 128;  // for each lane
+    const uint32_t* scales = reinterpret_cast<const uint32_t*>(side + kTile.code_bytes(Side::key)) + threadIdx.x % 32;
+    float largest = 0.f;
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) {
+      const float2 s = to_floats<Float>(scales[32 * i]);
+      largest = fmaxf(largest, fmaxf(s.x, s.y));
+    }
+    return __any_sync(kFullWarp, largest > scale_limit);
+  }
+
   /// q·k of the tile's tokens; score[i] holds tokens 16·i + g and + 8.
+  template <bool kTwoParts>
   __device__ __forceinline__ void scores(const uint8_t* side, Accumulator (&score)[kKeyTiles]) const {
     if constexpr (kKeyColumns)
-      column_scores(side, score);
+      column_scores<kTwoParts>(side, score);
     else
       row_scores(side, score);
   }
@@ -186,167 +121,156 @@ struct TileAttention {
   }
 
  private:
+  template <bool kTwoParts>
   __device__ __forceinline__ void column_scores(const uint8_t* side, Accumulator (&score)[kKeyTiles]) const {
     const Parameters<Float, kTile, Side::key> parameters(side);
-    constexpr int kGroups = kTile.groups(Side::key), kSteps = kChannels / 16;
     constexpr int kRowsAtOnce = interleaved_rows(kKey), kPieceSteps = steps_per_piece(kKey);
     constexpr int kGroupTiles = kKey.group / 16;
+    constexpr int kScaled = kRowsAtOnce > kGroupTiles ? 2 : 1;  // groups that a row of words spans
 
     Accumulator minima[2];
 #pragma unroll
-    for (int k2 = 0; k2 < kSteps / 2; ++k2) {
+    for (int k2 = 0; k2 < kKeySteps / 2; ++k2) {
       const RowOperand m = parameters.column_minima(k2);
-      mma<Float>(minima[0], m, q.dense[2 * k2]);
-      mma<Float>(minima[1], m, q.dense[2 * k2 + 1]);
+      mma<Float>(minima[0], m, dense[2 * k2]);
+      mma<Float>(minima[1], m, dense[2 * k2 + 1]);
     }
     minima[0][0] += minima[1][2];
     minima[0][1] += minima[1][3];
 
-    constexpr int kScaled = kRowsAtOnce > kGroupTiles ? 2 : 1;  // groups that a row of words spans
-    ColumnOperand scaled[kScaled][kSteps];
-    float minimum[kScaled][2];
 #pragma unroll
-    for (int r = 0; r < kKeyTiles; r += kRowsAtOnce) {
-      if (r % kGroupTiles == 0) {
+    for (int r = 0; r < kKeyTiles; ++r) score[r] = Accumulator{};
 #pragma unroll
-        for (int n = 0; n < kScaled; ++n) {
-          const int j = r / kGroupTiles + n;
+    for (int k = 0; k < kKeySteps; k += kPieceSteps) {
+      ColumnOperand high[kScaled][kPieceSteps], low[kScaled][kPieceSteps];
 #pragma unroll
-          for (int k2 = 0; k2 < kSteps / 2; ++k2) {
-            const uint4 s = parameters.column_scales(k2, j);
-            scaled[n][2 * k2] = times(q.half[2 * k2], s.x, s.z);
-            scaled[n][2 * k2 + 1] = times(q.half[2 * k2 + 1], s.y, s.w);
-          }
-          minimum[n][0] = kGroups == 1 ? minima[0][0] : __shfl_sync(kFullWarp, minima[0][0], 4 * j + parameters.t);
-          minimum[n][1] = kGroups == 1 ? minima[0][1] : __shfl_sync(kFullWarp, minima[0][1], 4 * j + parameters.t);
+      for (int r = 0; r < kKeyTiles; r += kRowsAtOnce) {
+        if (r % kGroupTiles == 0) {
+#pragma unroll
+          for (int n = 0; n < kScaled; ++n)
+#pragma unroll
+            for (int i = 0; i < kPieceSteps; i += 2) {
+              const uint4 s = parameters.column_scales((k + i) / 2, r / kGroupTiles + n);
+              high[n][i] = times(query[k + i], s.x, s.z);
+              high[n][i + 1] = times(query[k + i + 1], s.y, s.w);
+              if constexpr (kTwoParts) {
+                low[n][i] = rest(query[k + i], s.x, s.z, high[n][i]);
+                low[n][i + 1] = rest(query[k + i + 1], s.y, s.w, high[n][i + 1]);
+              }
+            }
         }
-      }
-      Accumulator sum[kRowsAtOnce];
-#pragma unroll
-      for (int k = 0; k < kSteps; k += kPieceSteps) {
-        const uint4 codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+        const uint4 codes = piece(side, (r / kRowsAtOnce * kKeySteps + k) / kPieceSteps);
 #pragma unroll
         for (int i = 0; i < kPieceSteps; ++i)
 #pragma unroll
-          for (int n = 0; n < kRowsAtOnce; ++n)
-            mma<__half>(sum[n], unpack<kKey>(codes, r + n, i), scaled[kScaled == 1 ? 0 : n][k + i]);
+          for (int n = 0; n < kRowsAtOnce; ++n) {
+            const RowOperand operand = unpack<kKey>(codes, r + n, i);
+            mma<__half>(score[r + n], operand, high[kScaled == 1 ? 0 : n][i]);
+            if constexpr (kTwoParts) mma<__half>(score[r + n], operand, low[kScaled == 1 ? 0 : n][i]);
+          }
+      }
+    }
+
+    float minimum[2];
+#pragma unroll
+    for (int r = 0; r < kKeyTiles; ++r) {
+      if (r % kGroupTiles == 0) {
+        const int from = 4 * (r / kGroupTiles) + parameters.t;
+        minimum[0] = kKeyGroups == 1 ? minima[0][0] : __shfl_sync(kFullWarp, minima[0][0], from);
+        minimum[1] = kKeyGroups == 1 ? minima[0][1] : __shfl_sync(kFullWarp, minima[0][1], from);
       }
 #pragma unroll
-      for (int n = 0; n < kRowsAtOnce; ++n)
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-          score[r + n][i] = fmaf(sum[n][i], code_unit(kKey, r + n, i / 2), minimum[kScaled == 1 ? 0 : n][i % 2]);
+      for (int i = 0; i < 4; ++i) score[r][i] = fmaf(score[r][i], code_unit(kKey, r, i / 2), minimum[i % 2]);
     }
   }
 
   /// Per-token keys, and fp8 keys as a single group without minima.
   __device__ __forceinline__ void row_scores(const uint8_t* side, Accumulator (&score)[kKeyTiles]) const {
     const Parameters<Float, kTile, Side::key> parameters(side);
-    constexpr int kGroups = kTile.groups(Side::key), kSteps = kChannels / 16, kGroupSteps = kSteps / kGroups;
-    constexpr int kRowsAtOnce = interleaved_rows(kKey), kPieceSteps = steps_per_piece(kKey);
-    // A piece of codes can span groups, or a group pieces.
-    constexpr int kRun = kPieceSteps < kGroupSteps ? kPieceSteps : kGroupSteps;
-
-    float tile_scale = 0.f;
-    if constexpr (kKeyFp8) tile_scale = to_floats<Float>(*reinterpret_cast<const uint32_t*>(parameters.scales)).x;
-    uint4 scales[kGroups];
 #pragma unroll
-    for (int r = 0; r < kKeyTiles; r += kRowsAtOnce) {
-      if (r % 4 == 0) {
+    for (int r = 0; r < kKeyTiles; ++r) score[r] = Accumulator{};
+    if constexpr (kKeyFp8) {
+      const float scale = to_floats<Float>(*reinterpret_cast<const uint32_t*>(parameters.scales)).x;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) score[r + i] = Accumulator{};
-        if constexpr (!kKeyFp8) {
+      for (int r = 0; r < kKeyTiles; ++r) {
+        accumulate_rows<kKey>(side, r, reinterpret_cast<const ColumnOperand (&)[1][kKeySteps]>(query), score);
 #pragma unroll
-          for (int j = 0; j < kGroups; ++j) scales[j] = parameters.row_scales(r / 4, j);
-          if constexpr (kGroups == 1) {
-            add_single_minima(score + r, parameters.row_minima(r / 4), query_sum[0], query_sum[1]);
-          } else {
-            query_sums.add_minima(score[r], score[r + 1], parameters.row_minima_by_group(r / 2));
-            query_sums.add_minima(score[r + 2], score[r + 3], parameters.row_minima_by_group(r / 2 + 1));
-          }
-        }
+        for (int i = 0; i < 4; ++i) score[r][i] *= scale * code_unit(kKey, r, i / 2);
       }
-      uint4 codes;
-      Accumulator sum[kRowsAtOnce];
-#pragma unroll
-      for (int k = 0; k < kSteps; k += kRun) {
-        if (k % kPieceSteps == 0)
-          codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
-#pragma unroll
-        for (int n = 0; n < kRowsAtOnce; ++n) {
-          if (k % kGroupSteps == 0) sum[n] = Accumulator{};
-#pragma unroll
-          for (int i = 0; i < kRun; ++i)
-            mma<__half>(sum[n], unpack<kKey>(codes, r + n, k % kPieceSteps + i), q.half[k + i]);
-          if ((k + kRun) % kGroupSteps != 0) continue;
-          float2 s = {tile_scale, tile_scale};
-          if constexpr (!kKeyFp8) s = to_floats<Float>(word(scales[k / kGroupSteps], (r + n) % 4));
-          s.x *= code_unit(kKey, r + n, 0);
-          s.y *= code_unit(kKey, r + n, 1);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) score[r + n][i] = fmaf(sum[n][i], i < 2 ? s.x : s.y, score[r + n][i]);
-        }
-      }
+    } else {
+      add_row_sums<Side::key>(side, parameters, query, query_sums, score);
     }
   }
 
   __device__ __forceinline__ void row_values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles],
                                              State& state) const {
     const Parameters<Float, kTile, Side::value> parameters(side);
-    constexpr int kGroups = kTile.groups(Side::value), kSteps = kTile.tokens / 16, kGroupSteps = kSteps / kGroups;
-    constexpr int kRowsAtOnce = interleaved_rows(kValue), kPieceSteps = steps_per_piece(kValue);
-    constexpr int kRun = kPieceSteps < kGroupSteps ? kPieceSteps : kGroupSteps;
-
-    Accumulator sums;  // Σ p of this tile
-    GroupSums<Float, kGroups> group_sums;
-    if constexpr (kGroups == 1) {
+    constexpr int kGroupSteps = kValueSteps / kValueGroups;
+    Accumulator sums;  // Σ p of this tile; where there are several groups, that of token group j in rows j < 8
 #pragma unroll
-      for (int k = 0; k < kSteps; ++k) add_column_sums<__half>(sums, p[k]);
-      state.denominator[0] += sums[0];
-      state.denominator[1] += sums[1];
-    } else {
-      // Rows j < 8: Σ p of token group j.
-#pragma unroll
-      for (int k = 0; k < kSteps; ++k) {
+    for (int k = 0; k < kValueSteps; ++k) {
+      if constexpr (kValueGroups == 1) {
+        add_column_sums<__half>(sums, p[k]);
+      } else {
         const uint32_t mine = parameters.g == k / kGroupSteps ? kOnes<__half> : 0u;
         mma<__half>(sums, {mine, 0u, mine, 0u}, p[k]);
         add_column_sums<__half>(state.denominator, p[k]);
       }
+    }
+    GroupSums<Float, kValueGroups> group_sums;
+    if constexpr (kValueGroups == 1) {
+      state.denominator[0] += sums[0];
+      state.denominator[1] += sums[1];
+      group_sums = {{sums[0], sums[1]}};
+    } else {
       const ColumnOperand parts = split_pair<Float>(sums[0], sums[1]);
       group_sums = {transpose8x8(parts.low_half), transpose8x8(parts.high_half)};
     }
+    add_row_sums<Side::value>(side, parameters, p, group_sums, state.out);
+  }
 
+  /// x[r] += Σ_j s_j · (codes · columns of group j) + Σ_j m_j · sums_j for every m-tile r of a side with row parameters.
+  template <Side kSide, int kRowCount, int kSteps>
+  static __device__ __forceinline__ void add_row_sums(const uint8_t* side, const Parameters<Float, kTile, kSide>& parameters,
+                                                      const ColumnOperand (&columns)[kSteps],
+                                                      const GroupSums<Float, kTile.groups(kSide)>& sums,
+                                                      Accumulator (&x)[kRowCount]) {
+    constexpr Format kFormat = kTile.format(kSide);
+    constexpr int kGroups = kTile.groups(kSide), kGroupSteps = kSteps / kGroups;
+    constexpr int kRowsAtOnce = interleaved_rows(kFormat), kPieceSteps = steps_per_piece(kFormat);
+    constexpr int kRun = kPieceSteps < kGroupSteps ? kPieceSteps : kGroupSteps;  // a piece can span groups, or a group pieces
     uint4 scales[kGroups];
 #pragma unroll
-    for (int r = 0; r < kRowTiles; r += kRowsAtOnce) {
+    for (int r = 0; r < kRowCount; r += kRowsAtOnce) {
       if (r % 4 == 0) {
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) scales[j] = parameters.row_scales(r / 4, j);
         if constexpr (kGroups == 1) {
-          add_single_minima(state.out + r, parameters.row_minima(r / 4), sums[0], sums[1]);
+          const uint4 minima = parameters.row_minima(r / 4);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) sums.add_minima(x[r + i], word(minima, i));
         } else {
-          group_sums.add_minima(state.out[r], state.out[r + 1], parameters.row_minima_by_group(r / 2));
-          group_sums.add_minima(state.out[r + 2], state.out[r + 3], parameters.row_minima_by_group(r / 2 + 1));
+          sums.add_minima(x[r], x[r + 1], parameters.row_minima_by_group(r / 2));
+          sums.add_minima(x[r + 2], x[r + 3], parameters.row_minima_by_group(r / 2 + 1));
         }
       }
       uint4 codes;
       Accumulator sum[kRowsAtOnce];
 #pragma unroll
       for (int k = 0; k < kSteps; k += kRun) {
-        if (k % kPieceSteps == 0)
-          codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
+        if (k % kPieceSteps == 0) codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
 #pragma unroll
         for (int n = 0; n < kRowsAtOnce; ++n) {
           if (k % kGroupSteps == 0) sum[n] = Accumulator{};
 #pragma unroll
           for (int i = 0; i < kRun; ++i)
-            mma<__half>(sum[n], unpack<kValue>(codes, r + n, k % kPieceSteps + i), p[k + i]);
+            mma<__half>(sum[n], unpack<kFormat>(codes, r + n, k % kPieceSteps + i), columns[k + i]);
           if ((k + kRun) % kGroupSteps != 0) continue;
           float2 s = to_floats<Float>(word(scales[k / kGroupSteps], (r + n) % 4));
-          s.x *= code_unit(kValue, r + n, 0);
-          s.y *= code_unit(kValue, r + n, 1);
+          s.x *= code_unit(kFormat, r + n, 0);
+          s.y *= code_unit(kFormat, r + n, 1);
 #pragma unroll
-          for (int i = 0; i < 4; ++i) state.out[r + n][i] = fmaf(sum[n][i], i < 2 ? s.x : s.y, state.out[r + n][i]);
+          for (int i = 0; i < 4; ++i) x[r + n][i] = fmaf(sum[n][i], i < 2 ? s.x : s.y, x[r + n][i]);
         }
       }
     }
@@ -355,12 +279,11 @@ struct TileAttention {
   __device__ __forceinline__ void column_values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles],
                                                 State& state) const {
     const Parameters<Float, kTile, Side::value> parameters(side);
-    constexpr int kSteps = kTile.tokens / 16, kGroupTiles = kValue.group / 16;
-    constexpr int kRowsAtOnce = interleaved_rows(kValue);
+    constexpr int kGroupTiles = kValue.group / 16, kRowsAtOnce = interleaved_rows(kValue);
     constexpr int kScaled = kRowsAtOnce > kGroupTiles ? 2 : 1;
 
 #pragma unroll
-    for (int k2 = 0; k2 < kSteps / 2; ++k2) {
+    for (int k2 = 0; k2 < kValueSteps / 2; ++k2) {
       RowOperand m = parameters.column_minima(k2);
       if constexpr (!__is_same(Float, __half))
         m = {as_half<Float>(m.low_half_g), as_half<Float>(m.low_half_g8), as_half<Float>(m.high_half_g),
@@ -370,46 +293,43 @@ struct TileAttention {
       add_column_sums<__half>(state.denominator, p[2 * k2]);
       add_column_sums<__half>(state.denominator, p[2 * k2 + 1]);
     }
-    ColumnOperand scaled[kScaled][kSteps];
+    ColumnOperand scaled[kScaled][kValueSteps];
 #pragma unroll
     for (int r = 0; r < kRowTiles; r += kRowsAtOnce) {
       if (r % kGroupTiles == 0) {
 #pragma unroll
         for (int n = 0; n < kScaled; ++n)
 #pragma unroll
-          for (int k2 = 0; k2 < kSteps / 2; ++k2) {
+          for (int k2 = 0; k2 < kValueSteps / 2; ++k2) {
             const uint4 s = parameters.column_scales(k2, r / kGroupTiles + n);
             scaled[n][2 * k2] = times(p[2 * k2], s.x, s.z);
             scaled[n][2 * k2 + 1] = times(p[2 * k2 + 1], s.y, s.w);
           }
       }
-      accumulate_rows(side, r, scaled, state);
+      accumulate_rows<kValue>(side, r, scaled, state.out);
     }
   }
 
   __device__ __forceinline__ void fp8_values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles],
                                              State& state) const {
     const Parameters<Float, kTile, Side::value> parameters(side);
-    constexpr int kSteps = kTile.tokens / 16;
     const uint32_t first = *reinterpret_cast<const uint32_t*>(parameters.scales);
     const uint32_t scale = __byte_perm(first, first, 0x1010);
-    ColumnOperand scaled[1][kSteps];
+    ColumnOperand scaled[1][kValueSteps];
 #pragma unroll
-    for (int k = 0; k < kSteps; ++k) {
+    for (int k = 0; k < kValueSteps; ++k) {
       add_column_sums<__half>(state.denominator, p[k]);
-      scaled[0][k] = times(p[k], scale, scale);
+      scaled[0][k] = in_code_order<kValue>(times(p[k], scale, scale));
     }
 #pragma unroll
-    for (int r = 0; r < kRowTiles; ++r) accumulate_rows(side, r, scaled, state);
+    for (int r = 0; r < kRowTiles; ++r) accumulate_rows<kValue>(side, r, scaled, state.out);
   }
 
-  /// out[r] (and out[r+1] where codes are interleaved) += codes · scaled probabilities.
-  template <int kScaled>
-  static __device__ __forceinline__ void accumulate_rows(const uint8_t* side, int r,
-                                                         const ColumnOperand (&scaled)[kScaled][kTile.tokens / 16],
-                                                         State& state) {
-    constexpr int kSteps = kTile.tokens / 16, kRowsAtOnce = interleaved_rows(kValue);
-    constexpr int kPieceSteps = steps_per_piece(kValue);
+  /// x[r] (and x[r+1] where codes are interleaved) += codes · columns; these are the same for both rows, or one each.
+  template <Format kFormat, int kScaled, int kSteps, int kRowCount>
+  static __device__ __forceinline__ void accumulate_rows(const uint8_t* side, int r, const ColumnOperand (&columns)[kScaled][kSteps],
+                                                         Accumulator (&x)[kRowCount]) {
+    constexpr int kRowsAtOnce = interleaved_rows(kFormat), kPieceSteps = steps_per_piece(kFormat);
 #pragma unroll
     for (int k = 0; k < kSteps; k += kPieceSteps) {
       const uint4 codes = piece(side, (r / kRowsAtOnce * kSteps + k) / kPieceSteps);
@@ -417,19 +337,7 @@ struct TileAttention {
       for (int i = 0; i < kPieceSteps; ++i)
 #pragma unroll
         for (int n = 0; n < kRowsAtOnce; ++n)
-          mma<__half>(state.out[r + n], unpack<kValue>(codes, r + n, i), scaled[kScaled == 1 ? 0 : n][k + i]);
-    }
-  }
-
-  /// x[i] += minimum · (a, b) for rows g and g+8 of four m-tiles, a word of minima each, and columns 2t and 2t+1.
-  static __device__ __forceinline__ void add_single_minima(Accumulator* x, const uint4& minima, float a, float b) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 m = to_floats<Float>(word(minima, i));
-      x[i][0] = fmaf(m.x, a, x[i][0]);
-      x[i][1] = fmaf(m.x, b, x[i][1]);
-      x[i][2] = fmaf(m.y, a, x[i][2]);
-      x[i][3] = fmaf(m.y, b, x[i][3]);
+          mma<__half>(x[r + n], unpack<kFormat>(codes, r + n, i), columns[kScaled == 1 ? 0 : n][k + i]);
     }
   }
 
@@ -437,6 +345,13 @@ struct TileAttention {
   static __device__ __forceinline__ ColumnOperand times(const ColumnOperand& x, uint32_t low, uint32_t high) {
     return {bits_of(__hmul2(half2_of(x.low_half), half2_of(as_half<Float>(low)))),
             bits_of(__hmul2(half2_of(x.high_half), half2_of(as_half<Float>(high))))};
+  }
+
+  /// What the rounding of `times` took away, as fp16.
+  static __device__ __forceinline__ ColumnOperand rest(const ColumnOperand& x, uint32_t low, uint32_t high,
+                                                       const ColumnOperand& product) {
+    return {bits_of(__hfma2(half2_of(x.low_half), half2_of(as_half<Float>(low)), __hneg2(half2_of(product.low_half)))),
+            bits_of(__hfma2(half2_of(x.high_half), half2_of(as_half<Float>(high)), __hneg2(half2_of(product.high_half))))};
   }
 };
 

@@ -32,18 +32,20 @@ __device__ __forceinline__ void mma(Accumulator& c, const RowOperand& a, const C
 
 template <>
 __device__ __forceinline__ void mma<__half>(Accumulator& c, const RowOperand& a, const ColumnOperand& b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])
+  // The sum so far is an operand of its own: one that is known to be zero then costs no moves.
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+      : "=f"(c.v[0]), "=f"(c.v[1]), "=f"(c.v[2]), "=f"(c.v[3])
       : "r"(a.low_half_g), "r"(a.low_half_g8), "r"(a.high_half_g), "r"(a.high_half_g8), "r"(b.low_half),
-        "r"(b.high_half));
+        "r"(b.high_half), "f"(c.v[0]), "f"(c.v[1]), "f"(c.v[2]), "f"(c.v[3]));
 }
 
 template <>
 __device__ __forceinline__ void mma<__nv_bfloat16>(Accumulator& c, const RowOperand& a, const ColumnOperand& b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])
+  // The sum so far is an operand of its own: one that is known to be zero then costs no moves.
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+      : "=f"(c.v[0]), "=f"(c.v[1]), "=f"(c.v[2]), "=f"(c.v[3])
       : "r"(a.low_half_g), "r"(a.low_half_g8), "r"(a.high_half_g), "r"(a.high_half_g8), "r"(b.low_half),
-        "r"(b.high_half));
+        "r"(b.high_half), "f"(c.v[0]), "f"(c.v[1]), "f"(c.v[2]), "f"(c.v[3]));
 }
 
 /// Transposes an 8x8 matrix of 16-bit values held as pairs (row g, columns 2t and 2t+1) by the lanes of a warp.

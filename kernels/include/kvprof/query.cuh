@@ -29,6 +29,8 @@ struct Queries {
   ColumnOperand dense[kSteps];  ///< as Float: against dense keys and minima
   ColumnOperand half[kSteps];   ///< as fp16: against codes. The same words if Float is fp16
 
+  float norm;                   ///< softmax scale · ‖q‖ of the row of this lane's column
+
   /// Asks for the row of this lane's column; zeros past the last row.
   __device__ __forceinline__ void load(const DecodeParams& p, int batch, int kv_head, int first_row) {
     const int t = threadIdx.x % 4;
@@ -47,14 +49,18 @@ struct Queries {
 
   /// Scales what was loaded, and sets factor[0], [1] of the lane's rows 2t, 2t+1 (softmax.cuh).
   __device__ __forceinline__ void scale(float softmax_scale, float (&factor)[2]) {
-    float largest = 0.f;
+    float largest = 0.f, squares = 0.f;
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
       const float2 a = to_floats<Float>(dense[k].low_half), b = to_floats<Float>(dense[k].high_half);
       largest = fmaxf(largest, fmaxf(fmaxf(fabsf(a.x), fabsf(a.y)), fmaxf(fabsf(b.x), fabsf(b.y))));
+      squares += (a.x * a.x + a.y * a.y) + (b.x * b.x + b.y * b.y);
     }
     largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 1));
     largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, 2));
+    squares += __shfl_xor_sync(kFullWarp, squares, 1);
+    squares += __shfl_xor_sync(kFullWarp, squares, 2);
+    norm = softmax_scale * sqrtf(squares);
     // 2^(exponent - 127) and its inverse, from the bits; 1 for zeros, and both finite whatever the exponent.
     const uint32_t exponent = min(max(__float_as_uint(largest) >> 23, 1u), 253u);
     const float grow = largest > 0.f ? __uint_as_float(exponent << 23) : 1.f;
@@ -68,6 +74,14 @@ struct Queries {
     const float mine = softmax_scale * 1.44269504f * grow;
     factor[0] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4));
     factor[1] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4) + 4);
+  }
+
+  /// Of all rows, the largest softmax scale · ‖q‖.
+  __device__ __forceinline__ float largest_norm() const {
+    float largest = norm;
+#pragma unroll
+    for (int lanes = 4; lanes < 32; lanes *= 2) largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, lanes));
+    return largest;
   }
 };
 

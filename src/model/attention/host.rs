@@ -142,6 +142,20 @@ impl HostAttention {
         let empty = OnlineSoftmax::new(rows.len() / head_dim, head_dim);
         parts.iter().fold(empty, OnlineSoftmax::merge).finish()
     }
+
+    /// Attention on the CPU, over the window and the bytes of the tiles, if there are any.
+    fn on_cpu(
+        &self,
+        (q, q_layout): (&CpuStorage, &Layout),
+        (window, layout): (&CpuStorage, &Layout),
+        tiles: Option<&[u8]>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let dims = WindowDims::of(layout.shape())?;
+        with_real!(window.dtype(), P => {
+            let layer = HostLayer::new(<P as Real>::slice(window)?, dims, tiles.zip(self.packed.as_ref()));
+            self.run(<P as Real>::slice(q)?, q_layout, layer, dims)
+        })
+    }
 }
 
 /// Queries and window.
@@ -157,11 +171,7 @@ impl CustomOp2 for HostAttention {
         window: &CpuStorage,
         layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let dims = WindowDims::of(layout.shape())?;
-        with_real!(window.dtype(), P => {
-            let layer = HostLayer::new(<P as Real>::slice(window)?, dims, None);
-            self.run(<P as Real>::slice(q)?, q_layout, layer, dims)
-        })
+        self.on_cpu((q, q_layout), (window, layout), None)
     }
 
     #[cfg(feature = "cuda")]
@@ -196,12 +206,6 @@ impl CustomOp3 for HostAttention {
         tiles: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let dims = WindowDims::of(layout.shape())?;
-        let tiles = u8::cpu_storage_as_slice(tiles)?;
-        with_real!(window.dtype(), P => {
-            let packed = self.packed.as_ref().map(|meta| (tiles, meta));
-            let layer = HostLayer::new(<P as Real>::slice(window)?, dims, packed);
-            self.run(<P as Real>::slice(q)?, q_layout, layer, dims)
-        })
+        self.on_cpu((q, q_layout), (window, layout), Some(u8::cpu_storage_as_slice(tiles)?))
     }
 }

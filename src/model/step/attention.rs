@@ -13,7 +13,7 @@ use crate::model::attention::decode::{DecodeKernel, DecodeShape, Scratch};
 use crate::model::config::DecoderConfig;
 use crate::{Error, Result};
 
-/// Attention of every layer. Layers of one step run one after another, so those of one kernel share its scratch.
+/// Attention of every layer. It holds what its launches work in. Layers of one step run one after another, so those of one kernel share its scratch.
 pub(super) struct FusedAttention {
     shape: DecodeShape,
     scale: f32,
@@ -69,7 +69,8 @@ impl FusedAttention {
         })
     }
 
-    /// The launch for the layer that `view` shows; `length` is the address of its `CacheLength`.
+    /// The launch for the layer that `view` shows; `length` is the address of its `CacheLength`. It stays right as the cache
+    /// changes and is fastest while that holds about what it holds now. The launch uses scratch of `self`, which must outlive it.
     pub fn launch(&mut self, stream: &Arc<CudaStream>, view: &LayerView<'_>, length: Address) -> Result<Launch> {
         let geometry = view.packed.as_ref().map(|p| &p.geometry);
         let choice = DecodeKernel::choose(geometry, &self.shape, self.multiprocessors).map_err(Error::usage)?;
@@ -84,9 +85,7 @@ impl FusedAttention {
             }
         };
         let Loaded { choice, kernel, scratch } = &self.loaded[index];
-        let mut params = choice.params(view, &self.shape, [self.query, self.out, length], scratch, self.scale)?;
-        // A recorded launch outlives what the cache holds now.
-        params.tiles_at_least = 0;
+        let params = choice.params(view, &self.shape, [self.query, self.out, length], scratch, self.scale)?;
         let grid = choice.grid.map(|blocks| blocks as u32);
         // SAFETY: the kernel takes DecodeParams and waits for the previous one before it reads; query and output are whole
         // [B, Hq, D] buffers, the view's are the cache's own, and the engine holds them and the scratch.
@@ -96,10 +95,5 @@ impl FusedAttention {
     /// Names of the kernels in use.
     pub fn names(&self) -> Vec<&str> {
         self.loaded.iter().map(|loaded| loaded.kernel.name()).collect()
-    }
-
-    /// What must outlive the launches.
-    pub fn into_scratch(self) -> Vec<Scratch> {
-        self.loaded.into_iter().map(|loaded| loaded.scratch).collect()
     }
 }

@@ -13,10 +13,9 @@ use super::plan::{LayerPlace, Planner, StepKernels, place};
 use super::weights::{self, StepWeights};
 use crate::cache::KvCache;
 use crate::device::GpuInfo;
-use crate::device::kernels::float_name;
+use crate::device::kernels::{Address, float_name};
 use crate::device::ranges::{self, Part};
 use crate::device::sequence::{Graph, Kernels, Sequence};
-use crate::model::attention::decode::Scratch;
 use crate::model::decoder::Decoder;
 use crate::{Error, Result};
 
@@ -32,11 +31,17 @@ pub struct StepEngine {
     capacity: usize,
     /// The next token's position, if the device knows it.
     position: Option<usize>,
+    attention: FusedAttention,
+    /// Where the attention of each layer is in `sequence`.
+    attention_at: Vec<usize>,
+    /// Each layer's sliding window.
+    windows: Vec<Option<usize>>,
+    /// What `quantized` said when attention was recorded.
+    recorded_for: Vec<usize>,
     kernel: String,
     /// Keeps the addresses in `sequence` valid.
     _weights: StepWeights,
     _cache: Vec<Tensor>,
-    _scratch: Vec<Scratch>,
 }
 
 /// Why the engine does not serve `decoder` with `cache`; `None` if it does. What runs instead is [`Decoder::forward`].
@@ -88,13 +93,14 @@ impl StepEngine {
             sequence: Sequence::default(),
         };
         let lengths = place(&buffers.lengths)?;
+        let mut attention_at = Vec::with_capacity(weights.layers.len());
         for (index, layer) in weights.layers.iter().enumerate() {
             let mut view = cache.view(index);
             view.sliding_window = decoder.config().windows[index];
             let kept = LayerPlace {
                 window: place(view.window)?,
                 slots: view.window.dim(3)?,
-                length: lengths + (way_of[index] * 2 * size_of::<u32>()) as u64,
+                length: length_place(lengths, way_of[index]),
                 not_finite: place(cache.not_finite())?,
             };
             if index == 0 {
@@ -103,6 +109,7 @@ impl StepEngine {
                 plan.norm(&layer.attention_norm)?;
             }
             plan.qkv(index, layer, &kept)?;
+            attention_at.push(plan.sequence.len());
             plan.sequence.push(Part::Attention, attention.launch(&stream, &view, kept.length)?);
             plan.linear_add(Part::Attention, &layer.output, &buffers.attended)?;
             plan.norm(&layer.mlp_norm)?;
@@ -117,8 +124,13 @@ impl StepEngine {
         held.push(cache.not_finite().clone());
         let kernel = attention.names().join(" and ");
         let graph = if graph { Some(sequence.capture(&stream)?) } else { None };
+        let recorded_for = quantized(&ways, cache);
         Ok(StepEngine {
             graph,
+            attention,
+            attention_at,
+            windows: decoder.config().windows.clone(),
+            recorded_for,
             sequence,
             stream,
             buffers,
@@ -128,7 +140,6 @@ impl StepEngine {
             kernel,
             _weights: weights,
             _cache: held,
-            _scratch: attention.into_scratch(),
         })
     }
 
@@ -141,6 +152,7 @@ impl StepEngine {
     pub fn begin(&mut self, tokens: &Tensor, cache: &dyn KvCache) -> Result<()> {
         self.feed(tokens)?;
         self.position = Some(cache.len());
+        self.expect(cache)?;
         self.write_lengths(cache)?;
         Ok(self.buffers.best.slice_set(&self.buffers.best.zeros_like()?, 0, 0)?)
     }
@@ -179,13 +191,13 @@ impl StepEngine {
             Some(graph) => graph.replay()?,
             None => self.sequence.enqueue(&self.stream)?,
         }
-        let before = self.quantized(cache);
+        let before = quantized(&self.ways, cache);
         for layer in 0..layers {
             cache.settle(layer)?;
         }
         cache.advance(1);
         self.position = Some(position + 1);
-        if self.quantized(cache) != before {
+        if quantized(&self.ways, cache) != before {
             self.write_lengths(cache)?;
         }
         Ok(())
@@ -223,9 +235,27 @@ impl StepEngine {
         self.buffers.bytes()
     }
 
-    /// Positions quantized, for each way that layers keep their tokens.
-    fn quantized(&self, cache: &dyn KvCache) -> Vec<usize> {
-        self.ways.iter().map(|&layer| cache.view(layer).packed.map_or(0, |packed| packed.positions.end)).collect()
+    /// Records attention anew if the cache holds other tiles than when it was recorded, so that it asks for them early.
+    fn expect(&mut self, cache: &dyn KvCache) -> Result<()> {
+        let now = quantized(&self.ways, cache);
+        if now == self.recorded_for {
+            return Ok(());
+        }
+        let lengths = place(&self.buffers.lengths)?;
+        let (_, way_of) = ways(cache);
+        for (index, &at) in self.attention_at.iter().enumerate() {
+            let mut view = cache.view(index);
+            view.sliding_window = self.windows[index];
+            let launch = self.attention.launch(&self.stream, &view, length_place(lengths, way_of[index]))?;
+            self.sequence.replace(at, launch);
+        }
+        if self.graph.is_some() {
+            // Nothing may still run of the graph that is dropped.
+            self.buffers.lengths.device().synchronize()?;
+            self.graph = Some(self.sequence.capture(&self.stream)?);
+        }
+        self.recorded_for = now;
+        Ok(())
     }
 
     /// Tells the device how long the cache will be once the next step's token is in it.
@@ -233,10 +263,20 @@ impl StepEngine {
         let _range = ranges::enter(Part::Cache);
         let total = cache.len() as u32 + 1;
         let rows: Vec<u32> =
-            self.quantized(cache).into_iter().flat_map(|quantized| [quantized as u32, total]).collect();
+            quantized(&self.ways, cache).into_iter().flat_map(|quantized| [quantized as u32, total]).collect();
         let rows = Tensor::from_vec(rows, (self.ways.len(), 2), self.buffers.lengths.device())?;
         Ok(self.buffers.lengths.slice_set(&rows, 0, 0)?)
     }
+}
+
+/// Positions quantized, by each of `layers`.
+fn quantized(layers: &[usize], cache: &dyn KvCache) -> Vec<usize> {
+    layers.iter().map(|&layer| cache.view(layer).packed.map_or(0, |packed| packed.positions.end)).collect()
+}
+
+/// The address of a way's `CacheLength`, given that of the first.
+fn length_place(lengths: Address, way: usize) -> Address {
+    lengths + (way * 2 * size_of::<u32>()) as u64
 }
 
 /// One layer for each way of keeping tokens (packed, or all in full precision), and each layer's way.

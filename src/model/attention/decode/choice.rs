@@ -1,12 +1,11 @@
-//! Decode attention on a CUDA device: one launch that reads packed tiles and the dense window (kernels/decode_*.cu).
+//! Which decode attention kernel serves a cache, and how it is launched.
 
-use std::sync::{Mutex, PoisonError};
+use candle_core::{DType, Result};
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaDevice, CudaStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
-
+use super::params::{CacheLength, DecodeParams};
+use super::scratch::Scratch;
 use crate::cache::LayerView;
-use crate::device::kernels::{Address, DeviceRepr, Launch, address, float_name, tensor_address};
+use crate::device::kernels::{Address, Launch, float_name, tensor_address};
 use crate::quant::tile::SideGeometry;
 use crate::quant::{Direction, TileGeometry};
 
@@ -17,58 +16,14 @@ pub const MAX_TOKENS: usize = 4;
 const ROWS_A_PASS: usize = 8;
 
 /// Positions of the window that a warp takes at once (`kUnitTokens`).
-const UNIT_TOKENS: usize = 16;
+pub(super) const UNIT_TOKENS: usize = 16;
 
-/// As in kernels/include/kvprof/decode_attention.cuh: slots of a warp's ring, most warps of a block, shared memory of a
-/// multiprocessor that a block can have.
+/// As in kernels/include/kvprof/decode_attention.cuh: slots of a warp's ring, most warps of a block, with 2-bit codes and
+/// otherwise, and shared memory of a multiprocessor that a block can have.
 const SLOTS: usize = 2;
-const MOST_WARPS: usize = 12;
+const MOST_WARPS_2_BIT: usize = 12;
+const MOST_WARPS: usize = 8;
 const SHARED_BYTES: usize = 227 * 1024;
-
-/// How far a cache has grown. Mirrors `CacheLength` of kernels/include/kvprof/decode_params.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CacheLength {
-    /// Positions below this are, or were, in tiles.
-    pub quantized: i32,
-    /// Positions from `quantized` to this are in the window; the last query is at `total - 1`.
-    pub total: i32,
-}
-
-/// Mirrors `DecodeParams` of kernels/include/kvprof/decode_params.cuh, which says what the fields mean.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-#[allow(missing_docs)]
-pub struct DecodeParams {
-    pub query: Address,
-    pub out: Address,
-    pub tiles: Address,
-    pub window: Address,
-    pub length: Address,
-    pub partial_out: Address,
-    pub partial_sums: Address,
-    pub arrivals: Address,
-    pub query_batch_stride: i32,
-    pub query_head_stride: i32,
-    pub query_token_stride: i32,
-    pub out_batch_stride: i32,
-    pub out_head_stride: i32,
-    pub out_token_stride: i32,
-    pub kv_heads: i32,
-    pub heads_per_kv: i32,
-    pub tokens: i32,
-    pub tile_capacity: i32,
-    pub window_capacity: i32,
-    pub sliding_window: i32,
-    pub fixed_length: CacheLength,
-    pub softmax_scale: f32,
-    pub tiles_at_least: i32,
-}
-
-const _: () = assert!(size_of::<CacheLength>() == 8 && size_of::<DecodeParams>() == 128);
-
-// SAFETY: plain numbers in the layout of the C++ struct of the same name (size asserted on both sides).
-unsafe impl DeviceRepr for DecodeParams {}
 
 /// A pair of formats that kernels exist for: bits, then group size and direction of keys and of values.
 type Formats = (u8, (usize, Direction), (usize, Direction));
@@ -126,7 +81,7 @@ pub struct DecodeShape {
 
 impl DecodeShape {
     /// Rows of one KV head.
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.tokens * (self.heads / self.kv_heads)
     }
 }
@@ -171,7 +126,8 @@ impl DecodeKernel {
         let unit = 2 * UNIT_TOKENS * shape.head_dim;
         let side = |side: &SideGeometry| unit.max(side.code_bytes + side.parameter_bytes);
         let slot = geometry.map_or(2 * unit, |g| side(&g.key) + side(&g.value));
-        let warps = (SHARED_BYTES / (SLOTS * slot)).min(MOST_WARPS);
+        let most_warps = if geometry.is_some_and(|g| g.key.bits == 2) { MOST_WARPS_2_BIT } else { MOST_WARPS };
+        let warps = (SHARED_BYTES / (SLOTS * slot)).min(most_warps);
         // After the loop the rings hold each warp's part: eight rows of D + 4 floats, and two sums a row.
         let merge = warps * 8 * ((shape.head_dim + 4) * 4 + 8);
         let shared_bytes = (warps * SLOTS * slot).max(merge);
@@ -243,7 +199,7 @@ impl DecodeKernel {
                 total: view.window_positions.end as i32,
             },
             softmax_scale: scale,
-            tiles_at_least: if view.sliding_window.is_some() { 0 } else { filled as i32 },
+            tiles_expected: if view.sliding_window.is_some() { 0 } else { filled as i32 },
         })
     }
 
@@ -266,136 +222,6 @@ fn choose_splits(slots: usize, blocks: usize, most: usize) -> usize {
     // Time of the launch in units of reading everything on one block; a block costs some of its own.
     let time = |splits: usize| (blocks * splits).div_ceil(slots) as f64 * (1.0 / splits as f64 + 0.004);
     (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
-}
-
-/// Working memory of a launch. One serves all layers of a step, since their launches follow each other.
-#[derive(Debug, Clone)]
-pub struct Scratch {
-    out: Tensor,
-    sums: Tensor,
-    arrivals: Tensor,
-}
-
-impl Scratch {
-    /// Scratch for launches of `kernel`.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn new(kernel: &DecodeKernel, shape: &DecodeShape, device: &Device) -> Result<Self> {
-        let parts = if kernel.splits() > 1 { kernel.splits() * shape.batch * shape.kv_heads * shape.rows() } else { 0 };
-        Self::with_sizes(parts * shape.head_dim, parts, kernel.grid[1] * kernel.grid[2], device)
-    }
-
-    fn with_sizes(out: usize, parts: usize, arrivals: usize, device: &Device) -> Result<Self> {
-        Ok(Scratch {
-            out: Tensor::zeros(out.max(4), DType::F32, device)?,
-            sums: Tensor::zeros((2 * parts).max(4), DType::F32, device)?,
-            arrivals: Tensor::zeros(arrivals.max(1), DType::U32, device)?,
-        })
-    }
-
-    /// Bytes of all of it.
-    pub fn bytes(&self) -> usize {
-        4 * [&self.out, &self.sums, &self.arrivals].iter().map(|x| x.elem_count()).sum::<usize>()
-    }
-
-    fn holds(&self, other: [usize; 3]) -> bool {
-        [&self.out, &self.sums, &self.arrivals].iter().zip(other).all(|(mine, count)| mine.elem_count() >= count)
-    }
-
-    /// Scratch that is kept from launch to launch, so that a step does not clear counters before each.
-    fn shared(kernel: &DecodeKernel, shape: &DecodeShape, device: &Device) -> Result<Self> {
-        static KEPT: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
-        let parts = if kernel.splits() > 1 { kernel.splits() * shape.batch * shape.kv_heads * shape.rows() } else { 0 };
-        let sizes = [parts * shape.head_dim, 2 * parts, kernel.grid[1] * kernel.grid[2]];
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(scratch) = kept.iter().find(|s| s.out.device().same_device(device) && s.holds(sizes)) {
-            return Ok(scratch.clone());
-        }
-        let scratch = Self::with_sizes(sizes[0], parts, sizes[2], device)?;
-        kept.retain(|s| !s.out.device().same_device(device));
-        kept.push(scratch.clone());
-        Ok(scratch)
-    }
-}
-
-/// The shape of attending with `q` `[B, Hq, T, D]` to `view`.
-///
-/// # Errors
-/// When the two do not fit.
-pub fn shape_of(q: &[usize], dtype: DType, view: &LayerView<'_>) -> Result<DecodeShape> {
-    let (&[batch, heads, tokens, head_dim], &[2, window_batch, kv_heads, slots, channels]) = (q, view.window.dims())
-    else {
-        bail!("queries are [B, Hq, T, D] and a window [2, B, Hkv, W, D], not {q:?} and {:?}", view.window.shape());
-    };
-    if (batch, head_dim) != (window_batch, channels) || heads % kv_heads != 0 || slots < UNIT_TOKENS {
-        bail!("queries {q:?} do not fit a window {:?}", view.window.shape());
-    }
-    if tokens == 0 || tokens > view.window_positions.len() || view.window_positions.len() > slots {
-        bail!("{tokens} queries over a window that holds positions {:?}", view.window_positions);
-    }
-    if dtype != view.window.dtype() {
-        bail!("queries of {dtype:?} over a cache of {:?}", view.window.dtype());
-    }
-    if !view.window.is_contiguous() || view.packed.as_ref().is_some_and(|packed| !packed.tiles.is_contiguous()) {
-        bail!("the buffers of a cache are contiguous");
-    }
-    Ok(DecodeShape { batch, heads, kv_heads, tokens, head_dim, dtype, capacity: view.positions().len() })
-}
-
-/// The kernel that attends with T `tokens` and Hq `heads` to `view`, or why there is none.
-///
-/// # Errors
-/// The reason, for people.
-pub(super) fn kernel_for(q: &[usize], dtype: DType, view: &LayerView<'_>) -> std::result::Result<DecodeKernel, String> {
-    let Device::Cuda(device) = view.window.device() else { return Err("the cache is not on a CUDA device".into()) };
-    let shape = shape_of(q, dtype, view).map_err(|e| e.to_string())?;
-    let multiprocessors = super::flash::multiprocessors(device).map_err(|e| e.to_string())?;
-    DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, multiprocessors)
-}
-
-/// Attends with `q` `[B, Hq, T, D]` to everything `view` holds; the result is `[B, Hq, T, D]`.
-///
-/// # Errors
-/// When shapes or dtypes do not fit; out of memory; a refused launch.
-pub(super) fn attend(q: &Tensor, view: &LayerView<'_>, scale: f64, kernel: &DecodeKernel) -> Result<Tensor> {
-    let shape = shape_of(q.dims(), q.dtype(), view)?;
-    let scratch = Scratch::shared(kernel, &shape, q.device())?;
-    let params = kernel.params(view, &shape, [0; 3], &scratch, scale as f32)?;
-    q.contiguous()?.apply_op1_no_bwd(&Decode { kernel, params })
-}
-
-/// The launch, with everything but the addresses of queries and output.
-struct Decode<'a> {
-    kernel: &'a DecodeKernel,
-    params: DecodeParams,
-}
-
-impl CustomOp1 for Decode<'_> {
-    fn name(&self) -> &'static str {
-        "fused-decode-attention"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("{} runs on CUDA devices only", self.kernel.kernel)
-    }
-
-    fn cuda_fwd(&self, q: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let device: &CudaDevice = &q.device;
-        let shape = layout.shape().clone();
-        // SAFETY: written in full by the launch below, before anything else on the device's only stream can read it.
-        let out = unsafe { candle_core::backend::BackendDevice::alloc_uninit(device, &shape, q.dtype()) }?;
-        let params = DecodeParams {
-            query: address(q, layout)?,
-            out: address(&out, &Layout::contiguous(&shape))?,
-            ..self.params
-        };
-        // SAFETY: `shape_of` checked that queries, window and tiles fit each other and are contiguous; the lengths are those of
-        // the view, so every slot and tile read is inside its ring; the scratch was sized for this grid. All of it is used
-        // on the device's only stream.
-        unsafe { self.kernel.launch().enqueue(device, &params) }?;
-        Ok((out, shape))
-    }
 }
 
 #[cfg(test)]
@@ -437,3 +263,4 @@ mod tests {
         assert_eq!(choose_splits(132, 1, 1), 1);
     }
 }
+
