@@ -39,7 +39,7 @@ struct TileAttention {
   ColumnOperand dense[kKeySteps];  ///< queries as Float, against minima of per-channel keys
   ColumnOperand query[kKeySteps];  ///< queries as fp16 in the order of the codes' operands, against codes
   GroupSums<Float, kKeyGroups> query_sums;  ///< Σ q of channel groups, for per-token keys
-  float scale_limit;  ///< scales of per-channel keys above this need queries in two parts
+  uint32_t scale_limit;  ///< twice the Float above which scales of per-channel keys need queries in two parts
 
   __device__ __forceinline__ explicit TileAttention(const Queries<Float, kChannels>& q) {
 #pragma unroll
@@ -52,7 +52,8 @@ struct TileAttention {
       // error of 1.2e-4 · ‖q‖ · s · largest code in the logit, to be at most 1.2e-3, or twice that where the result itself
       // is rounded to bfloat16.
       constexpr float kLimit = (__is_same(Float, __half) ? 10.f : 20.f) / ((1 << kKey.bits) - 1);
-      scale_limit = kLimit / q.largest_norm();
+      const float limit = kLimit / q.largest_norm();
+      scale_limit = to_pair<Float>(limit, limit);
     }
     if constexpr (!kKeyColumns && !kKeyFp8) query_sums = QuerySums<Float, kChannels, kKeyGroups>(q).sums();
   }
@@ -75,13 +76,10 @@ struct TileAttention {
     if constexpr (!kKeyColumns) return false;
     constexpr int kWords = kTile.scale_bytes(Side::key) / 128;  // for each lane
     const uint32_t* scales = reinterpret_cast<const uint32_t*>(side + kTile.code_bytes(Side::key)) + threadIdx.x % 32;
-    float largest = 0.f;
+    uint32_t largest = scales[0];
 #pragma unroll
-    for (int i = 0; i < kWords; ++i) {
-      const float2 s = to_floats<Float>(scales[32 * i]);
-      largest = fmaxf(largest, fmaxf(s.x, s.y));
-    }
-    return __any_sync(kFullWarp, largest > scale_limit);
+    for (int i = 1; i < kWords; ++i) largest = larger_halves<Float>(largest, scales[32 * i]);
+    return __any_sync(kFullWarp, any_half_greater<Float>(largest, scale_limit));
   }
 
   /// q·k of the tile's tokens; score[i] holds tokens 16·i + g and + 8.

@@ -167,6 +167,24 @@ __device__ __forceinline__ uint32_t to_pair<__nv_bfloat16>(float low, float high
   return bits_of(__floats2bfloat162_rn(low, high));
 }
 
+/// The larger of two numbers, in each half of a word of 16-bit floats.
+template <typename Float>
+__device__ __forceinline__ uint32_t larger_halves(uint32_t a, uint32_t b) {
+  if constexpr (__is_same(Float, __half))
+    return bits_of(__hmax2(half2_of(a), half2_of(b)));
+  else
+    return bits_of(__hmax2(bfloat162_of(a), bfloat162_of(b)));
+}
+
+/// Whether either half of `a` is greater than that of `b`.
+template <typename Float>
+__device__ __forceinline__ bool any_half_greater(uint32_t a, uint32_t b) {
+  if constexpr (__is_same(Float, __half))
+    return __hgt2_mask(half2_of(a), half2_of(b)) != 0;
+  else
+    return __hgt2_mask(bfloat162_of(a), bfloat162_of(b)) != 0;
+}
+
 /// A pair of the cache's floats as fp16. bfloat16 beyond fp16's range becomes infinite.
 template <typename Float>
 __device__ __forceinline__ uint32_t as_half(uint32_t pair) {
