@@ -25,6 +25,9 @@ const MOST_WARPS_2_BIT: usize = 12;
 const MOST_WARPS: usize = 8;
 const SHARED_BYTES: usize = 227 * 1024;
 
+/// Warps that a multiprocessor has registers for, where more than one block fits: 128 for each lane.
+const RESIDENT_WARPS: usize = 16;
+
 /// A pair of formats that kernels exist for: bits, then group size and direction of keys and of values.
 type Formats = (u8, (usize, Direction), (usize, Direction));
 
@@ -134,7 +137,7 @@ impl DecodeKernel {
         let passes = shape.rows().div_ceil(ROWS_A_PASS);
         let blocks = shape.batch * shape.kv_heads * passes;
         let tile_tokens = geometry.map_or(UNIT_TOKENS, |g| g.tokens);
-        let slots = multiprocessors * (SHARED_BYTES / (shared_bytes + 1024)).max(1);
+        let slots = multiprocessors * (SHARED_BYTES / (shared_bytes + 1024)).min(RESIDENT_WARPS / warps).max(1);
         // A few heads of an unquantized cache keep the memory busy from half of the device, and half as many parts are merged
         // sooner (2 to 7 % in all).
         let few = geometry.is_none() && blocks * 8 <= slots;
