@@ -141,11 +141,8 @@ impl DecodeKernel {
         // A few heads of an unquantized cache keep the memory busy from half of the device, and half as many parts are merged
         // sooner (2 to 7 % in all).
         let few = geometry.is_none() && blocks * 8 <= slots;
-        let splits = choose_splits(
-            if few { slots / 2 } else { slots },
-            blocks,
-            shape.capacity.div_ceil(tile_tokens * warps),
-        );
+        let splits =
+            choose_splits(if few { slots / 2 } else { slots }, blocks, shape.capacity.div_ceil(tile_tokens * warps));
         Ok(DecodeKernel {
             image,
             kernel: format!("{image}_{float}_d{}", shape.head_dim),
@@ -270,4 +267,3 @@ mod tests {
         assert_eq!(choose_splits(132, 1, 1), 1);
     }
 }
-
