@@ -108,7 +108,7 @@ fn time(kernels: &PhaseKernels, category: Option<&str>) -> CategoryTime {
     let of = kernels.categories.iter().filter(|(name, _)| wanted(name)).map(|(_, time)| time);
     of.fold(CategoryTime::default(), |sum, time| CategoryTime {
         ms: sum.ms + time.ms,
-        count: sum.count + time.count,
+        count: sum.count.saturating_add(time.count),
         share: sum.share + time.share,
     })
 }

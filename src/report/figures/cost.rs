@@ -192,7 +192,7 @@ fn kernel_bar(row: &Row<'_>) -> Option<Bar> {
         .zip(&values)
         .map(|(name, ms)| {
             let share = if total > 0.0 { ms / total * 100.0 } else { 0.0 };
-            let launches: u64 = of(name).map(|(_, c)| c.count).sum();
+            let launches = of(name).fold(0u64, |sum, (_, c)| sum.saturating_add(c.count));
             let ms = number::significant(*ms, 3);
             format!(
                 "{} · {name}\n{ms} ms per step, {share:.0} % of kernel time\n{launches} launches in {steps} steps",

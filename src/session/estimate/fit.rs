@@ -37,9 +37,7 @@ pub fn cache_fit(shape: &Shape, quant: &QuantSpec, free: u64) -> Result<CacheFit
     if largest * MOST_SEQUENCES as f64 > 1e18 {
         return Err(Error::usage("a cache of the model's sizes is beyond any machine"));
     }
-    let cache = |capacity: usize, batch: usize| CacheShape {
-        ..config.cache_shape(batch, capacity, 64, shape.dtype, &Device::Cpu)
-    };
+    let cache = |capacity: usize, batch: usize| config.cache_shape(batch, capacity, 64, shape.dtype, &Device::Cpu);
     let bytes = |capacity: usize, batch: usize| cache::predict(quant, &cache(capacity, batch)).total();
     // Between two lengths far past every window, in whole blocks.
     let endless = |capacity: usize| {
