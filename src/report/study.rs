@@ -277,8 +277,7 @@ fn share_blocks(runs: &mut [Run]) {
         for Shared { present, copy, source } in &SHARED {
             let Some(donor) = (start..end).rev().find(|&i| present(&runs[i].result.benchmarks)) else { continue };
             let block = runs[donor].result.benchmarks.clone();
-            for at in start..end {
-                let run = &mut runs[at];
+            for (at, run) in runs.iter_mut().enumerate().take(end).skip(start) {
                 let own = present(&run.result.benchmarks);
                 if !own {
                     copy(&block, &mut run.result.benchmarks);
