@@ -78,6 +78,7 @@ fn columns() -> Vec<(Column, Get)> {
         (real("prefill_ms_sd"), |r| r.measured.and_then(|m| m.prefill_runs_ms.as_ref()).map(|s| s.sd).into()),
         (real("decode_ms"), |r| r.measured.and_then(|m| m.decode_ms).into()),
         (real("decode_ms_sd"), |r| r.measured.and_then(|m| m.decode_runs_ms.as_ref()).map(|s| s.sd).into()),
+        (whole("output_tokens"), |r| r.measured.and_then(|m| m.decode_tokens).into()),
         (real("decode_tokens_per_sec"), |r| r.decode_rate().into()),
         (real("step_median_ms"), |r| r.measured.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms).into()),
         (real("step_p99_ms"), |r| r.measured.and_then(|m| m.steps.as_ref()).map(|s| s.p99_ms).into()),
@@ -85,6 +86,7 @@ fn columns() -> Vec<(Column, Get)> {
         (whole("flushes"), |r| r.measured.and_then(|m| m.steps.as_ref()).map(|s| s.flushes).into()),
         (real("step_bandwidth_gb_s"), |r| r.measured.and_then(|m| m.step_bandwidth_gb_s).into()),
         (real("step_bandwidth_share"), |r| r.measured.and_then(|m| m.step_bandwidth_share).into()),
+        (real("attention_bandwidth_gb_s"), |r| r.measured.and_then(|m| m.attention_bandwidth_gb_s).into()),
         (text("attention_kernel"), |r| r.measured.and_then(|m| m.attention_kernel.as_deref()).into()),
         // Energy.
         (real("decode_j_per_token"), |r| r.energy_j().into()),
