@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::device;
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts listening. Later calls change nothing.
@@ -10,8 +12,7 @@ pub fn listen() {
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::SeqCst) {
             // Not `exit`: its handlers (CUDA has some) would run beside the thread that is still computing.
-            // SAFETY: `_exit` takes any code and touches no memory of this process.
-            unsafe { libc::_exit(EXIT_CODE) }
+            device::exit_at_once(EXIT_CODE);
         }
         eprintln!("\ninterrupted: stopping at the next step; finished blocks are saved (press again to end at once)");
     });
