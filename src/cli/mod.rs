@@ -12,6 +12,7 @@ pub mod patch;
 pub mod report;
 pub mod run;
 pub mod schema;
+mod settings;
 mod size;
 pub mod sweep;
 pub mod validate;

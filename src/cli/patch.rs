@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::inputs::result_files;
 use super::outcome;
-use super::run::SettingsArgs;
+use super::settings::SettingsArgs;
 use crate::session::progress::Terminal;
 use crate::session::{interrupt, patch};
 

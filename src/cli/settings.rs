@@ -1,0 +1,136 @@
+//! The flags that set what benchmarks do, shared by `run` and `patch`.
+
+use std::path::PathBuf;
+
+use crate::bench::Settings;
+use crate::bench::settings::{NeedleKind, Protocol};
+use crate::model::step::StepMode;
+use crate::{Error, Result};
+
+/// Settings of the benchmarks; what is not given keeps its default.
+#[derive(clap::Args)]
+pub struct SettingsArgs {
+    /// Prompt lengths in tokens, for the profile and needle [default: 1024, or the model's limit if that is smaller].
+    #[arg(long, num_args = 1.., value_name = "TOKENS")]
+    pub(super) context_lengths: Option<Vec<usize>>,
+    /// Sequences side by side, for the profile [default: 1].
+    #[arg(long, num_args = 1.., value_name = "B")]
+    pub(super) batch_sizes: Option<Vec<usize>>,
+    /// Tokens that a timed decode generates; several make a run each [default: 128].
+    #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_name = "N")]
+    pub(super) output_tokens: Option<Vec<usize>>,
+    /// Untimed runs before the timed ones [default: 2].
+    #[arg(long, value_name = "N")]
+    warmup_runs: Option<usize>,
+    /// Timed runs [default: 5].
+    #[arg(long, value_name = "N")]
+    measure_runs: Option<usize>,
+    /// Prompt tokens computed together in the profile [default: 2048].
+    #[arg(long, value_name = "TOKENS")]
+    prefill_chunk: Option<usize>,
+    /// Trace one more run of each profile: time by kernel category (CUPTI on a GPU, ranges of the model's code on a CPU).
+    #[arg(long)]
+    trace: bool,
+    /// Write the traces for chrome://tracing or ui.perfetto.dev; implies --trace.
+    #[arg(long, value_name = "FILE")]
+    trace_out: Option<PathBuf>,
+    /// Shortest window in which energy is measured, seconds [default: 1].
+    #[arg(long, value_name = "S")]
+    energy_seconds: Option<f64>,
+    /// Record the memory of one more run over time, for a plot.
+    #[arg(long)]
+    memory_timeline: bool,
+    /// Launch the kernels of a decode step one by one instead of replaying a CUDA graph, for comparison.
+    #[arg(long)]
+    no_cuda_graph: bool,
+    /// Local file or folder with the data of the benchmarks, instead of the hub.
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Text for ppl: builtin, wikitext2, pg19 or a file [default: wikitext2; builtin for the built-in model].
+    #[arg(long, value_name = "NAME|FILE")]
+    ppl_data: Option<String>,
+    /// Window of ppl in tokens [default: 4096, or the model's limit if that is smaller].
+    #[arg(long, value_name = "TOKENS")]
+    ppl_window: Option<usize>,
+    /// Tokens of each window that are read but not scored [default: 256, at least one residual window and block].
+    #[arg(long, value_name = "TOKENS")]
+    ppl_burn_in: Option<usize>,
+    /// Tokens scored by ppl and kld, 0: the whole text [default: 4096].
+    #[arg(long, value_name = "TOKENS")]
+    ppl_tokens: Option<usize>,
+    /// How ppl and kld feed a window: streaming (chunks of 64) or two-phase (half fills the cache, half is scored in one
+    /// pass) [default: streaming].
+    #[arg(long, value_name = "NAME")]
+    ppl_protocol: Option<Protocol>,
+    /// Windows of ppl and kld read side by side [default: 1 on a CPU, up to 16 on a GPU].
+    #[arg(long, value_name = "N")]
+    ppl_batch: Option<usize>,
+    /// Depths at which the needle is hidden, 0 to 1 [default: 0.1 0.25 0.5 0.75 0.9].
+    #[arg(long, num_args = 1.., value_name = "DEPTH")]
+    needle_depths: Option<Vec<f64>>,
+    /// Needles at each context and depth [default: 1].
+    #[arg(long, value_name = "N")]
+    needle_trials: Option<usize>,
+    /// What the needle is: number, words or multi-key [default: number].
+    #[arg(long, value_name = "KIND")]
+    needle_kind: Option<NeedleKind>,
+    /// Where it is hidden: filler, or a text as --ppl-data names it [default: filler].
+    #[arg(long, value_name = "NAME|FILE")]
+    needle_haystack: Option<String>,
+    /// Questions of mmlu, spread over its subjects, 0: all [default: 200].
+    #[arg(long, value_name = "N")]
+    mmlu_questions: Option<usize>,
+    /// Examples before each question of mmlu [default: 5].
+    #[arg(long, value_name = "N")]
+    mmlu_shots: Option<usize>,
+    /// Problems of math, 0: all [default: 100].
+    #[arg(long, value_name = "N")]
+    math_problems: Option<usize>,
+    /// Longest answer that math generates, in tokens [default: 512].
+    #[arg(long, value_name = "TOKENS")]
+    max_new_tokens: Option<usize>,
+    /// Answers that math generates side by side [default: 1].
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Seed of everything random [default: 42].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl SettingsArgs {
+    /// Refuses lists that make several runs, for a command that repeats one.
+    ///
+    /// # Errors
+    /// A usage error that names the flag.
+    pub fn require_one_run(&self) -> Result<()> {
+        match self.output_tokens.as_deref() {
+            Some([_, _, ..]) => Err(Error::usage("--output-tokens: give one number; each file records one run")),
+            _ => Ok(()),
+        }
+    }
+
+    /// `settings` with what was given on the command line; of several output lengths, the first.
+    pub fn apply(&self, mut settings: Settings) -> Settings {
+        macro_rules! take {
+            ($($field:ident),*) => { $( if let Some(value) = &self.$field { settings.$field = value.clone(); } )* };
+        }
+        take!(context_lengths, batch_sizes, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
+        take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
+        take!(energy_seconds, mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
+        if let Some(tokens) = self.output_tokens.as_ref().and_then(|list| list.first()) {
+            settings.decode_tokens = *tokens;
+        }
+        settings.trace |= self.trace || self.trace_out.is_some();
+        settings.trace_out = self.trace_out.clone().or(settings.trace_out);
+        settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
+        settings.memory_timeline |= self.memory_timeline;
+        if self.no_cuda_graph {
+            settings.step_mode = StepMode::Launches;
+        }
+        settings.ppl_data = self.ppl_data.clone().or(settings.ppl_data);
+        settings.ppl_window = self.ppl_window.or(settings.ppl_window);
+        settings.ppl_burn_in = self.ppl_burn_in.or(settings.ppl_burn_in);
+        settings.data = self.data.clone().or(settings.data);
+        settings
+    }
+}
