@@ -3,14 +3,15 @@
 //!
 //! A file becomes one image: PTX for compute capability 8.0, which the driver compiles for any newer device, and machine
 //! code for 9.0 (files named `*_sm90a.cu`: for 9.0a alone), so that on those devices nothing is compiled at start. Both are
-//! compressed, to half of what nvcc leaves by itself; the driver unpacks what it loads. A file is compiled again only when it or a header it
-//! includes is newer than its image.
+//! compressed, to half of what nvcc leaves by itself; the driver unpacks what it loads. An image is named after what it is made of, the
+//! text of its file and of all headers it includes, the compiler and its flags, so that it is compiled once and serves
+//! every checkout with the same target folder.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::SystemTime;
 use std::{env, fs, thread};
 
 fn main() {
@@ -45,26 +46,18 @@ fn git_revision() -> Option<String> {
 fn build_kernels() -> Result<(), String> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    // Checkouts that share a target folder share OUT_DIR too: each has its own images there.
-    let mut hasher = DefaultHasher::new();
-    root.hash(&mut hasher);
-    let folder = out.join(format!("kernels-{:016x}", hasher.finish()));
-    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let nvcc = find_nvcc();
-    let headers = newest(&files_in(&root.join("kernels/include/kvprof"), "cuh")?)?;
-
-    let sources = files_in(&root.join("kernels"), "cu")?;
+    let nvcc = Nvcc::find(root.join("kernels/include"))?;
     let mut images = Vec::new();
-    let mut stale = Vec::new();
-    for source in sources {
+    let mut missing = Vec::new();
+    for source in sources(&root.join("kernels"))? {
         let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let image = folder.join(format!("{name}.fatbin"));
-        if !is_current(&image, &source, headers) {
-            stale.push((source, image.clone()));
+        let image = out.join(format!("{name}-{:016x}.fatbin", nvcc.fingerprint(&source)?));
+        if !image.is_file() {
+            missing.push((source, image.clone()));
         }
         images.push((name, image));
     }
-    compile_all(&nvcc, &root.join("kernels/include"), stale)?;
+    nvcc.compile_all(missing)?;
 
     let rows: String =
         images.iter().map(|(name, path)| format!("    ({name:?}, include_bytes!({path:?})),\n")).collect();
@@ -74,95 +67,114 @@ fn build_kernels() -> Result<(), String> {
     fs::write(out.join("kernel_images.rs"), table).map_err(|e| format!("writing kernel_images.rs: {e}"))
 }
 
+/// The `.cu` files of `folder`, sorted.
+fn sources(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cu")).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Flags of every compilation. Machine code is compressed too, not only PTX (`--compress-mode=size` saves a little more, but came
+/// with CUDA 12.4).
+const FLAGS: [&str; 5] = ["--fatbin", "-O3", "-std=c++20", "-Xfatbin", "-compress-all"];
+
+/// What a file is compiled for. The machine code is made from PTX of its own: code that asks for __CUDA_ARCH__ sees 900 there,
+/// not 800.
+fn targets(source: &Path) -> &'static [&'static str] {
+    if source.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("_sm90a")) {
+        &["-gencode", "arch=compute_90a,code=sm_90a"]
+    } else {
+        &["-gencode", "arch=compute_80,code=compute_80", "-gencode", "arch=compute_90,code=sm_90"]
+    }
+}
+
+/// The compiler.
+struct Nvcc {
+    program: PathBuf,
+    /// What `--version` prints.
+    version: Vec<u8>,
+    /// Where headers are.
+    include: PathBuf,
+}
+
+impl Nvcc {
+    fn find(include: PathBuf) -> Result<Self, String> {
+        let program = find_nvcc();
+        let version = Command::new(&program).arg("--version").output().map_err(|e| {
+            format!(
+                "cannot run {}: {e}. The feature `cuda` needs NVIDIA's compiler: set CUDA_HOME, or see tools/cuda-toolkit.sh",
+                program.display()
+            )
+        })?;
+        Ok(Nvcc { program, version: version.stdout, include })
+    }
+
+    /// Hash of all that `source`'s image depends on.
+    fn fingerprint(&self, source: &Path) -> Result<u64, String> {
+        let mut hasher = DefaultHasher::new();
+        (&self.version, FLAGS, targets(source)).hash(&mut hasher);
+        for variable in ["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"] {
+            env::var_os(variable).hash(&mut hasher);
+        }
+        let mut seen = BTreeSet::new();
+        let mut open = vec![source.to_path_buf()];
+        while let Some(path) = open.pop() {
+            let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let included = text.lines().filter_map(|line| line.strip_prefix("#include \"")?.split('"').next());
+            open.extend(included.filter(|name| seen.insert(name.to_string())).map(|name| self.include.join(name)));
+            text.hash(&mut hasher);
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Runs as many compilers side by side as cargo allows jobs.
+    fn compile_all(&self, missing: Vec<(PathBuf, PathBuf)>) -> Result<(), String> {
+        let jobs =
+            env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1usize).clamp(1, missing.len().max(1));
+        let queue = Mutex::new(missing);
+        let next = || queue.lock().map_err(|_| "a compiler thread panicked".to_string()).map(|mut queue| queue.pop());
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while let Some((source, image)) = next()? {
+                            self.compile(&source, &image)?;
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Err("a compiler thread panicked".into())))
+        })
+    }
+
+    fn compile(&self, source: &Path, image: &Path) -> Result<(), String> {
+        // A compiler that is stopped half way must not leave an image behind.
+        let unfinished = image.with_extension("part");
+        let output = Command::new(&self.program)
+            .args(FLAGS)
+            .args(targets(source))
+            .arg("-I")
+            .arg(&self.include)
+            .arg("-o")
+            .arg(&unfinished)
+            .arg(source)
+            .output()
+            .map_err(|e| format!("cannot run {}: {e}", self.program.display()))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("nvcc failed on {}: {}", source.display(), text.trim().replace('\n', " | ")));
+        }
+        fs::rename(&unfinished, image).map_err(|e| format!("{}: {e}", image.display()))
+    }
+}
+
 fn find_nvcc() -> PathBuf {
     if let Some(nvcc) = env::var_os("NVCC") {
         return nvcc.into();
     }
     let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os);
     homes.map(|home| Path::new(&home).join("bin/nvcc")).find(|nvcc| nvcc.is_file()).unwrap_or_else(|| "nvcc".into())
-}
-
-fn files_in(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
-    let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == extension)).collect();
-    files.sort();
-    Ok(files)
-}
-
-fn modified(path: &Path) -> Result<SystemTime, String> {
-    fs::metadata(path).and_then(|m| m.modified()).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-fn newest(files: &[PathBuf]) -> Result<SystemTime, String> {
-    files.iter().try_fold(SystemTime::UNIX_EPOCH, |latest, file| Ok(latest.max(modified(file)?)))
-}
-
-/// Whether an image is newer than its source, the build script and the headers its dependency file names (all headers
-/// where that file is missing).
-fn is_current(image: &Path, source: &Path, all_headers: SystemTime) -> bool {
-    let named = fs::read_to_string(image.with_extension("d")).ok().and_then(|text| {
-        let headers: Vec<PathBuf> =
-            text.split_whitespace().filter(|w| w.ends_with(".cuh")).map(PathBuf::from).collect();
-        newest(&headers).ok()
-    });
-    let inputs = [modified(source), modified(Path::new("build.rs")), Ok(named.unwrap_or(all_headers))];
-    match modified(image) {
-        Ok(made) => inputs.into_iter().all(|input| input.is_ok_and(|input| input < made)),
-        Err(_) => false,
-    }
-}
-
-/// Runs as many compilers side by side as cargo allows jobs.
-fn compile_all(nvcc: &Path, include: &Path, stale: Vec<(PathBuf, PathBuf)>) -> Result<(), String> {
-    let jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1usize).clamp(1, stale.len().max(1));
-    let queue = Mutex::new(stale);
-    let next = || queue.lock().map_err(|_| "a compiler thread panicked".to_string()).map(|mut queue| queue.pop());
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs)
-            .map(|_| {
-                scope.spawn(|| {
-                    while let Some((source, image)) = next()? {
-                        compile(nvcc, include, &source, &image)?;
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Err("a compiler thread panicked".into())))
-    })
-}
-
-fn compile(nvcc: &Path, include: &Path, source: &Path, image: &Path) -> Result<(), String> {
-    let hopper_only = source.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("_sm90a"));
-    // The machine code is made from PTX of its own: code that asks for __CUDA_ARCH__ sees 900 there, not 800.
-    let targets: &[&str] = if hopper_only {
-        &["-gencode", "arch=compute_90a,code=sm_90a"]
-    } else {
-        &["-gencode", "arch=compute_80,code=compute_80", "-gencode", "arch=compute_90,code=sm_90"]
-    };
-    let output = Command::new(nvcc)
-        .args(["--fatbin", "-O3", "-std=c++20"])
-        .args(targets)
-        // Machine code too, not only PTX (`--compress-mode=size` saves a little more, but came with CUDA 12.4).
-        .args(["-Xfatbin", "-compress-all"])
-        .args(["-MD", "-MF"])
-        .arg(image.with_extension("d"))
-        .arg("-I")
-        .arg(include)
-        .arg("-o")
-        .arg(image)
-        .arg(source)
-        .output()
-        .map_err(|e| {
-            format!(
-                "cannot run {}: {e}. The feature `cuda` needs NVIDIA's compiler: set CUDA_HOME, or see tools/cuda-toolkit.sh",
-                nvcc.display()
-            )
-        })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    Err(format!("nvcc failed on {}: {}", source.display(), text.trim().replace('\n', " | ")))
 }
