@@ -1,15 +1,13 @@
-//! The command line as a person meets it: wrong requests, sweeps, patches, on the model inside the binary.
+//! The command line as a person meets it: wrong requests and runs, on the model inside the binary.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 
-use std::path::{Path, PathBuf};
+#[path = "support/program.rs"]
+mod program;
 
-use assert_cmd::Command;
 use serde_json::Value;
 
-fn kvprof() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_kvprof"))
-}
+use program::{json_files, kvprof, read};
 
 /// Settings that make a run of the built-in model take a second or two.
 const QUICK: [&str; 10] = [
@@ -35,20 +33,6 @@ fn refused(args: &[&str]) -> String {
     assert_eq!(text.trim().lines().count(), 1, "{args:?}: {text}");
     assert_eq!(json_files(folder.path()).len(), 0, "nothing was measured, so nothing is written");
     text
-}
-
-fn json_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "json"))
-        .collect();
-    files.sort();
-    files
-}
-
-fn read(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 #[test]

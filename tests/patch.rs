@@ -5,18 +5,14 @@
 #[path = "support/thesis_data.rs"]
 mod thesis_data;
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use serde_json::Value;
 
-fn kvprof() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_kvprof"))
-}
-
-fn read(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
+use program::{kvprof, read};
 
 /// A file as the thesis tool writes them, with fields kvprof knows nothing of.
 const THESIS_FILE: &str = r#"{

@@ -2,28 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use serde_json::Value;
 
-fn kvprof() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_kvprof"))
-}
-
-fn json_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "json"))
-        .collect();
-    files.sort();
-    files
-}
-
-fn read(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
+use program::{json_files, kvprof, read};
 
 const SWEEP: &str = r#"
 [settings]
