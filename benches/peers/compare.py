@@ -2,14 +2,16 @@
 
     python3 benches/peers/compare.py attention [--bench PROGRAM]
     python3 benches/peers/compare.py step [--bench PROGRAM] [--caches none hqq quanto]
+    python3 benches/peers/compare.py prefill [--program KVPROF] [--contexts 4096 32768]
 
 `attention` runs the bench `decode_attention` and torch's flash and cuDNN kernels (attention.py) on the same shapes. Each scheme is
 compared with the fastest FP16 kernel of its shape, torch's or ours, both by times in a CUDA graph. `step` runs the bench
 `decode_step` and transformers (transformers_cache.py) on a Mistral-7B shape, batch 1, 32768 tokens cached, and compares tokens a second over whole runs
-of 128 steps, which hold one requantization of transformers' caches and two quantized blocks of ours.
+of 128 steps, which hold one requantization of transformers' caches and two quantized blocks of ours. `prefill` has the program and
+transformers read prompts through FP16 and INT4 caches, on the same shape.
 
-A ratio that the project's goals speak of stands beside its goal. PROGRAM is a built bench; without it, `cargo bench --features
-cuda` builds and runs it.
+A ratio that the project's goals speak of stands beside its goal. PROGRAM is a built bench, KVPROF the built program; without them,
+cargo builds and runs them.
 """
 
 import argparse
@@ -37,6 +39,23 @@ PER_TOKEN = {
     "int2-hqq-kivi": "int2-hqq",
 }
 HQQ_GOAL = 8.0
+# At most so many times transformers' time for a prompt, and at most so much more of our own with INT4.
+PREFILL_GOAL, INT4_PREFILL_GOAL = 1.3, 0.03
+MISTRAL = {
+    "model_type": "mistral",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+}
 
 
 def run_ours(bench, program, *arguments):
@@ -90,13 +109,50 @@ def attention(args):
         peer.torch.cuda.empty_cache()
 
 
-def step(args):
-    ours = run_ours("decode_step", args.bench, "quick")
-    command = [sys.executable, str(HERE / "transformers_cache.py"), "--contexts", "32768", "--caches", *args.caches]
+def run_transformers(*arguments):
+    """The rows that transformers_cache.py printed."""
+    command = [sys.executable, str(HERE / "transformers_cache.py"), *arguments]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     print()
-    for line in (line for line in lines if line.startswith("{")):
-        theirs = json.loads(line)
+    return [(line, json.loads(line)) for line in lines if line.startswith("{")]
+
+
+def prefill(args):
+    program = [args.program] if args.program else ["cargo", "run", "--release", "--features", "cuda", "--"]
+    contexts = [str(context) for context in args.contexts]
+    with tempfile.TemporaryDirectory() as folder:
+        config = pathlib.Path(folder) / "config.json"
+        config.write_text(json.dumps(MISTRAL), encoding="utf-8")
+        options = ["--weights", "dummy", "--dtype", "f16", "--device", "cuda", "--kv-quant", "none", "int4-hqq", "--decode-tokens", "8"]
+        options += ["--warmup-runs", "1", "--measure-runs", "3", "--energy-seconds", "0.1", "--output-dir", folder, "--json"]
+        command = [*program, "run", "--model", str(config), *options, "--context-lengths", *contexts]
+        results = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    ours = {
+        ("int4-hqq" if result["kv_quant"]["enabled"] else "none", row["context_len"]): row["prefill_ms"]
+        for result in results
+        for row in result["measurements"]
+    }
+    for line, theirs in run_transformers("--prefill", "--contexts", *contexts, "--caches", "none", "hqq"):
+        if "prefill_ms" not in theirs:
+            print(line)
+            continue
+        name, context = "none" if theirs["cache"] == "none" else "int4-hqq", theirs["context"]
+        mine, dense = ours[(name, context)], ours[("none", context)]
+        ratio = mine / theirs["prefill_ms"]
+        goal = "" if name != "none" or context < 32768 else f"  goal {PREFILL_GOAL} {'met' if ratio <= PREFILL_GOAL else 'MISSED'}"
+        more = mine / dense - 1
+        if name != "none":
+            within = "met" if more < INT4_PREFILL_GOAL else "MISSED"
+            goal = f"  {100 * more:+.1f} % to none" + (f", goal under {100 * INT4_PREFILL_GOAL:.0f} % {within}" if context >= 32768 else "")
+        print(
+            f"S {context:>6}: transformers {theirs['cache']:6} {theirs['prefill_ms']:8.1f} ms, kvprof {name:8} {mine:8.1f} ms:"
+            f" {ratio:.2f} times{goal}"
+        )
+
+
+def step(args):
+    ours = run_ours("decode_step", args.bench, "quick")
+    for line, theirs in run_transformers("--contexts", "32768", "--caches", *args.caches):
         if "tokens_per_s" not in theirs:
             print(line)
             continue
@@ -118,9 +174,13 @@ def step(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, function in (("attention", attention), ("step", step)):
+    for name, function in (("attention", attention), ("step", step), ("prefill", prefill)):
         command = commands.add_parser(name)
-        command.add_argument("--bench", help="the built bench to run")
+        if name == "prefill":
+            command.add_argument("--program", help="the built kvprof to run")
+            command.add_argument("--contexts", type=int, nargs="+", default=[4096, 32768])
+        else:
+            command.add_argument("--bench", help="the built bench to run")
         if name == "step":
             command.add_argument("--caches", nargs="+", default=["none", "hqq"], choices=["none", "hqq", "quanto"])
         command.set_defaults(run=function)

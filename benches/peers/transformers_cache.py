@@ -1,6 +1,6 @@
-"""Decode speed of Hugging Face transformers with and without its quantized caches, on a Mistral-7B shape of random weights.
+"""Speed of Hugging Face transformers with and without its quantized caches, on a Mistral-7B shape of random weights.
 
-    python3 transformers_cache.py [--contexts 4096 32768] [--batch 1] [--steps 128] [--caches none hqq quanto]
+    python3 transformers_cache.py [--contexts 4096 32768] [--batch 1] [--steps 128] [--caches none hqq quanto] [--prefill]
 
 Needs torch and transformers; `hqq` and `optimum-quanto` for their caches (a cache whose package is missing is said so
 and left out). Keys and values of the context are drawn at random and handed to the cache in one update per layer, which is
@@ -9,6 +9,9 @@ cache and context: tokens a second over all timed steps, and the median and the 
 
 A quantized cache requantizes all it holds when 128 new tokens have gathered, so a multiple of 128 steps holds that cost in its true
 share; the median leaves it out.
+
+With `--prefill` whole prompts are read instead, last-token logits only, three times after one that is not timed: the median in
+milliseconds.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from transformers.cache_utils import DynamicCache, QuantizedCache
 
 WARM_UP = 2
+WARM_UP_PROMPTS, PROMPTS = 1, 3
 
 
 def build_model():
@@ -58,6 +62,29 @@ def fill(cache, config, batch, context):
         keys = torch.randn(shape, dtype=torch.float16, device="cuda")
         values = torch.randn(shape, dtype=torch.float16, device="cuda")
         cache.update(keys, values, layer, {})
+
+
+@torch.inference_mode()
+def measure_prefill(model, name, batch, context, _steps):
+    tokens = torch.randint(model.config.vocab_size, (batch, context), device="cuda")
+    times = []
+    for _ in range(WARM_UP_PROMPTS + PROMPTS):
+        cache = build_cache(name, model.config)
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        stop.record()
+        stop.synchronize()
+        times.append(start.elapsed_time(stop))
+        del cache
+    times = times[WARM_UP_PROMPTS:]
+    return {
+        "cache": name,
+        "batch": batch,
+        "context": context,
+        "prefill_ms": round(statistics.median(times), 1),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+    }
 
 
 @torch.inference_mode()
@@ -99,6 +126,7 @@ def main():
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--caches", nargs="+", default=["none", "hqq", "quanto"], choices=["none", "hqq", "quanto"])
+    parser.add_argument("--prefill", action="store_true", help="time prompts instead of steps")
     args = parser.parse_args()
     model = build_model()
     print(json.dumps({"torch": torch.__version__, "transformers": transformers.__version__, "card": torch.cuda.get_device_name()}))
@@ -106,7 +134,7 @@ def main():
         for context in args.contexts:
             torch.cuda.reset_peak_memory_stats()
             try:
-                row = measure(model, name, args.batch, context, args.steps)
+                row = (measure_prefill if args.prefill else measure)(model, name, args.batch, context, args.steps)
             except ImportError as error:
                 row = {"cache": name, "left_out": str(error)}
             except torch.cuda.OutOfMemoryError as error:

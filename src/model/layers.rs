@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use candle_nn::{Linear, Module, RmsNorm};
 
+use super::activation;
 use super::attention::Attention;
 use super::config::{DecoderConfig, Mlp};
 use super::loader::Loader;
@@ -144,7 +145,7 @@ impl Layer {
         Ok(match self.mlp {
             Mlp::GeluTanh => up.gelu()?,
             Mlp::GeluErf => up.gelu_erf()?,
-            Mlp::SwiGlu => candle_nn::ops::swiglu(up)?,
+            Mlp::SwiGlu => activation::swiglu(up)?,
         })
     }
 }

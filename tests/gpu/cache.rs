@@ -172,16 +172,25 @@ fn compare(gpu: &Device, spec: &QuantSpec, head_dim: usize, dtype: DType, kind: 
     }
 }
 
-#[test]
-fn every_preset_and_geometry_quantizes_to_the_codes_of_the_cpu() {
-    let Some(gpu) = crate::gpu("every_preset_and_geometry_quantizes_to_the_codes_of_the_cpu") else { return };
-    for head_dim in [64, 128] {
-        for dtype in [DType::F16, DType::BF16] {
-            for spec in specs(head_dim) {
-                compare(&gpu, &spec, head_dim, dtype, Kind::Normal, None);
-            }
+/// One test for each head dimension and float type, so that they can run side by side.
+macro_rules! every_preset_and_geometry_quantizes_to_the_codes_of_the_cpu {
+    ($($name:ident: $head_dim:literal $dtype:ident),*) => {
+        mod every_preset_and_geometry_quantizes_to_the_codes_of_the_cpu {
+            use super::*;
+            $(#[test]
+            fn $name() {
+                let test = concat!("every_preset_and_geometry_quantizes_to_the_codes_of_the_cpu::", stringify!($name));
+                let Some(gpu) = crate::gpu(test) else { return };
+                for spec in specs($head_dim) {
+                    compare(&gpu, &spec, $head_dim, DType::$dtype, Kind::Normal, None);
+                }
+            })*
         }
-    }
+    };
+}
+
+every_preset_and_geometry_quantizes_to_the_codes_of_the_cpu! {
+    d64_f16: 64 F16, d64_bf16: 64 BF16, d128_f16: 128 F16, d128_bf16: 128 BF16
 }
 
 #[test]

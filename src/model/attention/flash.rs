@@ -65,7 +65,7 @@ pub(super) struct Keys {
 }
 
 /// Attention of q `[B, Hq, T, D]`, whose tokens are at the last T of `keys.positions`, over a ring `[2 (K, V), B, Hkv, W, D]`. FP16 or
-/// BF16, D 64 or 128. The result is `[B, Hq, T, D]`.
+/// BF16, D 64 or 128. The result is `[B, T, Hq, D]`.
 ///
 /// # Errors
 /// When shapes or dtypes do not fit; out of memory.
@@ -102,7 +102,7 @@ pub(super) fn flash_attention(
         attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? * if hopper { 1 } else { 2 };
     let splits = choose_splits(blocks_at_once, row_tiles * batch * kv_heads, cached);
 
-    let shape = Shape::from((batch, q_heads, tokens, channels));
+    let shape = Shape::from((batch, tokens, q_heads, channels));
     let out = match q.dtype() {
         DType::BF16 => uninitialized::<half::bf16>(device, shape.elem_count())?,
         _ => uninitialized::<half::f16>(device, shape.elem_count())?,
@@ -125,7 +125,11 @@ pub(super) fn flash_attention(
             head: (capacity * channels) as i64,
             token: channels as i64,
         },
-        out_strides: Strides::of(&Layout::contiguous(&shape))?,
+        out_strides: Strides {
+            batch: (tokens * q_heads * channels) as i64,
+            head: channels as i64,
+            token: (q_heads * channels) as i64,
+        },
         new_tokens: tokens as i32,
         cached_tokens: cached as i32,
         kv_heads: kv_heads as i32,

@@ -36,9 +36,9 @@ impl Attention for Fused {
         match &view.packed {
             Some(packed) if visible.start < packed.positions.end => {
                 attention.packed = Some(packed.meta());
-                Ok(q.apply_op3_no_bwd(view.window, packed.tiles, &attention)?)
+                Ok(attention.attend(q, view.window, Some(packed.tiles))?)
             }
-            _ => Ok(q.apply_op2_no_bwd(view.window, &attention)?),
+            _ => Ok(attention.attend(q, view.window, None)?),
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, WithDType, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 use super::online::{Causality, OnlineSoftmax};
@@ -27,7 +27,8 @@ const SPLIT_KEYS: usize = 512;
 /// dense copy.
 const STEP_KEYS: usize = 64;
 
-/// Attention over a window `[2, B, Hkv, W, D]`, and over tiles where there are any.
+/// Attention over a window `[2, B, Hkv, W, D]`, and over tiles where there are any. As an operation it gives `[B, T, Hq, D]`, the
+/// order in which the projection that follows reads it.
 pub struct HostAttention {
     /// Name for errors and traces.
     pub name: &'static str,
@@ -44,6 +45,18 @@ pub struct HostAttention {
 }
 
 impl HostAttention {
+    /// Attends with `q` `[B, Hq, T, D]`; the result is `[B, Hq, T, D]`, its heads innermost but for D in memory.
+    ///
+    /// # Errors
+    /// When shapes or dtypes do not fit, or the device fails.
+    pub fn attend(&self, q: &Tensor, window: &Tensor, tiles: Option<&Tensor>) -> Result<Tensor> {
+        let attended = match tiles {
+            Some(tiles) => q.apply_op3_no_bwd(window, tiles, self)?,
+            None => q.apply_op2_no_bwd(window, self)?,
+        };
+        attended.transpose(1, 2)
+    }
+
     fn run<P: Real>(
         &self,
         q: &[P],
@@ -76,12 +89,15 @@ impl HostAttention {
 
         let mut out = vec![P::zero(); batch * q_heads * tokens * head_dim];
         for ((head, pass), result) in passes.iter().zip(&results) {
+            let (entry, kv_head) = (head / dims.kv_heads, head % dims.kv_heads);
             for (member, rows) in result.chunks_exact(pass.len() * head_dim).enumerate() {
-                let at = ((head * group + member) * tokens + pass.start) * head_dim;
-                out[at..at + rows.len()].iter_mut().zip(rows).for_each(|(out, x)| *out = P::narrow(*x));
+                for (token, row) in pass.clone().zip(rows.chunks_exact(head_dim)) {
+                    let at = ((entry * tokens + token) * q_heads + kv_head * group + member) * head_dim;
+                    out[at..at + head_dim].iter_mut().zip(row).for_each(|(out, x)| *out = P::narrow(*x));
+                }
             }
         }
-        Ok((P::to_cpu_storage_owned(out), Shape::from((batch, q_heads, tokens, head_dim))))
+        Ok((P::to_cpu_storage_owned(out), Shape::from((batch, tokens, q_heads, head_dim))))
     }
 
     /// The scaled queries of one KV head as rows, one query head of the group under the other.

@@ -28,12 +28,12 @@ impl Attention for Sdpa {
         };
         if visible.start >= view.window_positions.start {
             // Everything visible is dense already, in the window.
-            return Ok(q.apply_op2_no_bwd(view.window, &attention)?);
+            return Ok(attention.attend(q, view.window, None)?);
         }
         // The scratch is a window whose first slot holds position 0; only differences of positions matter.
         (attention.start, attention.end) = (0, visible.len());
         let dense = ops::dense(view, visible)?;
-        Ok(q.apply_op2_no_bwd(&dense, &attention)?)
+        Ok(attention.attend(q, &dense, None)?)
     }
 
     fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String {
