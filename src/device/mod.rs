@@ -18,6 +18,8 @@ pub mod nvml;
 pub mod ranges;
 #[cfg(feature = "cuda")]
 pub mod sequence;
+#[cfg(feature = "cuda")]
+pub mod tensor_map;
 
 pub use bandwidth::copy_gb_per_s;
 pub use clock::Mark;

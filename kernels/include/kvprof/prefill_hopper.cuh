@@ -1,14 +1,15 @@
 // Flash attention of prefill.cuh with the warpgroup products of Hopper (compute capability 9.0a), for D = 128. Same
-// parameters, same result up to the order of sums; a quarter faster than the portable kernel.
+// parameters, same result up to the order of sums.
 //
 // Grid     as in prefill.cuh. Block: 384 threads; one warpgroup loads, two compute 64 rows each.
 // Shared   queries [128, 128], two stages of keys and of values [128, 128]: 160 KiB, one block a multiprocessor. Every matrix is
 //          two halves of 64 channels, rows of 128 bytes, permuted as wgmma reads them.
 // Overlap  A computing warpgroup issues the scores of a tile together with the output of the tile before, and does the
 //          softmax while the other warpgroup's products run; they take turns at a pair of named barriers.
-// Loads    by cp.async and not by the bulk copy engine, since the ring may wrap in the middle of a tile.
-// Bound    tensor cores: 4 * D FLOP a visible (query, key) pair. 460 TFLOP/s causal at 32768 tokens on an H200 (BF16, 32/8
-//          heads), where prefill.cuh reaches 370 and a dense 8192 x 8192 x 8192 product 790.
+// Loads    by the copy engine, as boxes of the ring seen as a tensor. Tiles that wrap around the ring's end, and the last one, whose rows
+//          past S must be zeros, by cp.async.
+// Bound    tensor cores: 4 * D FLOP a visible (query, key) pair. 2048 tokens at the end of 32768 on an H200 (FP16, 32/8 heads): 663
+//          TFLOP/s, where loads by cp.async alone gave 485 and a dense 8192 x 8192 x 8192 product gives 790.
 #pragma once
 
 #include "kvprof/prefill.cuh"
@@ -21,6 +22,15 @@ constexpr int kHopperKeys = 128;
 constexpr int kHopperStages = 2;
 constexpr int kHopperTileBytes = 128 * 128 * 2;
 constexpr int kHopperSharedBytes = (1 + 2 * kHopperStages) * kHopperTileBytes + 1024;
+/// Rows of a copied box, a tile's, 64 channels each.
+constexpr int kHopperBoxRows = 128;
+
+/// Mirrored by `HopperParams` in src/model/attention/flash.rs.
+struct HopperParams {
+  PrefillParams prefill;
+  TensorMap kv;  ///< [2 (K, V) * B * Hkv, capacity, D] in boxes [1, kHopperBoxRows, 64], permuted as `offset` says
+};
+static_assert(sizeof(HopperParams) == 384, "mirrored by HopperParams in src/model/attention/flash.rs");
 
 template <typename T>
 struct PrefillHopper {
@@ -65,10 +75,15 @@ struct PrefillHopper {
       return base + (1 + kHopperStages + stage) * kHopperTileBytes;
     }
     __device__ __forceinline__ SharedBarrier queries_full() const { return {barriers}; }
-    __device__ __forceinline__ SharedBarrier keys_full(int stage) const { return {barriers + 8 * (1 + stage)}; }
-    __device__ __forceinline__ SharedBarrier keys_empty(int stage) const { return {barriers + 8 * (3 + stage)}; }
-    __device__ __forceinline__ SharedBarrier values_full(int stage) const { return {barriers + 8 * (5 + stage)}; }
-    __device__ __forceinline__ SharedBarrier values_empty(int stage) const { return {barriers + 8 * (7 + stage)}; }
+    __device__ __forceinline__ SharedBarrier keys_full(int stage) const { return of_stage(0, stage); }
+    __device__ __forceinline__ SharedBarrier keys_empty(int stage) const { return of_stage(1, stage); }
+    __device__ __forceinline__ SharedBarrier values_full(int stage) const { return of_stage(2, stage); }
+    __device__ __forceinline__ SharedBarrier values_empty(int stage) const { return of_stage(3, stage); }
+
+   private:
+    __device__ __forceinline__ SharedBarrier of_stage(int kind, int stage) const {
+      return {barriers + 8 * (1 + kind * kHopperStages + stage)};
+    }
   };
   static constexpr int kBarriers = 1 + 4 * kHopperStages;
 
@@ -77,7 +92,8 @@ struct PrefillHopper {
     return (chunk >> 3) * kHalfBytes + row * 128 + (((chunk & 7) ^ (row & 7)) << 4);
   }
 
-  static __device__ __forceinline__ void run(const PrefillParams& p) {
+  static __device__ __forceinline__ void run(const HopperParams& params) {
+    const PrefillParams& p = params.prefill;
     extern __shared__ __align__(16) uint8_t shared_bytes[];
     __shared__ uint64_t barrier_words[kBarriers];
     const Stages stages(shared_bytes, barrier_words);
@@ -94,7 +110,7 @@ struct PrefillHopper {
     __syncthreads();
     if (threadIdx.x < 128) {
       give_registers<40>();
-      load(p, work, stages);
+      load(params, work, stages);
     } else {
       take_registers<232>();
       compute(p, work, stages, threadIdx.x / 128 - 1);
@@ -119,7 +135,28 @@ struct PrefillHopper {
     }
   }
 
-  static __device__ __forceinline__ void load(const PrefillParams& p, const Work& work, const Stages& stages) {
+  /// Loads a tile of keys or values (`plane` 0 or 1) into a stage, and arrives at its barrier.
+  static __device__ __forceinline__ void load_tile(const HopperParams& params, const T* head, int plane, int tile, uint32_t stage,
+                                                   SharedBarrier full) {
+    const PrefillParams& p = params.prefill;
+    const int n0 = tile * kHopperKeys;
+    int slot = p.first_slot + n0;
+    if (slot >= p.capacity) slot -= p.capacity;
+    if (slot + kHopperKeys > p.capacity || n0 + kHopperKeys > p.cached_tokens) {
+      load_rows(stage, head, p, tile);
+      full.arrive_when_copied();
+    } else if (threadIdx.x == 0) {
+      full.arrive_expecting(kHopperTileBytes);
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        copy_box(stage + half * kHalfBytes, params.kv, 64 * half, slot, plane * gridDim.y + blockIdx.y, full);
+    } else {
+      full.arrive();
+    }
+  }
+
+  static __device__ __forceinline__ void load(const HopperParams& params, const Work& work, const Stages& stages) {
+    const PrefillParams& p = params.prefill;
     if (work.tile_begin >= work.tile_end) return;
     const T* q = static_cast<const T*>(p.q) + work.batch * p.q_strides.batch + work.kv_head * p.gqa * p.q_strides.head;
     const int64_t head = work.batch * p.kv_strides.batch + work.kv_head * p.kv_strides.head;
@@ -140,11 +177,9 @@ struct PrefillHopper {
       const uint32_t freed = (i / kHopperStages & 1) ^ 1;
       const int tile = work.tile_end - 1 - i;
       stages.keys_empty(stage).wait(freed);
-      load_rows(stages.keys(stage), k, p, tile);
-      stages.keys_full(stage).arrive_when_copied();
+      load_tile(params, k, 0, tile, stages.keys(stage), stages.keys_full(stage));
       stages.values_empty(stage).wait(freed);
-      load_rows(stages.values(stage), v, p, tile);
-      stages.values_full(stage).arrive_when_copied();
+      load_tile(params, v, 1, tile, stages.values(stage), stages.values_full(stage));
     }
   }
 

@@ -1,5 +1,5 @@
-// Thin wrappers over the instructions of compute capability 9.0a: warpgroup products, barriers in shared memory, register
-// budgets. Nothing here knows what is computed.
+// Thin wrappers over the instructions of compute capability 9.0a: warpgroup products, barriers in shared memory, tensor
+// copies, register budgets. Nothing here knows what is computed.
 #pragma once
 
 #include "kvprof/ptx.cuh"
@@ -93,6 +93,11 @@ struct SharedBarrier {
   __device__ __forceinline__ void arrive() const {
     asm volatile("{.reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0];}" ::"r"(address) : "memory");
   }
+  /// Arrives, and has the phase also wait for `bytes` of tensor copies.
+  __device__ __forceinline__ void arrive_expecting(uint32_t bytes) const {
+    asm volatile("{.reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;}" ::"r"(address), "r"(bytes)
+                 : "memory");
+  }
   /// Arrives once the copies that this thread has started are done, without waiting for them.
   __device__ __forceinline__ void arrive_when_copied() const {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(address) : "memory");
@@ -106,6 +111,19 @@ struct SharedBarrier {
         : "memory");
   }
 };
+
+/// A CUtensorMap of the driver: where a tensor lies, and what boxes of it are copied in which order.
+struct alignas(128) TensorMap {
+  uint8_t opaque[128];
+};
+
+/// Starts copying the box at (c0, c1, c2) of a tensor of three dimensions to shared memory; `barrier` counts the bytes.
+__device__ __forceinline__ void copy_box(uint32_t shared, const TensorMap& map, int c0, int c1, int c2, SharedBarrier barrier) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+                   "r"(shared),
+               "l"(&map), "r"(c0), "r"(c1), "r"(c2), "r"(barrier.address)
+               : "memory");
+}
 
 /// A barrier of some of the block's warps, by number (0 is __syncthreads).
 __device__ __forceinline__ void named_barrier_sync(int id, int threads) {

@@ -8,6 +8,7 @@ use candle_core::{CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bai
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
 use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name};
+use crate::device::tensor_map::TensorMap;
 
 /// Mirrors `PrefillParams` of kernels/include/kvprof/prefill.cuh.
 #[repr(C)]
@@ -39,6 +40,19 @@ const _: () = assert!(size_of::<PrefillParams>() == 160);
 // SAFETY: plain numbers in the layout of the C++ struct of the same name (size asserted on both sides).
 unsafe impl DeviceRepr for PrefillParams {}
 
+/// Mirrors `HopperParams` of kernels/include/kvprof/prefill_hopper.cuh.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct HopperParams {
+    prefill: PrefillParams,
+    kv: TensorMap,
+}
+
+const _: () = assert!(size_of::<HopperParams>() == 384);
+
+// SAFETY: as above.
+unsafe impl DeviceRepr for HopperParams {}
+
 /// Threads a block of the portable kernel and of the merge (`kPrefillThreads`), and of Hopper's (`kHopperThreads`).
 const THREADS: u32 = 128;
 const HOPPER_THREADS: u32 = 384;
@@ -47,8 +61,9 @@ const HOPPER_THREADS: u32 = 384;
 const ROWS: usize = 128;
 const KEYS: usize = 64;
 
-/// Shared memory of Hopper's kernel (`kHopperSharedBytes`).
+/// Shared memory of Hopper's kernel (`kHopperSharedBytes`), and keys that it copies at once (`kHopperBoxRows`).
 const HOPPER_SHARED_BYTES: usize = 5 * 128 * 128 * 2 + 1024;
+const HOPPER_BOX_ROWS: usize = 128;
 
 /// Fewest keys worth a block of their own when the keys are split.
 const LEAST_KEYS_A_SPLIT: usize = 256;
@@ -143,21 +158,22 @@ pub(super) fn flash_attention(
     };
     let grid = [row_tiles, batch * kv_heads, splits];
     let kernel = kernel_name(hopper, dtype, channels);
-    let launch = if hopper {
-        Launch {
-            image: "prefill_sm90a",
-            kernel: &kernel,
-            grid,
-            threads: HOPPER_THREADS,
-            shared_bytes: HOPPER_SHARED_BYTES,
+    // SAFETY: shapes were checked above; the kernels read `cached` slots of each head, all below the capacity (Hopper's also through a
+    // map of the whole ring), and write the rows of `out`, or of the parts, that the shapes imply. `out` and the parts are used
+    // on the device's only stream.
+    unsafe {
+        if hopper {
+            let ring = [2 * batch * kv_heads, capacity, channels];
+            let params =
+                HopperParams { prefill: params, kv: TensorMap::of_rows(k, kv.dtype(), ring, HOPPER_BOX_ROWS)? };
+            let (threads, shared_bytes) = (HOPPER_THREADS, HOPPER_SHARED_BYTES);
+            Launch { image: "prefill_sm90a", kernel: &kernel, grid, threads, shared_bytes }.enqueue(device, &params)?;
+        } else {
+            let shared_bytes = (ROWS + 2 * KEYS) * channels * 2;
+            Launch { image: "prefill", kernel: &kernel, grid, threads: THREADS, shared_bytes }
+                .enqueue(device, &params)?;
         }
-    } else {
-        let shared_bytes = (ROWS + 2 * KEYS) * channels * 2;
-        Launch { image: "prefill", kernel: &kernel, grid, threads: THREADS, shared_bytes }
-    };
-    // SAFETY: shapes were checked above; the kernel reads `cached` slots of each head, all below the capacity, and writes the
-    // rows of `out`, or of the parts, that the shapes imply. `out` and the parts are used on the device's only stream.
-    unsafe { launch.enqueue(device, &params) }?;
+    }
     if splits > 1 {
         let merge = Launch {
             image: "prefill",
