@@ -1,26 +1,17 @@
 //! A decoder layer and its parts. Matrices that read the same input are one matrix, multiplied once.
 
 use candle_core::Tensor;
-use candle_nn::{Linear, Module, RmsNorm};
+use candle_nn::Linear;
 
-use super::activation;
 use super::attention::Attention;
 use super::config::{DecoderConfig, Mlp};
+use super::elementwise;
 use super::loader::Loader;
-use super::norm::NormLayer;
+use super::norm::{NormLayer, QkNorm};
 use super::rope::RopeTable;
 use crate::Result;
 use crate::cache::KvCache;
 use crate::device::ranges::{self, Part};
-
-/// RMS norm of each head's query and key with weights of their own (Qwen3).
-#[derive(Debug)]
-pub(super) struct QkNorm {
-    /// Divides by the root mean square; its weights are ones.
-    unit: RmsNorm,
-    /// `[Hq + Hkv, 1, D]`.
-    pub(super) weights: Tensor,
-}
 
 /// Attention, then MLP, each on a normalized input and added to the residual stream.
 #[derive(Debug)]
@@ -65,7 +56,11 @@ impl Layer {
     pub fn load(loader: &mut Loader, index: usize) -> Result<Self> {
         let (config, names) = (loader.config(), loader.names());
         let qk_norm = match names.qk_norms {
-            Some((q, k)) if config.qk_norm => Some(QkNorm::load(loader, index, q, k)?),
+            Some((q, k)) if config.qk_norm => {
+                let q = loader.layer_vector(index, q, config.head_dim)?;
+                let k = loader.layer_vector(index, k, config.head_dim)?;
+                Some(QkNorm::new((&q, config.heads), (&k, config.kv_heads), loader.norm_eps())?)
+            }
             _ => None,
         };
         let (up, down) = loader.mlp(index)?;
@@ -110,14 +105,13 @@ impl Layer {
         let AttentionShape { heads, kv_heads, head_dim, scale, window } = self.shape;
         let rotated = heads + kv_heads;
         // [B, T, (Hq+2Hkv)·D] → [B, Hq+2Hkv, T, D]
-        let qkv = self.qkv.forward(x)?.reshape((batch, tokens, rotated + kv_heads, head_dim))?.transpose(1, 2)?;
+        let qkv = elementwise::linear(&self.qkv, x)?
+            .reshape((batch, tokens, rotated + kv_heads, head_dim))?
+            .transpose(1, 2)?;
         let mut qk = qkv.narrow(1, 0, rotated)?;
-        if let Some(norm) = &self.qk_norm {
-            qk = norm.forward(&qk.contiguous()?)?;
-        }
         if let Some(rope) = rope {
             let _range = ranges::enter(Part::Elementwise);
-            qk = rope.rotate(&qk, cache.len())?;
+            qk = rope.rotate(&qk, cache.len(), self.qk_norm.as_ref())?;
         }
         let q = qk.narrow(1, 0, heads)?.contiguous()?;
         // The cache copies them, so strides cost nothing.
@@ -130,14 +124,14 @@ impl Layer {
         let attended = attention.attend(&q, &view, scale)?;
         cache.settle(index)?;
         let joined = attended.transpose(1, 2)?.reshape((batch, tokens, heads * head_dim))?;
-        Ok(self.output.forward(&joined)?)
+        elementwise::linear(&self.output, &joined)
     }
 
     fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
         let _range = ranges::enter(Part::Ffn);
-        let up = self.up.forward(x)?;
+        let up = elementwise::linear(&self.up, x)?;
         let active = self.activate(&up)?;
-        Ok(self.down.forward(&active)?)
+        elementwise::linear(&self.down, &active)
     }
 
     fn activate(&self, up: &Tensor) -> Result<Tensor> {
@@ -145,31 +139,13 @@ impl Layer {
         Ok(match self.mlp {
             Mlp::GeluTanh => up.gelu()?,
             Mlp::GeluErf => up.gelu_erf()?,
-            Mlp::SwiGlu => activation::swiglu(up)?,
+            Mlp::SwiGlu => elementwise::swiglu(up)?,
         })
-    }
-}
-
-impl QkNorm {
-    fn load(loader: &mut Loader, index: usize, q: &str, k: &str) -> Result<Self> {
-        let config = loader.config();
-        let (heads, kv_heads, head_dim) = (config.heads, config.kv_heads, config.head_dim);
-        let q = loader.layer_vector(index, q, head_dim)?.expand((heads, 1, head_dim))?;
-        let k = loader.layer_vector(index, k, head_dim)?.expand((kv_heads, 1, head_dim))?;
-        let ones = Tensor::ones(head_dim, q.dtype(), q.device())?;
-        let eps = loader.norm_eps();
-        Ok(QkNorm { unit: RmsNorm::new(ones, eps), weights: Tensor::cat(&[q, k], 0)? })
-    }
-
-    /// `qk` `[B, Hq + Hkv, T, D]` → the same shape.
-    fn forward(&self, qk: &Tensor) -> Result<Tensor> {
-        let _range = ranges::enter(Part::Norm);
-        Ok(self.unit.forward(qk)?.broadcast_mul(&self.weights)?)
     }
 }
 
 /// Both on the residual stream.
 fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let _range = ranges::enter(Part::Elementwise);
-    Ok((x + y)?)
+    elementwise::add(x, y)
 }

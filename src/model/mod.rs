@@ -1,11 +1,11 @@
 //! Layer 4: one decoder for all families, and everything it takes to load and run one.
 
-mod activation;
 mod arena;
 pub mod attention;
 mod builtin;
 pub mod config;
 pub mod decoder;
+mod elementwise;
 pub mod families;
 pub mod generate;
 pub mod hub;

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::config::{Rope, RopeScaling};
+use super::norm::QkNorm;
 use crate::Result;
 use crate::quant::Real;
 use crate::quant::real::with_real;
@@ -46,15 +47,21 @@ impl RopeTable {
         &self.sin
     }
 
-    /// Rotates `x` `[B, H, T, D]` (any strides, D innermost), whose first token is at `position`; computed in f32. The result is
-    /// contiguous, in the dtype of `x`.
+    /// Rotates `x` `[B, H, T, D]` (any strides, D innermost), whose first token is at `position`, after `norm` if there is one;
+    /// computed in f32. The result is contiguous, in the dtype of `x`.
     ///
     /// # Errors
     /// When `position + T` passes the end of the tables, or the dtype is not a float type.
-    pub fn rotate(&self, x: &Tensor, position: usize) -> Result<Tensor> {
+    pub(super) fn rotate(&self, x: &Tensor, position: usize, norm: Option<&QkNorm>) -> Result<Tensor> {
         let (_, _, tokens, head_dim) = x.dims4()?;
+        let by_kernel = x.device().is_cuda() && kernel_serves(x.dtype(), head_dim);
+        if let Some(norm) = norm
+            && !by_kernel
+        {
+            return self.rotate(&norm.forward(x)?, position, None);
+        }
         let innermost = if x.stride()[3] == 1 { x.clone() } else { x.contiguous()? };
-        if x.device().is_cuda() && !kernel_serves(x.dtype(), head_dim) {
+        if x.device().is_cuda() && !by_kernel {
             // Only tests use such models on a GPU: f32, or heads of another size.
             let cos = self.cos.narrow(0, position, tokens)?;
             let sin = self.sin.narrow(0, position, tokens)?;
@@ -64,7 +71,8 @@ impl RopeTable {
         if position + tokens > self.cos.dim(0)? {
             return Err(crate::Error::usage(format!("position {} is past the RoPE tables", position + tokens - 1)));
         }
-        Ok(innermost.apply_op3_no_bwd(&self.cos, &self.sin, &Rotation { position })?)
+        let rotation = Rotation { position, norm };
+        Ok(innermost.apply_op3_no_bwd(&self.cos, &self.sin, &rotation)?)
     }
 }
 
@@ -74,12 +82,14 @@ fn kernel_serves(dtype: DType, head_dim: usize) -> bool {
 }
 
 /// The rotation as one operation on `x`, cos and sin. On the GPU: kernels/rope.cu.
-struct Rotation {
+struct Rotation<'a> {
     /// Of the first token.
     position: usize,
+    /// Comes before it, on the GPU only.
+    norm: Option<&'a QkNorm>,
 }
 
-impl Rotation {
+impl Rotation<'_> {
     fn host<P: Real>(&self, x: &[P], layout: &Layout, cos: &[f32], sin: &[f32]) -> candle_core::Result<Vec<P>> {
         let (_, heads, tokens, head_dim) = layout.shape().dims4()?;
         let strides = layout.stride();
@@ -101,7 +111,7 @@ impl Rotation {
     }
 }
 
-impl CustomOp3 for Rotation {
+impl CustomOp3 for Rotation<'_> {
     fn name(&self) -> &'static str {
         "rotary-embedding"
     }
@@ -115,6 +125,9 @@ impl CustomOp3 for Rotation {
         sin: &CpuStorage,
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
+        if self.norm.is_some() {
+            candle_core::bail!("on the CPU a norm is an operation of its own");
+        }
         let (cos, sin) = (cos.as_slice::<f32>()?, sin.as_slice::<f32>()?);
         with_real!(candle_core::backend::BackendStorage::dtype(x), P => {
             let out = self.host(P::slice(x)?, layout, cos, sin)?;
@@ -132,7 +145,7 @@ impl CustomOp3 for Rotation {
         sin: &CudaStorage,
         sin_layout: &Layout,
     ) -> candle_core::Result<(CudaStorage, Shape)> {
-        super::rope_cuda::rotate((x, layout), (cos, cos_layout), (sin, sin_layout), self.position)
+        super::rope_cuda::rotate((x, layout), (cos, cos_layout), (sin, sin_layout), self.position, self.norm)
     }
 }
 
@@ -191,7 +204,7 @@ mod tests {
         let rope = Rope { base: 10_000.0, scaling: RopeScaling::None };
         let table = RopeTable::new(&rope, 4, 100_001, &Device::Cpu).unwrap();
         let x = Tensor::new(&[1f32, 0.0, 0.0, 0.0], &Device::Cpu).unwrap().reshape((1, 1, 1, 4)).unwrap();
-        let y = table.rotate(&x, 100_000).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let y = table.rotate(&x, 100_000, None).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!((f64::from(y[0]) - 100_000f64.cos()).abs() < 1e-5, "{y:?}");
         assert!((f64::from(y[2]) - 100_000f64.sin()).abs() < 1e-5, "{y:?}");
     }
@@ -203,13 +216,13 @@ mod tests {
         // [B, T, H, D] as a fused projection leaves it, seen as [B, H, T, D] without its last two heads.
         let fused = Tensor::rand(-1f32, 1.0, (2, 5, 6, 8), &Device::Cpu).unwrap();
         let view = fused.transpose(1, 2).unwrap().narrow(1, 0, 4).unwrap();
-        let turned = table.rotate(&view, 3).unwrap();
+        let turned = table.rotate(&view, 3, None).unwrap();
         assert!(turned.is_contiguous());
         let (cos, sin) = (table.cos.narrow(0, 3, 5).unwrap(), table.sin.narrow(0, 3, 5).unwrap());
         let wanted = candle_nn::rotary_emb::rope_slow(&view.contiguous().unwrap(), &cos, &sin).unwrap();
         let difference = (turned - wanted).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
         assert!(difference.to_scalar::<f32>().unwrap() < 1e-6);
-        assert!(table.rotate(&view, 28).unwrap_err().is_usage());
+        assert!(table.rotate(&view, 28, None).unwrap_err().is_usage());
     }
 
     #[test]

@@ -220,12 +220,13 @@ struct Quantize {
       for (int first = warp * (32 / kLanes); first < count; first += kGroupsAtOnce) {
         const int index = first + threadIdx.x % 32 / kLanes;
         const bool mine = index < count;
-        const int group = mine ? list[index] : 0;
+        const int group = list[mine ? index : first];  // never one that another warp has
         Fit fit = fits[group];
         Refinement refinement = refinements[group];
         float scaled[Lanes::kElements];
         gather(staged, tokens, group, fit.factor, scaled);
         const bool done = refinement.template refine<kCoarse>(warp_power, scaled, fit.zero, top, steps(round, kCoarse), !mine);
+        __syncwarp();  // all lanes of the group have read what one of them writes
         if (mine && threadIdx.x % kLanes == 0) {
           fits[group].zero = fit.zero;
           refinements[group].least_error = refinement.least_error;

@@ -104,7 +104,9 @@ const RULES: &[(Names, Verdict)] = &[
     (Holds(&["rmsnorm", "layernorm"]), Is(Category::Normalization)),
     (Begins(&["fast_argmax", "fast_argmin", "asort"]), Is(Category::Sampling)),
     (
-        Begins(&["rope", "swiglu_", "affine_", "cast_", "where_", "badd", "bsub", "bmul", "bdiv", "bmin", "bmax"]),
+        Begins(&[
+            "rope", "swiglu_", "add_", "affine_", "cast_", "where_", "badd", "bsub", "bmul", "bdiv", "bmin", "bmax",
+        ]),
         Is(Category::Elementwise),
     ),
     (Begins(&["ucopy", "copy2d", "fill_", "const_set", "memcpy", "memset"]), Is(Category::Memory)),

@@ -24,6 +24,8 @@ mod params;
 #[cfg(feature = "cuda")]
 mod plan;
 #[cfg(feature = "cuda")]
+pub(super) mod rms_norm;
+#[cfg(feature = "cuda")]
 mod weights;
 
 use candle_core::{D, Tensor};
