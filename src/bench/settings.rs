@@ -22,8 +22,9 @@ pub struct Settings {
     pub warmup_runs: usize,
     /// Timed runs.
     pub measure_runs: usize,
-    /// Prompt tokens computed together in `profile`; quality benchmarks feed 64.
-    pub prefill_chunk: usize,
+    /// Prompt tokens of a sequence computed together in `profile`; quality benchmarks feed 64. Default: 4096 for one sequence, 2048 for
+    /// several side by side, whose activations take as much memory as many times the tokens.
+    pub prefill_chunk: Option<usize>,
     /// Whether `profile` makes one more run, not timed, to record memory over time.
     pub memory_timeline: bool,
     /// How decode steps are made in `profile`, on a GPU.
@@ -85,7 +86,7 @@ impl Default for Settings {
             decode_tokens: 128,
             warmup_runs: 2,
             measure_runs: 5,
-            prefill_chunk: 2048,
+            prefill_chunk: None,
             memory_timeline: false,
             step_mode: StepMode::default(),
             trace: false,
@@ -125,7 +126,7 @@ impl Settings {
         let positive = [
             ("measure-runs", Some(self.measure_runs)),
             ("decode-tokens", Some(self.decode_tokens)),
-            ("prefill-chunk", Some(self.prefill_chunk)),
+            ("prefill-chunk", self.prefill_chunk),
             ("max-new-tokens", Some(self.max_new_tokens)),
             ("batch-size", Some(self.batch_size)),
             ("batch-sizes", least(&self.batch_sizes).or(Some(0))),
@@ -145,7 +146,7 @@ impl Settings {
             ("decode-tokens", self.decode_tokens),
             ("warmup-runs", self.warmup_runs),
             ("measure-runs", self.measure_runs),
-            ("prefill-chunk", self.prefill_chunk),
+            ("prefill-chunk", self.prefill_chunk.unwrap_or(0)),
             ("ppl-window", self.ppl_window.unwrap_or(0)),
             ("ppl-burn-in", self.ppl_burn_in.unwrap_or(0)),
             ("ppl-tokens", self.ppl_tokens),
@@ -167,6 +168,11 @@ impl Settings {
             Some(depth) => Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1"))),
             None => Ok(()),
         }
+    }
+
+    /// Tokens of a prompt of `length` that `profile` computes together, of each of `batch` sequences.
+    pub fn prefill_chunk(&self, length: usize, batch: usize) -> usize {
+        self.prefill_chunk.unwrap_or(if batch == 1 { 4096 } else { 2048 }).min(length)
     }
 
     /// These settings with what depends on the model filled in.

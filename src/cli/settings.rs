@@ -25,7 +25,7 @@ pub struct SettingsArgs {
     /// Timed runs [default: 5].
     #[arg(long, value_name = "N")]
     measure_runs: Option<usize>,
-    /// Prompt tokens computed together in the profile [default: 2048].
+    /// Prompt tokens computed together in the profile [default: 4096; 2048 for each of several sequences].
     #[arg(long, value_name = "TOKENS")]
     prefill_chunk: Option<usize>,
     /// Trace one more run of each profile: time by kernel category (CUPTI on a GPU, ranges of the model's code on a CPU).
@@ -114,7 +114,7 @@ impl SettingsArgs {
         macro_rules! take {
             ($($field:ident),*) => { $( if let Some(value) = &self.$field { settings.$field = value.clone(); } )* };
         }
-        take!(context_lengths, batch_sizes, warmup_runs, measure_runs, prefill_chunk, ppl_tokens);
+        take!(context_lengths, batch_sizes, warmup_runs, measure_runs, ppl_tokens);
         take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
         take!(energy_seconds, mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
         if let Some(tokens) = self.output_tokens.as_ref().and_then(|list| list.first()) {
@@ -122,6 +122,7 @@ impl SettingsArgs {
         }
         settings.trace |= self.trace || self.trace_out.is_some();
         settings.trace_out = self.trace_out.clone().or(settings.trace_out);
+        settings.prefill_chunk = self.prefill_chunk.or(settings.prefill_chunk);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
         settings.memory_timeline |= self.memory_timeline;
         if self.no_cuda_graph {

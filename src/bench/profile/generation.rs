@@ -29,8 +29,8 @@ pub(super) struct Generation<'a> {
 impl Workload for Generation<'_> {
     fn prefill(&mut self) -> Result<()> {
         self.cache.reset();
-        let length = self.prompt.dim(1)?;
-        let chunk = self.context.settings.prefill_chunk.min(length);
+        let (batch, length) = self.prompt.dims2()?;
+        let chunk = self.context.settings.prefill_chunk(length, batch);
         let Context { subject, attention, progress, .. } = self.context;
         let mut at = 0;
         loop {

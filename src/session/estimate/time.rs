@@ -79,10 +79,10 @@ impl Work<'_> {
         let mut seconds = 0.0;
         for &length in &s.context_lengths {
             for &batch in &s.batch_sizes {
+                let chunk = s.prefill_chunk(length, batch) as f64;
                 let (length, batch) = (length as f64, batch as f64);
                 let steps = s.decode_tokens as f64;
-                let once =
-                    self.prompt(length, batch, s.prefill_chunk as f64) + steps * self.step(length + steps / 2.0, batch);
+                let once = self.prompt(length, batch, chunk) + steps * self.step(length + steps / 2.0, batch);
                 seconds += runs * once;
             }
         }
