@@ -43,16 +43,16 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// Groups `study`.
     pub fn of(study: &'a Study) -> Self {
-        let order: BTreeSet<(u8, String)> = study.runs.iter().map(|run| (rank(run), run.cache.clone())).collect();
+        let order: BTreeSet<_> = study.runs.iter().map(|run| (rank(run), label::order(&run.cache))).collect();
         let mut colours = BTreeMap::new();
         let mut next = 0;
-        for (rank, cache) in &order {
+        for (rank, (.., cache)) in &order {
             // Colours repeat after eight; a mark's form, which goes by the same place, does so after another number.
             let colour = if *rank == 0 { 0 } else { (next % 240 + 1) as u8 };
             next += usize::from(*rank != 0);
             colours.entry(cache.clone()).or_insert(colour);
         }
-        let caches: Vec<String> = order.into_iter().map(|(_, cache)| cache).collect();
+        let caches: Vec<String> = order.into_iter().map(|(_, (.., cache))| cache).collect();
         let backends: BTreeSet<&str> = study.runs.iter().map(|r| r.result.attn_backend.as_str()).collect();
 
         let mut subjects: BTreeMap<_, Subject<'a>> = BTreeMap::new();
@@ -73,8 +73,8 @@ impl<'a> Group<'a> {
         }
         let mut subjects: Vec<Subject<'a>> = subjects.into_values().collect();
         for s in &mut subjects {
-            s.runs.sort_by_key(|run| (rank(run), run.cache.clone()));
-            s.rows.sort_by_key(|row| (rank(row.run), row.run.cache.clone(), row.batch(), row.context()));
+            s.runs.sort_by_key(|run| (rank(run), label::order(&run.cache)));
+            s.rows.sort_by_key(|row| (rank(row.run), label::order(&row.run.cache), row.batch(), row.context()));
             s.look_up();
         }
         Group { subjects, caches, colours }

@@ -81,6 +81,11 @@ pub fn without_residual(cache: &str) -> String {
     parts.join(",")
 }
 
+/// What names of caches are sorted by: windows of one quantization by their length, not by its digits.
+pub fn order(cache: &str) -> (String, usize, String) {
+    (without_residual(cache), residual(cache), cache.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +111,16 @@ mod tests {
         assert_eq!(without_residual("INT4-HQQ,group=32,residual=64"), "INT4-HQQ,group=32");
         assert_eq!(without_residual("FP16"), "FP16");
         assert_eq!((residual("INT4-HQQ,residual=64"), residual("FP16")), (64, 128));
+    }
+
+    #[test]
+    fn windows_of_one_quantization_are_sorted_by_length() {
+        let sorted = ["INT4-HQQ,residual=32", "INT4-HQQ,residual=64", "INT4-HQQ", "INT4-HQQ,residual=512", "INT4-KIVI"];
+        let mut caches = sorted;
+        caches.sort();
+        assert_ne!(caches, sorted);
+        caches.sort_by_key(|cache| order(cache));
+        assert_eq!(caches, sorted);
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Study {
         runs.sort_by(|a, b| {
             let key = |r: &Run| {
                 let backend = r.result.attn_backend.clone();
-                (r.model.clone(), r.result.model.clone(), backend, r.cache.clone(), r.output)
+                (r.model.clone(), r.result.model.clone(), backend, label::order(&r.cache), r.output)
             };
             let when = |r: &Run| (r.result.timestamp.clone(), r.file.clone());
             key(a).cmp(&key(b)).then_with(|| when(a).cmp(&when(b)))

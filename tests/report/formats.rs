@@ -63,6 +63,19 @@ fn latex() {
 }
 
 #[test]
+fn latex_of_more_rows_than_a_page_breaks_and_repeats_its_heads() {
+    let mut long = table();
+    let row = long.rows.remove(0);
+    long.rows = vec![row; 41];
+    let text = String::from_utf8(TableFormat::Latex.render(&long).unwrap()).unwrap();
+    assert_eq!(text.matches("Model\\_name & context").count(), 2, "{text}");
+    let row_count = text.lines().filter(|line| line.contains("4096")).count();
+    let head: Vec<&str> = text.lines().take(16).collect();
+    assert_eq!((row_count, text.trim_end().ends_with("\\end{longtable}")), (41, true));
+    insta::assert_snapshot!(head.join("\n"));
+}
+
+#[test]
 fn json() {
     insta::assert_snapshot!(text(TableFormat::Json));
 }

@@ -1,21 +1,35 @@
-//! A LaTeX table for the booktabs package: a `table` environment with caption and label, to be `\input` as it is.
+//! A LaTeX table for the booktabs package: a `table` environment with caption and label, to be `\input` as it is, or, where it is
+//! longer than a page, a `longtable`, which breaks and repeats its heads.
 
 use crate::report::table::{Cell, Column, Kind, Table, Value};
+
+/// Rows that a page has room for, caption and heads beside them.
+const PAGE_ROWS: usize = 40;
 
 /// `table` for people; an en dash where missing.
 pub fn render(table: &Table) -> String {
     let layout: String = table.columns.iter().map(|c| if numeric(c) { 'r' } else { 'l' }).collect();
     let heads: Vec<String> = table.columns.iter().map(|c| escape(&c.header)).collect();
-    let mut out = String::from("% Needs \\usepackage{booktabs}\n\\begin{table}[tb]\n  \\centering\n");
+    let heads = format!("    \\toprule\n    {} \\\\\n    \\midrule\n", heads.join(" & "));
     let caption = if table.note.is_empty() { table.title.clone() } else { format!("{}. {}", table.title, table.note) };
-    if !caption.is_empty() {
-        out.push_str(&format!("  \\caption{{{}}}\n", escape(&caption)));
+    let caption = if caption.is_empty() { caption } else { format!("  \\caption{{{}}}\n", escape(&caption)) };
+    let label = format!("  \\label{{tab:{}}}", table.id);
+    let rows = rows(table);
+    if table.rows.len() > PAGE_ROWS {
+        return format!(
+            "% Needs \\usepackage{{booktabs,longtable}}\n\\begin{{longtable}}{{@{{}}{layout}@{{}}}}\n{caption}{label} \\\\\n\
+             {heads}    \\endfirsthead\n{heads}    \\endhead\n    \\bottomrule\n    \\endfoot\n{rows}\\end{{longtable}}\n"
+        );
     }
-    out.push_str(&format!("  \\label{{tab:{}}}\n", table.id));
-    out.push_str(&format!(
-        "  \\begin{{tabular}}{{@{{}}{layout}@{{}}}}\n    \\toprule\n    {} \\\\\n    \\midrule\n",
-        heads.join(" & ")
-    ));
+    format!(
+        "% Needs \\usepackage{{booktabs}}\n\\begin{{table}}[tb]\n  \\centering\n{caption}{label}\n  \
+         \\begin{{tabular}}{{@{{}}{layout}@{{}}}}\n{heads}{rows}    \\bottomrule\n  \\end{{tabular}}\n\\end{{table}}\n"
+    )
+}
+
+/// The rows below the heads.
+fn rows(table: &Table) -> String {
+    let mut out = String::new();
     let mut before: Option<&Cell> = None;
     for row in &table.rows {
         // A rule between the groups that the first column makes.
@@ -26,7 +40,6 @@ pub fn render(table: &Table) -> String {
         let cells: Vec<String> = row.iter().zip(&table.columns).map(|(cell, column)| text(cell, column)).collect();
         out.push_str(&format!("    {} \\\\\n", cells.join(" & ")));
     }
-    out.push_str("    \\bottomrule\n  \\end{tabular}\n\\end{table}\n");
     out
 }
 
