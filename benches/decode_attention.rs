@@ -39,7 +39,7 @@ mod gpu {
     const REPLAYS: usize = 7;
 
     /// Query heads, KV heads, batch, cached tokens.
-    const SHAPES: [[usize; 4]; 8] = [
+    const SHAPES: [[usize; 4]; 10] = [
         [32, 8, 1, 4096],
         [32, 8, 1, 32768],
         [32, 8, 1, 131072],
@@ -48,6 +48,8 @@ mod gpu {
         [28, 4, 1, 32768],
         [28, 4, 8, 32768],
         [32, 32, 8, 32768],
+        [32, 8, 32, 32768],
+        [28, 4, 32, 32768],
     ];
 
     /// `none` first: the others are compared with it.

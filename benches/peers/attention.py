@@ -26,6 +26,8 @@ SHAPES = [
     (28, 4, 1, 32768),
     (28, 4, 8, 32768),
     (32, 32, 8, 32768),
+    (32, 8, 32, 32768),
+    (28, 4, 32, 32768),
 ]
 HEAD_DIM = 128
 BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
