@@ -23,6 +23,8 @@
 //!
 //! A distance is ‖a − b‖ / ‖b‖ of one step's logits.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
+
 #[cfg(feature = "cuda")]
 #[path = "support/gpu.rs"]
 mod which;

@@ -41,7 +41,7 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// The tensor library failed.
-    #[error("{0}")]
+    #[error("{}", without_backtrace(&.0.to_string()))]
     Tensor(candle_core::Error),
 }
 
@@ -78,9 +78,28 @@ impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         let text = error.to_string();
         if text.contains("OUT_OF_MEMORY") || text.contains("out of memory") {
-            Error::OutOfMemory(text)
+            Error::OutOfMemory(without_backtrace(&text).into())
         } else {
             Error::Tensor(error)
         }
+    }
+}
+
+/// What candle says of an error, without the stack that it appends where RUST_BACKTRACE is set: a message is for people.
+fn without_backtrace(text: &str) -> &str {
+    let stack = text.match_indices('\n').find(|(at, _)| text[at + 1..].trim_start().starts_with("0: "));
+    stack.map_or(text, |(at, _)| &text[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_no_stack_whatever_the_environment_asks_for() {
+        let told = candle_core::Error::Msg("no such tensor\nof this name".into()).bt();
+        assert_eq!(Error::from(told).to_string(), "no such tensor\nof this name");
+        let stack = "out of memory\n   0: <unknown>\n             at ./csu/libc-start.c:360:3\n";
+        assert_eq!(without_backtrace(stack), "out of memory");
     }
 }

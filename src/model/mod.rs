@@ -6,6 +6,8 @@ mod builtin;
 pub mod config;
 pub mod decoder;
 mod elementwise;
+#[cfg(feature = "cuda")]
+mod elementwise_cuda;
 pub mod families;
 pub mod generate;
 pub mod hub;

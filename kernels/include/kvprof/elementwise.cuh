@@ -16,7 +16,7 @@
 
 namespace kvprof {
 
-/// Mirrored by `SwiGluParams` in src/model/elementwise.rs.
+/// Mirrored by `SwiGluParams` in src/model/elementwise_cuda.rs.
 struct SwiGluParams {
   const void* x;
   void* out;
@@ -24,7 +24,7 @@ struct SwiGluParams {
   uint32_t pieces_of_a_row;  // n / 8
 };
 
-/// Mirrored by `AddParams` in src/model/elementwise.rs.
+/// Mirrored by `AddParams` in src/model/elementwise_cuda.rs.
 struct AddParams {
   const void* x;
   const void* y;
@@ -32,7 +32,7 @@ struct AddParams {
   uint32_t pieces;  // of out
   uint32_t pieces_of_y;
 };
-static_assert(sizeof(SwiGluParams) == 24 && sizeof(AddParams) == 32, "mirrored in src/model/elementwise.rs");
+static_assert(sizeof(SwiGluParams) == 24 && sizeof(AddParams) == 32, "mirrored in src/model/elementwise_cuda.rs");
 
 constexpr int kElementwiseThreads = 256;
 
