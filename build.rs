@@ -17,6 +17,10 @@ use std::{env, fs, thread};
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=kernels");
+    // For the revision's mark of a changed tree.
+    for changed in ["src", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={changed}");
+    }
     println!("cargo:rustc-env=KVPROF_GIT_REVISION={}", git_revision().unwrap_or_default());
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;

@@ -196,8 +196,7 @@ mod gpu {
         let out = q.zeros_like()?;
 
         let gpu = GpuInfo::of(device)?.ok_or_else(|| anyhow::anyhow!("no GPU"))?;
-        let choice =
-            DecodeKernel::choose(geometry.as_ref(), shape, gpu.multiprocessors as usize).map_err(anyhow::Error::msg)?;
+        let choice = DecodeKernel::choose(geometry.as_ref(), shape, (&gpu).into()).map_err(anyhow::Error::msg)?;
         let scratch = Scratch::new(&choice, shape, device)?;
         let Device::Cuda(cuda) = device else { anyhow::bail!("no GPU") };
         let stream = cuda.cuda_stream();

@@ -105,6 +105,7 @@ fn read<T: Clone>(
         }
         caches.iter_mut().for_each(|cache| cache.reset());
         read_batch(context, plan, &batch, &mut caches, score, &mut per_window)?;
+        caches.iter().try_for_each(|cache| cache.check_finite())?;
         for (sum, cache) in reads.iter_mut().zip(&caches) {
             sum.from_codes += cache.key_reads().from_codes;
             sum.total += cache.key_reads().total;

@@ -1,6 +1,7 @@
 //! Question sets: each question asked of the unquantized and of the tested cache, saved, and never asked twice.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -107,7 +108,9 @@ impl QuestionSet<'_> {
     }
 
     fn answer(&self, context: &mut Context<'_>, plan: &str, questions: &[&Asked]) -> Result<Vec<QuestionItem>> {
-        let keys: Vec<String> = questions.iter().map(|question| format!("{plan}/{}", question.id)).collect();
+        // The prompt too: an id that a file gives twice is no name.
+        let key = |question: &&Asked| format!("{plan}/{}/{:016x}", question.id, hash_of(&question.prompt));
+        let keys: Vec<String> = questions.iter().map(key).collect();
         let known = |key: &String| context.references.outcomes.get(key).cloned();
         let references = match keys.iter().map(known).collect::<Option<Vec<Outcome>>>() {
             Some(known) => known,
@@ -199,6 +202,12 @@ fn by_subject(items: &[QuestionItem]) -> BTreeMap<String, SubjectScore> {
         score.reference_correct += usize::from(item.reference.as_ref().unwrap_or(&item.outcome).correct);
     }
     subjects
+}
+
+fn hash_of(prompt: &[u32]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    prompt.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

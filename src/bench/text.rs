@@ -25,9 +25,7 @@ impl Text {
     /// # Errors
     /// When it cannot be found or read, naming the file and the flag that supplies it.
     pub fn load(settings: &Settings, subject: &Subject, tokens: usize) -> Result<Self> {
-        let given = settings.data.as_deref().is_some_and(Path::is_file);
-        let default = if subject.model == "builtin" && !given { "builtin" } else { "wikitext2" };
-        Text::named(settings.ppl_data.as_deref().unwrap_or(default), settings, tokens)
+        Text::named(default_name(settings, &subject.model), settings, tokens)
     }
 
     /// The text called `name`: `builtin`, `wikitext2`, `pg19`, or a file.
@@ -50,13 +48,13 @@ impl Text {
                     )));
                 }
                 let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                Text::read(&Files { paths: vec![path.into()], name, revision: None })
+                Text::read(&Files { paths: vec![path.into()], name, revision: None }, false)
             }
         }
     }
 
     fn of(set: &DataSet, settings: &Settings) -> Result<Self> {
-        Text::read(&set.find(settings.data.as_deref())?)
+        Text::read(&set.find(settings.data.as_deref())?, set.name == WIKITEXT2.name)
     }
 
     /// Unseen text of the built-in language.
@@ -68,10 +66,11 @@ impl Text {
         Ok(Text { source, documents: vec![content] })
     }
 
-    fn read(files: &Files) -> Result<Self> {
+    /// `lines`: whether rows are lines of one text, as those of WikiText are.
+    fn read(files: &Files, lines: bool) -> Result<Self> {
         let mut documents = Vec::new();
         for path in &files.paths {
-            documents.extend(documents_of(path, files.name == WIKITEXT2.name)?);
+            documents.extend(documents_of(path, lines)?);
         }
         Ok(Text { source: files.source()?, documents })
     }
@@ -98,6 +97,13 @@ impl Text {
         }
         Ok(documents)
     }
+}
+
+/// The text that `settings` name, or the default for `model`.
+pub fn default_name<'a>(settings: &'a Settings, model: &str) -> &'a str {
+    let given = settings.data.as_deref().is_some_and(Path::is_file);
+    let default = if model == "builtin" && !given { "builtin" } else { "wikitext2" };
+    settings.ppl_data.as_deref().unwrap_or(default)
 }
 
 /// The first `wanted` token ids of `document`, without tokenizing all of it.

@@ -51,21 +51,30 @@ impl Plan {
             Protocol::TwoPhase => room - window / 2,
         };
 
-        let tokens = wanted.div_ceil(window - burn_in).saturating_mul(window);
+        // Were every window full, so many would do. Short documents leave windows shorter, so that more is read.
+        let mut tokens = wanted.div_ceil(window - burn_in).saturating_mul(window);
         let text = Text::load(settings, context.subject, tokens)?;
-        let mut windows = Vec::new();
-        let mut scored = 0;
-        for document in text.tokens(context.subject, tokens)? {
-            for start in (0..document.len()).step_by(stride) {
-                let end = document.len().min(start + room);
-                let mut ids: Vec<u32> = begin.into_iter().chain(document[start..end].iter().copied()).collect();
-                ids.truncate((wanted - scored).saturating_add(burn_in));
-                if ids.len() <= burn_in {
-                    break;
+        let (mut windows, mut scored);
+        loop {
+            (windows, scored) = (Vec::new(), 0);
+            let documents = text.tokens(context.subject, tokens)?;
+            let read: usize = documents.iter().map(Vec::len).sum();
+            for document in documents {
+                for start in (0..document.len()).step_by(stride) {
+                    let end = document.len().min(start + room);
+                    let mut ids: Vec<u32> = begin.into_iter().chain(document[start..end].iter().copied()).collect();
+                    ids.truncate((wanted - scored).saturating_add(burn_in));
+                    if ids.len() <= burn_in {
+                        break;
+                    }
+                    scored += ids.len() - burn_in;
+                    windows.push(ids);
                 }
-                scored += ids.len() - burn_in;
-                windows.push(ids);
             }
+            if scored == wanted || read < tokens {
+                break;
+            }
+            tokens = tokens.saturating_mul(2);
         }
         if scored == 0 {
             return Err(Error::usage(format!(

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::inputs::result_files;
 use super::outcome;
 use super::settings::SettingsArgs;
+use crate::report::warnings;
 use crate::session::progress::Terminal;
 use crate::session::{interrupt, patch};
 
@@ -50,6 +51,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         spec.settings = args.settings.apply(spec.settings.clone());
     };
     let outcomes = patch::run(&files, &request, &adjust, &progress, !args.quiet);
+    if !args.quiet {
+        let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
+        warnings::tell(&results);
+    }
     for stored in outcomes.iter().filter(|o| o.error.is_none()).filter_map(|o| o.stored.as_ref()) {
         println!("{}", stored.path.display());
     }

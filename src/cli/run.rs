@@ -175,9 +175,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
     if !args.quiet {
-        for line in warnings::lines(&results) {
-            eprintln!("warning: {line}");
-        }
+        warnings::tell(&results);
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&results)?);

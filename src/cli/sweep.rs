@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::dry_run::{self, Machine};
 use super::outcome;
 use crate::Error;
-use crate::report::summary;
+use crate::report::{summary, warnings};
 use crate::session::plan;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
@@ -80,6 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let outcomes = runner::run(&runs, &output)?;
     if !args.quiet {
         let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
+        warnings::tell(&results);
         println!("{}", summary::table(&results));
     }
     Ok(outcome::exit_code(&outcomes, runs.len()))

@@ -113,8 +113,9 @@ impl Kernel {
         params: P,
         overlap: bool,
     ) -> Launch {
+        const { assert!(align_of::<P>() <= align_of::<u64>(), "parameters are kept in words of 8 bytes") };
         let mut words = vec![0u64; size_of::<P>().div_ceil(8)].into_boxed_slice();
-        // SAFETY: `words` has room for a P and the alignment of any struct of 8-byte fields and smaller.
+        // SAFETY: `words` has room for a P and its alignment, asserted above.
         unsafe { words.as_mut_ptr().cast::<P>().write(params) };
         Launch { kernel: self.clone(), grid, threads, params: words, overlap: overlap && self.waits }
     }

@@ -125,6 +125,8 @@ pub struct Point {
     pub interval: Option<(f64, f64)>,
     /// Drawn hollow: the value is doubtful (the tip says why).
     pub doubtful: bool,
+    /// A bend of the line, without a mark.
+    pub unmarked: bool,
     /// What it says when pointed at.
     pub tip: String,
 }

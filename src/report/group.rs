@@ -51,6 +51,8 @@ impl<'a> Group<'a> {
             let colour = if *rank == 0 { 0 } else { (next % 240 + 1) as u8 };
             next += usize::from(*rank != 0);
             colours.entry(cache.clone()).or_insert(colour);
+            // What a sweep over the window is drawn in, whether or not the usual window is part of it.
+            colours.entry(label::without_residual(cache)).or_insert(colour);
         }
         let caches: Vec<String> = order.into_iter().map(|(_, (.., cache))| cache).collect();
         let backends: BTreeSet<&str> = study.runs.iter().map(|r| r.result.attn_backend.as_str()).collect();

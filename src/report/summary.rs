@@ -6,11 +6,24 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use crate::base::stats::Z95;
 use crate::schema::{Measurement, RunResult};
 
+/// A column that tells runs apart: its head, and what a run says in it.
+type Identity = (&'static str, fn(&RunResult) -> String);
+
+const IDENTITIES: [Identity; 3] = [
+    ("model", |result| result.model.clone()),
+    ("backend", |result| result.attn_backend.clone()),
+    ("tokens out", |result| result.config.decode_tokens.to_string()),
+];
+
 /// One row for each result × context length × batch size; quality is told once, on a result's first row.
 pub fn table(results: &[&RunResult]) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header([
+    // What all rows have in common is not told in each.
+    let varying: Vec<&Identity> =
+        IDENTITIES.iter().filter(|(_, of)| results.iter().any(|r| of(r) != of(results[0]))).collect();
+    let names = varying.iter().map(|(name, _)| *name);
+    table.set_header(names.chain([
         "KV cache",
         "context",
         "prefill ms",
@@ -21,14 +34,15 @@ pub fn table(results: &[&RunResult]) -> String {
         "PPL",
         "ΔPPL",
         "needle",
-    ]);
+    ]));
     for result in results {
         let rows = result.measurements.len().max(1);
         for row in 0..rows {
-            table.add_row(cells(result, result.measurements.get(row), row == 0));
+            let identity = varying.iter().map(|(_, of)| Cell::new(if row == 0 { of(result) } else { String::new() }));
+            table.add_row(identity.chain(cells(result, result.measurements.get(row), row == 0)));
         }
     }
-    for column in table.column_iter_mut().skip(1) {
+    for column in table.column_iter_mut().skip(varying.len() + 1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()

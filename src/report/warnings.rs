@@ -35,6 +35,13 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
     said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", "))).collect()
 }
 
+/// Prints [`lines`] on standard error.
+pub fn tell(results: &[&RunResult]) {
+    for line in lines(results) {
+        eprintln!("warning: {line}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

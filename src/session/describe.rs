@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::estimate::Shape;
 use super::plan::{ModelRequest, RunSpec};
 use super::store::experiment_id;
-use crate::bench::Settings;
+use crate::bench::{Settings, text};
 use crate::model::{DecoderConfig, Subject};
 use crate::quant::{QuantSpec, Scheme};
 use crate::schema::{KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION};
@@ -56,7 +56,7 @@ pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) 
             warmup_runs: settings.warmup_runs,
             measure_runs: settings.measure_runs,
             decode_tokens: settings.decode_tokens,
-            ppl_dataset: settings.ppl_data.clone().unwrap_or_else(|| "wikitext2".into()),
+            ppl_dataset: text::default_name(settings, &spec.model.model).to_string(),
             ppl_tokens: settings.ppl_tokens,
             flags: match serde_json::to_value(settings) {
                 Ok(serde_json::Value::Object(map)) => map.into_iter().collect(),

@@ -2,11 +2,11 @@
 
 use candle_core::{Device, DeviceLocation};
 
-use crate::Result;
 use crate::device;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::process;
 use crate::schema::{Environment, Hardware};
+use crate::{Error, Result};
 
 const MIB: f64 = (1u64 << 20) as f64;
 
@@ -38,7 +38,7 @@ pub fn environment(device: &Device, energy: &EnergyMeter) -> Result<Environment>
 /// The card of `device`, as the result file records it, with the copy bandwidth measured now.
 ///
 /// # Errors
-/// When the driver cannot be asked, or there is no room for the copy.
+/// When the driver cannot be asked.
 pub fn hardware(device: &Device) -> Result<Hardware> {
     let gpu = device::GpuInfo::of(device)?;
     Ok(Hardware {
@@ -49,7 +49,12 @@ pub fn hardware(device: &Device) -> Result<Hardware> {
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
             DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
         }),
-        copy_bandwidth_gb_s: Some(device::copy_gb_per_s(device)?),
+        copy_bandwidth_gb_s: match device::copy_gb_per_s(device) {
+            Ok(rate) => Some(rate),
+            // Beside the weights there is no room for the copy: shares of it are unknown, the rest is not.
+            Err(Error::OutOfMemory(_)) => None,
+            Err(error) => return Err(error),
+        },
         ..Default::default()
     })
 }

@@ -62,7 +62,9 @@ pub fn run(
 
 impl Target {
     fn open(path: &Path, request: &Request, adjust: &dyn Fn(&mut RunSpec)) -> Result<Self> {
-        let claim = claim(path)?;
+        let hash = Stored::open(path)?.result.spec_hash;
+        let claim = claim(path, hash.as_deref())?;
+        // As it is now that nobody else changes it.
         let stored = Stored::open(path)?;
         let mut spec = run_of(&stored.result).map_err(|e| Error::file(path, e.to_string()))?;
         spec.profile = request.blocks.iter().any(|b| b == "profile");
@@ -99,6 +101,7 @@ impl Target {
             "blocks": request.blocks,
             // The rest of the file tells of the run it was made in; this tells of the run that made these blocks.
             "model": spec.model.model,
+            "settings": spec.settings,
             "environment": bench.environment(),
             "hardware": bench.hardware(),
         });
@@ -110,12 +113,14 @@ impl Target {
     }
 }
 
-/// The claim on a file, for as long as it is patched.
-fn claim(path: &Path) -> Result<Claim> {
+/// The claim on a file, for as long as it is patched: that of the run it records, which whoever measures that run holds, or one on
+/// its name.
+fn claim(path: &Path, hash: Option<&str>) -> Result<Claim> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    Claim::take(folder, &format!("patch-{name}"))?
-        .ok_or_else(|| Error::file(path, "another kvprof is patching this file; try again when it has ended"))
+    let key = hash.map_or_else(|| format!("patch-{name}"), str::to_string);
+    Claim::take(folder, &key)?
+        .ok_or_else(|| Error::file(path, "another kvprof is writing this file; try again when it has ended"))
 }
 
 /// `results.json` → `results.json.bak`.

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use super::claim::Claim;
 use super::describe::{Described, empty_result};
 use super::estimate::{Estimator, Shape, available_bytes, free_bytes, memory};
@@ -99,6 +101,8 @@ pub fn run(specs: &[RunSpec], output: &Output<'_>) -> Result<Vec<Outcome>> {
 /// Runs the specs of one model.
 fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, outcomes: &mut Vec<Outcome>) {
     let mut bench: Option<Bench> = None;
+    // Why the model could not be loaded for lack of memory, once that was tried.
+    let mut no_room: Option<String> = None;
     for run in runs {
         let spec = &run.spec;
         let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
@@ -106,11 +110,22 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
             Ok(Start::Complete(stored)) => Outcome { name, stored: Some(*stored), error: None },
             Ok(Start::Claimed) => Outcome { name, stored: None, error: None },
             Ok(Start::Go { stored, claim }) => {
-                let too_large = if bench.is_none() { weights_refusal(spec, shapes) } else { None };
+                let too_large = match (&bench, &no_room) {
+                    (Some(_), _) => None,
+                    (None, Some(reason)) => shapes.shape(&spec.model).map(|shape| (shape.clone(), reason.clone())),
+                    (None, None) => weights_refusal(spec, shapes),
+                };
                 let outcome = match too_large {
                     Some((shape, reason)) => skip_all(spec, stored, output, &shape, reason, name),
                     None => match loaded(&mut bench, spec, output.show_loading) {
                         Ok(bench) => bench.run(run, stored, output, name),
+                        Err(Error::OutOfMemory(reason)) if shapes.shape(&spec.model).is_some() => {
+                            let reason = no_room.insert(format!("the model could not be loaded: {reason}")).clone();
+                            match shapes.shape(&spec.model).cloned() {
+                                Some(shape) => skip_all(spec, stored, output, &shape, reason, name),
+                                None => Outcome { name, stored: None, error: Some(Error::OutOfMemory(reason)) },
+                            }
+                        }
                         Err(error) => {
                             // Every run of a model that cannot be loaded fails for the same reason: said once.
                             outcomes.push(Outcome { name: spec.model.model.clone(), stored: None, error: Some(error) });
@@ -171,7 +186,10 @@ fn skip_all(
         stored.result.warnings = vec![reason.clone()];
         for &length in settings.context_lengths.iter().filter(|_| spec.profile) {
             for &batch in &settings.batch_sizes {
-                stored.skip(length, batch, reason.clone())?;
+                // What was measured when there was more room stays.
+                if !stored.result.completed.contains(&profile_block(length, batch)) {
+                    stored.skip(length, batch, reason.clone())?;
+                }
             }
         }
         stored.save()?;
@@ -199,10 +217,11 @@ enum Start {
 }
 
 fn resumable(spec: &RunSpec, output: &Output<'_>, shapes: &mut Estimator) -> Result<Start> {
-    if output.existing == Existing::Keep {
-        return Ok(Start::Go { stored: None, claim: None });
-    }
     let hash = spec.hash();
+    if output.existing == Existing::Keep {
+        // A new file is made whoever measures the same; the claim, where it can be had, keeps others from resuming that file meanwhile.
+        return Ok(Start::Go { stored: None, claim: Claim::take(&output.folder, &hash)? });
+    }
     let Some(claim) = Claim::take(&output.folder, &hash)? else { return Ok(Start::Claimed) };
     Ok(match Stored::find(&output.folder, &hash) {
         Some(stored) if is_complete(spec, &stored, shapes) => Start::Complete(Box::new(stored)),
@@ -288,6 +307,7 @@ impl Bench {
             Ok(stored) => stored,
             Err(error) => return Outcome { name, stored: None, error: Some(error) },
         };
+        self.tell_of_resuming(run, &mut stored);
         stored.result.warnings.clear();
         let earlier = stored.result.combo_elapsed_s;
         let mut error = self.measure(run, &mut stored, output.progress).err();
@@ -309,6 +329,27 @@ impl Bench {
         result.environment = self.environment.clone();
         result.hardware = self.hardware.clone();
         Stored::create(folder, result)
+    }
+
+    /// A file that holds nothing measured yet is of this machine now; in another, a note says what went on here.
+    fn tell_of_resuming(&self, run: &Prepared, stored: &mut Stored) {
+        let result = &mut stored.result;
+        if result.completed.is_empty() {
+            let settings = run.spec.settings.for_model(self.subject.config());
+            result.model_config = empty_result(&run.spec, &settings, &Described::loaded(&self.subject)).model_config;
+            result.environment = self.environment.clone();
+            result.hardware = self.hardware.clone();
+        } else if (&result.environment, &result.hardware) != (&self.environment, &self.hardware) {
+            let note = json!({
+                "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
+                "after": result.completed,
+                "environment": self.environment,
+                "hardware": self.hardware,
+            });
+            if let Value::Array(notes) = result.extra.entry("resumed").or_insert_with(|| json!([])) {
+                notes.push(note);
+            }
+        }
     }
 
     fn check(&self, run: &Prepared) -> Result<()> {

@@ -54,15 +54,22 @@ impl Stored {
     pub fn create(folder: &Path, mut result: RunResult) -> Result<Self> {
         let base = result.experiment_id.clone();
         let mut path = folder.join(format!("{base}.json"));
-        for n in 2.. {
-            if !path.exists() {
-                break;
+        let mut n = 2;
+        // The name is taken by making the file, so that no other process can take it too.
+        while let Err(error) = std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+            if error.kind() != std::io::ErrorKind::AlreadyExists {
+                return Err(Error::io(&path, error));
             }
             result.experiment_id = format!("{base}_{n}");
             path = folder.join(format!("{}.json", result.experiment_id));
+            n += 1;
         }
         let stored = Stored { path, result, found: None };
-        stored.save()?;
+        if let Err(error) = stored.save() {
+            // Nothing but the name was there; what failed is told.
+            let _ = std::fs::remove_file(&stored.path);
+            return Err(error);
+        }
         Ok(stored)
     }
 

@@ -186,8 +186,9 @@ impl Sweep {
                 for name in &names {
                     for kv_quant in quantizations(std::slice::from_ref(name), &matrix.residual_lengths)? {
                         for &output in &outputs {
-                            if matrix.exclude.iter().any(|e| e.covers(model, name, backend, output, kv_quant.residual))
-                            {
+                            // An unquantized cache has no window to be excluded by.
+                            let residual = kv_quant.is_quantized().then_some(kv_quant.residual);
+                            if matrix.exclude.iter().any(|e| e.covers(model, name, backend, output, residual)) {
                                 continue;
                             }
                             let mut settings = self.settings.clone();
@@ -223,7 +224,7 @@ impl Matrix {
 }
 
 impl Exclude {
-    fn covers(&self, model: &str, quant: &str, backend: &str, output: usize, residual: usize) -> bool {
+    fn covers(&self, model: &str, quant: &str, backend: &str, output: usize, residual: Option<usize>) -> bool {
         fn agrees<T: PartialEq>(list: &[T], value: &T) -> bool {
             list.is_empty() || list.contains(value)
         }
@@ -231,7 +232,7 @@ impl Exclude {
             && agrees(&self.kv_quants, &quant.to_string())
             && agrees(&self.attn_backends, &backend.to_string())
             && agrees(&self.output_tokens, &output)
-            && agrees(&self.residual_lengths, &residual)
+            && residual.map_or(self.residual_lengths.is_empty(), |residual| agrees(&self.residual_lengths, &residual))
     }
 }
 

@@ -96,7 +96,14 @@ fn parquet() {
 /// A figure with each kind of plot.
 fn chart() -> Chart {
     let axis = |label: &str, scale, form| Axis { label: label.into(), scale, form };
-    let point = |x, y, interval, doubtful| Point { x, y, interval, doubtful, tip: format!("at {x}\n<{y}>") };
+    let point = |x, y, interval, doubtful| Point {
+        x,
+        y,
+        interval,
+        doubtful,
+        tip: format!("at {x}\n<{y}>"),
+        ..Point::default()
+    };
     let series =
         |name: &str, colour, points| Series { name: name.into(), colour, joined: true, points, ..Series::default() };
     let points = Points {

@@ -29,6 +29,8 @@ fn a_full_sweep_has_every_figure_in_every_format() {
         "kernel_categories",
         "energy_vs_context",
         "residual_sweep",
+        "residual_decode",
+        "residual_energy",
         "kld_by_position",
         "pareto_memory",
         "pareto_speed",

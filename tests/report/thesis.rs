@@ -55,7 +55,7 @@ fn report_gives_the_thesis_table_and_figures() {
     assert!(page.contains("576 MiB instead of 2 GiB of cache at 16k tokens of context: 72 % less, 3.6× smaller."));
     assert!(page.contains("For Qwen3-8B, use INT8."));
     // Nothing was measured of these, so nothing is shown.
-    for absent in ["kernel_categories", "energy_vs_context", "kld_by_position", "residual_sweep"] {
+    for absent in ["kernel_categories", "energy_vs_context", "kld_by_position", "residual_sweep", "residual_decode"] {
         assert!(!out.path().join(format!("figures/{absent}.svg")).exists(), "{absent}");
     }
 }

@@ -142,13 +142,16 @@ impl Parser<'_> {
 
     /// Factors with or without a sign of multiplication between them.
     fn product(&mut self) -> Option<f64> {
-        if self.take('-') {
-            return self.product().map(|value| -value);
+        // Signs are counted and not descended into: a broken model writes thousands.
+        let mut sign = 1.0;
+        loop {
+            if self.take('-') {
+                sign = -sign;
+            } else if !self.take('+') {
+                break;
+            }
         }
-        if self.take('+') {
-            return self.product();
-        }
-        let mut value = self.mixed_number().or_else(|| self.power())?;
+        let mut value = sign * self.mixed_number().or_else(|| self.power())?;
         loop {
             if self.take('*') {
                 value *= self.signed_power()?;
@@ -163,7 +166,11 @@ impl Parser<'_> {
     }
 
     fn signed_power(&mut self) -> Option<f64> {
-        if self.take('-') { self.signed_power().map(|value| -value) } else { self.power() }
+        let mut sign = 1.0;
+        while self.take('-') {
+            sign = -sign;
+        }
+        Some(sign * self.power()?)
     }
 
     /// An integer right before a fraction of two integers is added to it: `1\frac{4}{5}` is 9/5.
@@ -216,12 +223,22 @@ impl Parser<'_> {
     }
 
     fn exponent(&mut self) -> Option<f64> {
-        if self.take('-') {
-            return self.exponent().map(|value| -value);
+        let mut sign = 1.0;
+        while self.take('-') {
+            sign = -sign;
         }
         // TeX raises one digit only: x^10 is x^1 followed by 0, but a person who writes it means ten.
         let value = self.atom()?;
-        if self.take('^') { Some(value.powf(self.exponent()?)) } else { Some(value) }
+        if !self.take('^') {
+            return Some(sign * value);
+        }
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return None;
+        }
+        let power = value.powf(self.exponent()?);
+        self.depth -= 1;
+        Some(sign * power)
     }
 
     fn atom(&mut self) -> Option<f64> {

@@ -93,6 +93,7 @@ fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Ve
     let longest = prompts.iter().zip(&limits).map(|(prompt, limit)| prompt.len() + limit).max().unwrap_or(0);
     let mut cache = context.new_cache(spec, asked.len(), longest, CHUNK)?;
     let texts = answers(context, cache.as_mut(), &prompts, &limits)?;
+    cache.check_finite()?;
     let reads = cache.key_reads();
     let read = |((asked, tokens), limit): ((&&Asked, Vec<u32>), usize)| {
         let text = subject.tokenizer()?.decode(&tokens)?;

@@ -124,6 +124,7 @@ fn choose(context: &Context<'_>, spec: &QuantSpec, asked: &Asked, letters: &Lett
     for (at, p) in log_probabilities.iter().enumerate() {
         best = if *p > log_probabilities[best] { at } else { best };
     }
+    cache.check_finite()?;
     let reads = cache.key_reads();
     Ok(Outcome {
         answer: Some(LETTERS[best].into()),

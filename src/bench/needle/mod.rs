@@ -74,6 +74,7 @@ fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -
     for haystack in haystacks {
         cache.reset();
         let text = answer(context, cache.as_mut(), &haystack.prompt)?;
+        cache.check_finite()?;
         context.progress.advance((haystack.prompt.len() + ANSWER_TOKENS) as u64)?;
         reads.from_codes += cache.key_reads().from_codes;
         reads.total += cache.key_reads().total;

@@ -42,8 +42,10 @@ pub(super) fn fill_bandwidth(m: &mut Measurement, bytes: StepBytes, copy_gb_s: O
 /// Time in a traced step of the kernels that attention is said to be. The category of the same name also holds projections, and
 /// where attention is made of common operations, none of them is its own.
 fn attention_ms_a_step(m: &Measurement) -> Option<f64> {
-    let (attention, decode) = (m.attention_kernel.as_ref()?, m.kernels.as_ref()?.decode.as_ref()?);
-    let own: f64 = decode.top.iter().filter(|(name, ..)| attention.contains(name.as_str())).map(|(_, ms, _)| ms).sum();
+    let kernels = m.kernels.as_ref().filter(|kernels| kernels.source != "timers")?;
+    let (attention, decode) = (m.attention_kernel.as_ref()?, kernels.decode.as_ref()?);
+    let said = |name: &str| attention.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+    let own: f64 = decode.top.iter().filter(|(name, ..)| said(name)).map(|(_, ms, _)| ms).sum();
     Some(own / m.decode_tokens.filter(|tokens| *tokens > 0)? as f64)
 }
 

@@ -120,6 +120,8 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
             times.push(measured);
         }
     }
+    // Times of a model that has overflowed are of something else.
+    workload.cache.check_finite()?;
     let timeline =
         settings.memory_timeline.then(|| timeline::record(&subject.device, &mut workload, steps)).transpose()?;
     context.progress.finish();

@@ -7,6 +7,7 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
+use super::decode::DeviceLimits;
 use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name};
 use crate::device::tensor_map::TensorMap;
 
@@ -214,9 +215,12 @@ fn choose_splits(blocks_at_once: usize, blocks: usize, keys: usize) -> usize {
     (blocks_at_once / blocks.max(1)).min(keys / LEAST_KEYS_A_SPLIT).max(1)
 }
 
-/// Multiprocessors of a device.
-pub(super) fn multiprocessors(device: &CudaDevice) -> Result<usize> {
-    attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+/// What a device offers a launch.
+pub(super) fn limits(device: &CudaDevice) -> Result<DeviceLimits> {
+    Ok(DeviceLimits {
+        multiprocessors: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_bytes: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+    })
 }
 
 fn attribute(device: &CudaDevice, attribute: Attribute) -> Result<usize> {

@@ -9,7 +9,7 @@ use super::plan::place;
 use crate::cache::{KvCache, LayerView};
 use crate::device::kernels::Address;
 use crate::device::sequence::{Kernel, Kernels, Launch};
-use crate::model::attention::decode::{DecodeKernel, DecodeShape, Scratch};
+use crate::model::attention::decode::{DecodeKernel, DecodeShape, DeviceLimits, Scratch};
 use crate::model::config::DecoderConfig;
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub(super) struct FusedAttention {
     shape: DecodeShape,
     scale: f32,
-    multiprocessors: usize,
+    device: DeviceLimits,
     query: Address,
     out: Address,
     loaded: Vec<Loaded>,
@@ -48,21 +48,21 @@ impl FusedAttention {
     ///
     /// # Errors
     /// None today; the answer is one of several that can fail.
-    pub fn unserved(config: &DecoderConfig, cache: &dyn KvCache, multiprocessors: usize) -> Result<Option<String>> {
+    pub fn unserved(config: &DecoderConfig, cache: &dyn KvCache, device: DeviceLimits) -> Result<Option<String>> {
         let shape = shape_of(config, cache);
         let reasons = (0..cache.shape().layers).filter_map(|layer| {
             let view = cache.view(layer);
-            DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, multiprocessors).err()
+            DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, device).err()
         });
         Ok(reasons.into_iter().next())
     }
 
     /// Attention from `buffers.query` to `buffers.attended`.
-    pub fn new(config: &DecoderConfig, cache: &dyn KvCache, buffers: &Buffers, multiprocessors: usize) -> Result<Self> {
+    pub fn new(config: &DecoderConfig, cache: &dyn KvCache, buffers: &Buffers, device: DeviceLimits) -> Result<Self> {
         Ok(FusedAttention {
             shape: shape_of(config, cache),
             scale: config.attention_scale() as f32,
-            multiprocessors,
+            device,
             query: place(&buffers.query)?,
             out: place(&buffers.attended)?,
             loaded: Vec::new(),
@@ -73,7 +73,7 @@ impl FusedAttention {
     /// changes and is fastest while that holds about what it holds now. The launch uses scratch of `self`, which must outlive it.
     pub fn launch(&mut self, stream: &Arc<CudaStream>, view: &LayerView<'_>, length: Address) -> Result<Launch> {
         let geometry = view.packed.as_ref().map(|p| &p.geometry);
-        let choice = DecodeKernel::choose(geometry, &self.shape, self.multiprocessors).map_err(Error::usage)?;
+        let choice = DecodeKernel::choose(geometry, &self.shape, self.device).map_err(Error::usage)?;
         let index = match self.loaded.iter().position(|loaded| loaded.choice == choice) {
             Some(index) => index,
             None => {

@@ -58,7 +58,7 @@ pub fn unserved(decoder: &Decoder, cache: &dyn KvCache) -> Result<Option<String>
     if gpu.compute_capability < (9, 0) {
         return Ok(Some(format!("the step kernels need the shared memory of a Hopper GPU, not of an {}", gpu.name)));
     }
-    FusedAttention::unserved(decoder.config(), cache, gpu.multiprocessors as usize)
+    FusedAttention::unserved(decoder.config(), cache, (&gpu).into())
 }
 
 impl StepEngine {
@@ -80,11 +80,12 @@ impl StepEngine {
         let buffers = Buffers::new(&weights, shape.batch, shape.capacity + 1, ways.len())?;
         let mut held = Vec::new();
         let float = float_name(decoder.dtype())?;
-        let multiprocessors = GpuInfo::of(decoder.device())?.map_or(1, |gpu| gpu.multiprocessors);
+        let gpu =
+            GpuInfo::of(decoder.device())?.ok_or_else(|| Error::usage("the step kernels run on CUDA devices only"))?;
         let gemv = GemvShape::for_batch(shape.batch)
             .ok_or_else(|| Error::usage(format!("the step kernels serve at most {MAX_BATCH} sequences")))?;
-        let kernels = StepKernels::new(Kernels::load(stream.context(), "step")?, float, gemv, multiprocessors);
-        let mut attention = FusedAttention::new(decoder.config(), cache, &buffers, multiprocessors as usize)?;
+        let kernels = StepKernels::new(Kernels::load(stream.context(), "step")?, float, gemv, gpu.multiprocessors);
+        let mut attention = FusedAttention::new(decoder.config(), cache, &buffers, (&gpu).into())?;
         let mut plan = Planner {
             kernels: &kernels,
             weights: &weights,

@@ -61,7 +61,7 @@ pub fn draw(plot: &Points) -> Scene {
     }
     // Marks last, so that no line hides one.
     for series in plot.series.iter().filter(|s| !s.bare) {
-        for p in &series.points {
+        for p in series.points.iter().filter(|p| !p.unmarked) {
             if let Some(at) = place(p.x, p.y) {
                 legend::mark(&mut scene, at, series.colour, p.doubtful, &p.tip);
             }

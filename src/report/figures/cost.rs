@@ -12,7 +12,7 @@ use crate::report::number;
 use crate::report::study::{MIB, Row};
 
 /// Axis of sizes up to `highest` bytes, and the unit's bytes.
-fn bytes_axis(what: &str, highest: f64) -> (Axis, f64) {
+pub(super) fn bytes_axis(what: &str, highest: f64) -> (Axis, f64) {
     let (name, unit) = match highest {
         h if h >= 4.0 * 1024.0 * MIB => ("GiB", 1024.0 * MIB),
         h if h >= MIB => ("MiB", MIB),
@@ -156,22 +156,32 @@ pub(super) fn kernels(group: &Group<'_>) -> Chart {
 }
 
 fn kernel_panel(subject: &Subject<'_>) -> Option<Panel> {
-    let traced = |row: &&Row<'_>| row.measured.and_then(|m| m.kernels.as_ref()).is_some_and(|k| k.decode.is_some());
-    let mut places: BTreeMap<(Option<usize>, Reverse<Option<usize>>), usize> = BTreeMap::new();
-    for row in subject.rows.iter().filter(traced) {
-        *places.entry((row.context(), Reverse(row.batch()))).or_default() += 1;
-    }
-    // Of several, the longest context, then the smallest batch.
-    let (place, _) = places.into_iter().max_by_key(|(place, caches)| (*caches, *place))?;
-    let at_place = |row: &&Row<'_>| (row.context(), Reverse(row.batch())) == place;
-    let shown = subject.main_caches();
-    let rows = subject.rows.iter().filter(|row| shown.contains(&row.run.cache.as_str()));
-    let bars: Vec<Bar> = rows.filter(traced).filter(at_place).filter_map(kernel_bar).collect();
-    let context = place.0.map_or_else(String::new, |c| format!(", {} tokens", number::tokens(c)));
-    let batch = place.1.0.filter(|b| *b != 1).map_or_else(String::new, |b| format!(", batch {b}"));
+    let traced = |row: &Row<'_>| row.measured.and_then(|m| m.kernels.as_ref()).is_some_and(|k| k.decode.is_some());
+    let (rows, title) = at_busiest_place(subject, &traced)?;
+    let bars: Vec<Bar> = rows.into_iter().filter_map(kernel_bar).collect();
     let parts = CATEGORIES.map(String::from).to_vec();
     let x = axis("kernel time, ms per step", Scale::Linear, NumberForm::Plain);
-    Some(Panel { title: format!("{}{context}{batch}", subject.name), plot: Plot::Bars(Bars { x, parts, bars }) })
+    Some(Panel { title, plot: Plot::Bars(Bars { x, parts, bars }) })
+}
+
+/// The measurements of the main caches that `shown` accepts at the context and batch where it accepts most, and a panel's title that
+/// names the place. Of several places, the longest context, then the smallest batch.
+pub(super) fn at_busiest_place<'a, 'g>(
+    subject: &'a Subject<'g>,
+    shown: &dyn Fn(&Row<'_>) -> bool,
+) -> Option<(Vec<&'a Row<'g>>, String)> {
+    let place = |row: &Row<'_>| (row.context(), Reverse(row.batch()));
+    let mut places: BTreeMap<(Option<usize>, Reverse<Option<usize>>), usize> = BTreeMap::new();
+    for row in subject.rows.iter().filter(|row| shown(row)) {
+        *places.entry(place(row)).or_default() += 1;
+    }
+    let (busiest, _) = places.into_iter().max_by_key(|(place, caches)| (*caches, *place))?;
+    let main = subject.main_caches();
+    let rows = subject.rows.iter().filter(|row| main.contains(&row.run.cache.as_str()));
+    let rows = rows.filter(|row| shown(row) && place(row) == busiest).collect();
+    let context = busiest.0.map_or_else(String::new, |c| format!(", {} tokens", number::tokens(c)));
+    let batch = busiest.1.0.filter(|b| *b != 1).map_or_else(String::new, |b| format!(", batch {b}"));
+    Some((rows, format!("{}{context}{batch}", subject.name)))
 }
 
 fn kernel_bar(row: &Row<'_>) -> Option<Bar> {

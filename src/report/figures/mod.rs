@@ -2,6 +2,8 @@
 
 mod cost;
 mod quality;
+mod residual;
+mod timeline;
 mod tradeoff;
 
 use super::advice::Bound;
@@ -22,13 +24,16 @@ pub fn all(group: &Group<'_>, bound: &Bound) -> Vec<Chart> {
         tradeoff::speed(group, bound),
         cost::memory(group),
         cost::peak_memory(group),
+        timeline::memory(group),
         cost::decode(group),
         cost::prefill(group),
         cost::kernels(group),
         cost::energy(group),
         quality::delta_ppl(group),
         quality::kld_by_position(group),
-        quality::residual_sweep(group, bound),
+        residual::quality(group, bound),
+        residual::decode(group),
+        residual::energy(group),
         quality::needle_grid(group),
     ];
     charts.into_iter().filter(|chart| !chart.panels.is_empty()).flat_map(split).collect()
@@ -107,6 +112,6 @@ impl OverContext<'_> {
             tip.push_str("\ndevice memory did not suffice: part of it was in the host's");
         }
         let interval = (self.interval)(row).map(|(low, high)| (low / unit, high / unit));
-        Some(Point { x, y: y / unit, interval, doubtful, tip })
+        Some(Point { x, y: y / unit, interval, doubtful, tip, ..Point::default() })
     }
 }

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FINE, axis};
 use crate::base::stats::Z95;
-use crate::report::advice::Bound;
 use crate::report::chart::{Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series};
 use crate::report::group::{Group, Subject};
 use crate::report::number::Digits;
 use crate::report::study::Run;
-use crate::report::{font, label, number};
+use crate::report::{font, number};
 
 /// Rise of the perplexity, in words.
 pub(super) fn tell_rise(run: &Run) -> String {
@@ -105,8 +104,8 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
                             x: (bin.from as f64 + bin.to as f64) / 2.0,
                             y: bin.mean,
                             interval,
-                            doubtful: false,
                             tip,
+                            ..Point::default()
                         }
                     })
                     .collect();
@@ -130,49 +129,6 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
         id: "kld_by_position".into(),
         title: "Divergence by position".into(),
         caption: "Mean KL(unquantized ‖ quantized) of the next-token distributions, by position in the window; bars: 95 % intervals."
-            .into(),
-        panels: group.subjects.iter().filter_map(panel).collect(),
-    }
-}
-
-pub(super) fn residual_sweep(group: &Group<'_>, bound: &Bound) -> Chart {
-    let panel = |subject: &Subject<'_>| {
-        let mut sweeps: BTreeMap<String, Vec<(usize, &Run)>> = BTreeMap::new();
-        for run in subject.runs.iter().filter(|run| run.quantized() && run.quality.relative_rise().is_some()) {
-            if let Some(residual) = run.result.kv_quant.residual_length {
-                sweeps.entry(label::without_residual(&run.cache)).or_default().push((residual, run));
-            }
-        }
-        // A sweep has at least two lengths.
-        sweeps.retain(|_, runs| runs.iter().map(|(n, _)| n).collect::<BTreeSet<_>>().len() > 1);
-        let series: Vec<Series> = sweeps
-            .into_iter()
-            .map(|(name, mut runs)| {
-                runs.sort_by_key(|(residual, _)| *residual);
-                let points = runs
-                    .iter()
-                    .filter_map(|(residual, run)| {
-                        let tip =
-                            format!("{} · {}\nresidual {residual} tokens\n{}", run.model, run.cache, tell_rise(run));
-                        let (y, interval) = (run.quality.relative_rise()?, run.quality.relative_interval());
-                        Some(Point { x: *residual as f64, y, interval, doubtful: false, tip })
-                    })
-                    .collect();
-                Series { colour: group.colour(&name), name, joined: true, points, ..Series::default() }
-            })
-            .collect();
-        let x = axis("residual window, tokens", Scale::Log2, NumberForm::Plain);
-        let y = axis("rise of perplexity", Scale::Symlog(FINE), NumberForm::Percent);
-        (!series.is_empty()).then(|| Panel {
-            title: subject.name.clone(),
-            plot: Plot::Points(Points { x, y, series, rule: Some((bound.ppl_rise, "bound".into())) }),
-        })
-    };
-    Chart {
-        id: "residual_sweep".into(),
-        title: "Perplexity over the residual window".into(),
-        caption: "Rise of the perplexity as more of the latest tokens stay in full precision; bars: 95 % intervals of the paired \
-                  difference."
             .into(),
         panels: group.subjects.iter().filter_map(panel).collect(),
     }

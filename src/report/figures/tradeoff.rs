@@ -73,7 +73,7 @@ impl Figure<'_> {
                 if run.quantized() { run.quality.relative_rise() } else { run.quality.ppl_reference.map(|_| 0.0) };
             let Some(y) = rise else { continue };
             let tip = format!("{} · {cache}\n{}\n{}", subject.name, (self.tell)(x), tell_rise(run));
-            let point = Point { x, y, interval: run.quality.relative_interval(), doubtful: false, tip };
+            let point = Point { x, y, interval: run.quality.relative_interval(), tip, ..Point::default() };
             let colour = self.group.colour(cache);
             series.push(Series { name: cache.into(), colour, points: vec![point], ..Series::default() });
         }

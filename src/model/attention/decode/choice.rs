@@ -5,6 +5,7 @@ use candle_core::{DType, Result};
 use super::params::{CacheLength, DecodeParams};
 use super::scratch::Scratch;
 use crate::cache::LayerView;
+use crate::device::GpuInfo;
 use crate::device::kernels::{Address, Launch, float_name, tensor_address};
 use crate::quant::tile::SideGeometry;
 use crate::quant::{Direction, TileGeometry};
@@ -89,6 +90,21 @@ impl DecodeShape {
     }
 }
 
+/// What a device offers a launch.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceLimits {
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Shared memory that a block can have.
+    pub shared_bytes: usize,
+}
+
+impl From<&GpuInfo> for DeviceLimits {
+    fn from(gpu: &GpuInfo) -> Self {
+        DeviceLimits { multiprocessors: gpu.multiprocessors as usize, shared_bytes: gpu.shared_bytes as usize }
+    }
+}
+
 /// A kernel and its launch configuration for one shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeKernel {
@@ -105,15 +121,14 @@ pub struct DecodeKernel {
 }
 
 impl DecodeKernel {
-    /// The kernel for tiles of `geometry` (`None`: a cache without tiles) on a device of `multiprocessors`, or why there is
-    /// none.
+    /// The kernel for tiles of `geometry` (`None`: a cache without tiles) on a device, or why there is none.
     ///
     /// # Errors
     /// The reason, for people: what runs instead is recorded with it.
     pub fn choose(
         geometry: Option<&TileGeometry>,
         shape: &DecodeShape,
-        multiprocessors: usize,
+        device: DeviceLimits,
     ) -> std::result::Result<Self, String> {
         if shape.tokens > MAX_TOKENS {
             return Err(format!("{} new tokens, fused decode takes at most {MAX_TOKENS}", shape.tokens));
@@ -134,10 +149,17 @@ impl DecodeKernel {
         // After the loop the rings hold each warp's part: eight rows of D + 4 floats, and two sums a row.
         let merge = warps * 8 * ((shape.head_dim + 4) * 4 + 8);
         let shared_bytes = (warps * SLOTS * slot).max(merge);
+        if shared_bytes > device.shared_bytes {
+            return Err(format!(
+                "the fused kernel needs {} KiB of shared memory a block, this device has {}",
+                shared_bytes.div_ceil(1024),
+                device.shared_bytes / 1024
+            ));
+        }
         let passes = shape.rows().div_ceil(ROWS_A_PASS);
         let blocks = shape.batch * shape.kv_heads * passes;
         let tile_tokens = geometry.map_or(UNIT_TOKENS, |g| g.tokens);
-        let slots = multiprocessors * (SHARED_BYTES / (shared_bytes + 1024)).min(RESIDENT_WARPS / warps).max(1);
+        let slots = device.multiprocessors * (SHARED_BYTES / (shared_bytes + 1024)).min(RESIDENT_WARPS / warps).max(1);
         // A few heads of an unquantized cache keep the memory busy from half of the device, and half as many parts are merged
         // sooner (2 to 7 % in all).
         let few = geometry.is_none() && blocks * 8 <= slots;
@@ -237,6 +259,8 @@ mod tests {
     const SHAPE: DecodeShape =
         DecodeShape { batch: 8, heads: 32, kv_heads: 8, tokens: 1, head_dim: 128, dtype: DType::F16, capacity: 32768 };
 
+    const H200: DeviceLimits = DeviceLimits { multiprocessors: 132, shared_bytes: SHARED_BYTES };
+
     fn geometry(spec: &str) -> Option<TileGeometry> {
         TileGeometry::new(&spec.parse::<QuantSpec>().unwrap(), SHAPE.head_dim, SHAPE.dtype)
     }
@@ -244,7 +268,7 @@ mod tests {
     #[test]
     fn every_preset_has_a_kernel() {
         for preset in &PRESETS {
-            let kernel = DecodeKernel::choose(geometry(preset.name).as_ref(), &SHAPE, 132).unwrap();
+            let kernel = DecodeKernel::choose(geometry(preset.name).as_ref(), &SHAPE, H200).unwrap();
             assert!(kernel.shared_bytes <= SHARED_BYTES, "{}: {kernel:?}", preset.name);
         }
     }
@@ -252,9 +276,18 @@ mod tests {
     #[test]
     fn a_mixture_without_a_kernel_is_refused_with_a_reason() {
         let mixed = geometry("int4-hqq,v-bits=8");
-        assert!(DecodeKernel::choose(mixed.as_ref(), &SHAPE, 132).unwrap_err().contains("mixture"));
+        assert!(DecodeKernel::choose(mixed.as_ref(), &SHAPE, H200).unwrap_err().contains("mixture"));
         let many = DecodeShape { tokens: 64, ..SHAPE };
-        assert!(DecodeKernel::choose(None, &many, 132).unwrap_err().contains("64 new tokens"));
+        assert!(DecodeKernel::choose(None, &many, H200).unwrap_err().contains("64 new tokens"));
+    }
+
+    #[test]
+    fn a_device_without_the_shared_memory_is_refused_with_a_reason() {
+        let a100 = DeviceLimits { multiprocessors: 108, shared_bytes: 163 * 1024 };
+        assert!(DecodeKernel::choose(geometry("int4-hqq").as_ref(), &SHAPE, a100).is_ok());
+        assert!(DecodeKernel::choose(geometry("int8-hqq").as_ref(), &SHAPE, a100).unwrap_err().contains("163"));
+        let consumer = DeviceLimits { multiprocessors: 128, shared_bytes: 99 * 1024 };
+        assert!(DecodeKernel::choose(None, &SHAPE, consumer).unwrap_err().contains("128 KiB of shared memory"));
     }
 
     #[test]

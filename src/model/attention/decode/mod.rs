@@ -8,7 +8,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 use self::choice::UNIT_TOKENS;
-pub use self::choice::{DecodeKernel, DecodeShape, MAX_TOKENS};
+pub use self::choice::{DecodeKernel, DecodeShape, DeviceLimits, MAX_TOKENS};
 pub use self::params::{CacheLength, DecodeParams};
 pub use self::scratch::Scratch;
 use crate::cache::LayerView;
@@ -45,8 +45,8 @@ pub fn shape_of(q: &[usize], dtype: DType, view: &LayerView<'_>) -> Result<Decod
 pub(super) fn kernel_for(q: &[usize], dtype: DType, view: &LayerView<'_>) -> std::result::Result<DecodeKernel, String> {
     let Device::Cuda(device) = view.window.device() else { return Err("the cache is not on a CUDA device".into()) };
     let shape = shape_of(q, dtype, view).map_err(|e| e.to_string())?;
-    let multiprocessors = super::flash::multiprocessors(device).map_err(|e| e.to_string())?;
-    DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, multiprocessors)
+    let limits = super::flash::limits(device).map_err(|e| e.to_string())?;
+    DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, limits)
 }
 
 /// Attends with `q` `[B, Hq, T, D]` to everything `view` holds; the result is `[B, Hq, T, D]`.

@@ -51,7 +51,8 @@ impl Scratch {
             return Ok(scratch.clone());
         }
         let scratch = Self::with_sizes(sizes[0], parts, sizes[2], device)?;
-        kept.retain(|s| !s.out.device().same_device(device));
+        // One device is used at a time; that of an earlier model is never used again.
+        kept.clear();
         kept.push(scratch.clone());
         Ok(scratch)
     }
