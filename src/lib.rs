@@ -13,7 +13,7 @@
 //! | 3 | [`cache`] | the KV cache: full precision, quantized, recent window, byte ledger |
 //! | 2 | [`quant`] | specs, fits, packing, each as CPU reference and CUDA kernel |
 //! | 2 | [`measure`] | instruments that know nothing of models |
-//! | 1 | [`device`] | CUDA context, kernels, NVML, CUPTI; all `unsafe` |
+//! | 1 | [`device`] | CUDA context, kernels, NVML, CUPTI; all `unsafe` but launches |
 //! | 1 | [`schema`] | the result file |
 //! | 0 | [`base`] | errors, units, statistics, atomic files |
 //!

@@ -10,6 +10,24 @@ use super::error::{Error, Result};
 /// # Errors
 /// Names the folder or file that refused; `path` is then as it was before.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    temporary(path, bytes)?.persist(path).map_err(|e| Error::io(path, e.error))?;
+    Ok(())
+}
+
+/// The same where there must be no file of that name yet: `false`, with nothing written, where there is one.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool> {
+    match temporary(path, bytes)?.persist_noclobber(path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(Error::io(path, e.error)),
+    }
+}
+
+/// `bytes` in a file beside `path`, on disk.
+fn temporary(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -24,8 +42,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         let mode = std::fs::metadata(path).map(|m| m.permissions().mode()).unwrap_or(0o644);
         file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(|e| Error::io(path, e))?;
     }
-    file.persist(path).map_err(|e| Error::io(path, e.error))?;
-    Ok(())
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -39,6 +56,16 @@ mod tests {
         write(&path, b"first").unwrap();
         write(&path, b"second").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_new_file_takes_no_ones_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.json");
+        assert!(write_new(&path, b"first").unwrap());
+        assert!(!write_new(&path, b"second").unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -1,4 +1,4 @@
-//! How far a quantized cache's predictions lie from the unquantized cache's (docs/EVALUATION.md, `kld`).
+//! How far a quantized cache's predictions lie from the unquantized cache's (`kld`).
 //!
 //! Both caches are alive over one set of weights and read the text in step. The scores of both are kept, so that `ppl` after
 //! `kld` costs nothing.

@@ -5,7 +5,7 @@ use crate::cache::KeyReads;
 use crate::model::Subject;
 use crate::{Error, Result};
 
-/// Tokens that quality benchmarks feed together (docs/EVALUATION.md).
+/// Tokens that quality benchmarks feed together.
 pub const CHUNK: usize = 64;
 
 /// The token that this model wants before a text, if it wants one.
@@ -24,11 +24,19 @@ pub fn fraction_of(reads: KeyReads) -> f64 {
 /// Says what to change.
 pub fn require_quantized_reads(context: &Context<'_>, what: &str, fraction: f64) -> Result<()> {
     if context.spec.is_quantized() && fraction == 0.0 {
-        let needed = context.spec.residual + context.spec.block_tokens();
+        let spec = context.spec;
+        let needed = spec.residual + spec.block_tokens();
+        let kept = (0..context.subject.config().layers).all(|layer| spec.keep_layers.contains(&layer));
+        let mend = if kept {
+            "keeps all layers unquantized: keep fewer".to_string()
+        } else {
+            format!(
+                "quantizes the first block once {needed} tokens are held: use a longer text, or a smaller --residual-length"
+            )
+        };
         return Err(Error::Invalid(format!(
-            "{what}: no key was read from codes, so this would be the score of a full-precision cache. {} quantizes the first \
-             block once {needed} tokens are held: use a longer text, or a smaller --residual-length",
-            context.spec.name
+            "{what}: no key was read from codes, so this would be the score of a full-precision cache. {} {mend}",
+            spec.name
         )));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Perplexity of a text, read through the cache (docs/EVALUATION.md).
+//! Perplexity of a text, read through the cache.
 //!
 //! The reference and the quantized cache see identical tokens and scored positions, so that their difference is paired.
 
@@ -40,6 +40,10 @@ impl Benchmark for PerplexityBenchmark {
         quantized.delta = Some(quantized.value - reference.value);
         (quantized.ln_ratio, quantized.ln_ratio_standard_error) =
             stats::mean_difference(&as_f64(&reference_scores.nll), &as_f64(&tested.nll)).unzip();
+        if plan.scored < 2 {
+            // One token has no spread.
+            quantized.ln_ratio_standard_error = None;
+        }
         keep(Block::Perplexity { reference, quantized: Some(quantized) })
     }
 }

@@ -115,6 +115,8 @@ impl Default for Settings {
 
 /// The most tokens or sequences that a setting may ask for: beyond any machine, and far from where sizes overflow.
 const MOST: usize = 1 << 30;
+/// The most needles at one place: beyond what anyone waits for, within what memory holds.
+const MOST_TRIALS: usize = 10_000;
 
 impl Settings {
     /// Refuses settings that cannot measure anything.
@@ -158,6 +160,9 @@ impl Settings {
             ("max-new-tokens", self.max_new_tokens),
             ("batch-size", self.batch_size),
         ];
+        if self.needle_trials > MOST_TRIALS {
+            return Err(Error::usage(format!("--needle-trials {} is more than {MOST_TRIALS}", self.needle_trials)));
+        }
         if let Some((name, value)) = bounded.iter().find(|(_, value)| *value > MOST) {
             return Err(Error::usage(format!("--{name} {value} is more than {MOST}")));
         }
@@ -170,20 +175,38 @@ impl Settings {
         }
     }
 
-    /// Tokens of a prompt of `length` that `profile` computes together, of each of `batch` sequences.
-    pub fn prefill_chunk(&self, length: usize, batch: usize) -> usize {
-        self.prefill_chunk.unwrap_or(if batch == 1 { 4096 } else { 2048 }).min(length)
+    /// Tokens of a prompt of `length` that `profile` computes together, of each of `batch` sequences, by a model of so many `layers`. The
+    /// cache stages a chunk of one layer; where there are few layers that would weigh, so by default it is at most a sixteenth
+    /// of what all of them hold unquantized.
+    pub fn prefill_chunk(&self, length: usize, batch: usize, layers: usize) -> usize {
+        let most = if batch == 1 { 4096 } else { 2048 };
+        let light = (length * layers / 16).max(64);
+        self.prefill_chunk.unwrap_or(most.min(light)).min(length)
     }
 
     /// These settings with what depends on the model filled in.
     pub fn for_model(&self, config: &DecoderConfig) -> Settings {
         let mut settings = self.clone();
+        // What is named twice is measured once: a trial that is repeated as it was tells nothing new.
+        drop_repeated(&mut settings.context_lengths);
+        drop_repeated(&mut settings.batch_sizes);
+        drop_repeated(&mut settings.needle_depths);
         if settings.context_lengths.is_empty() {
             let room = config.max_positions.saturating_sub(self.decode_tokens);
             settings.context_lengths = vec![room.clamp(1, 1024)];
         }
         settings
     }
+}
+
+fn drop_repeated<T: PartialEq + Copy>(list: &mut Vec<T>) {
+    let mut seen = Vec::with_capacity(list.len());
+    list.retain(|value| {
+        !seen.contains(value) && {
+            seen.push(*value);
+            true
+        }
+    });
 }
 
 /// `--ppl-protocol`.

@@ -41,12 +41,8 @@ impl Text {
             "wikitext2" => Text::of(&WIKITEXT2, settings),
             "pg19" => Text::of(&PG19, settings),
             _ => {
+                check_name(name, "--ppl-data")?;
                 let path = Path::new(name);
-                if !path.is_file() {
-                    return Err(Error::usage(format!(
-                        "no text {name:?}: there are builtin, wikitext2 and pg19, or give the path of a file"
-                    )));
-                }
                 let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
                 Text::read(&Files { paths: vec![path.into()], name, revision: None }, false)
             }
@@ -97,6 +93,20 @@ impl Text {
         }
         Ok(documents)
     }
+}
+
+/// Refuses the name of a text that there is not; `flag` gave it.
+///
+/// # Errors
+/// A usage error that says what there is.
+pub fn check_name(name: &str, flag: &str) -> Result<()> {
+    if ["builtin", WIKITEXT2.name, PG19.name].contains(&name) || Path::new(name).is_file() {
+        return Ok(());
+    }
+    let what = if Path::new(name).exists() { "is not a file" } else { "is no text" };
+    Err(Error::usage(format!(
+        "{flag} {name:?} {what}: there are builtin, wikitext2 and pg19, or give the path of a file"
+    )))
 }
 
 /// The text that `settings` name, or the default for `model`.

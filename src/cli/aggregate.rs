@@ -47,6 +47,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(Error::usage("no result file among the given paths; `kvprof run` makes them").into());
     }
     let bytes = format.render(&aggregate::table(&study))?;
+    if let Some(path) = &args.output
+        && study.runs.iter().any(|run| run.file == *path)
+    {
+        return Err(Error::usage(format!("{} is one of the result files; name another output", path.display())).into());
+    }
     match &args.output {
         Some(path) => write_file(path, &bytes)?,
         None => std::io::stdout().write_all(&bytes)?,

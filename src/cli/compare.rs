@@ -21,8 +21,9 @@ pub struct Args {
     /// What is compared: result files, or folders that hold them.
     #[arg(long, required = true, num_args = 1.., value_name = "NEW")]
     against: Vec<PathBuf>,
-    /// Exit with code 1 if a change crosses this: a metric (ppl, kld, needle, mmlu, math, kv, memory, prefill, decode, energy), < or >,
-    /// and a change such as 1%, 2pt or 0.05; may be given several times.
+    /// Exit with code 1 if a change crosses this: a metric, < or >, and a change such as 1%, 2pt or 0.05; may be given several times. Metrics: ppl,
+    /// kld (nats), needle, mmlu and math (rates: -2pt), kv and memory (bytes), prefill (ms), decode (tokens/s: slower is less, decode<-5%), energy
+    /// (J/token).
     #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     fail_if: Vec<String>,
     /// File to write the table to; standard output without it.

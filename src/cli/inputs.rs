@@ -27,8 +27,9 @@ pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
         }
         found.sort();
         for path in found {
-            // Two patterns may name one file.
-            if !files.contains(&path) {
+            // Two patterns may name one file, and a pattern that the shell expanded names backups too.
+            let backup = path.extension().is_some_and(|e| e.to_string_lossy().starts_with("bak"));
+            if !backup && !files.contains(&path) {
                 files.push(path);
             }
         }

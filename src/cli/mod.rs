@@ -21,8 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::Error;
 use crate::session::interrupt;
+use crate::{Error, device};
 
 /// Exit code when some runs failed.
 pub const SOME_FAILED: u8 = 1;
@@ -69,6 +69,7 @@ enum Command {
 /// Parses the arguments, runs the command, and turns its outcome into an exit code: 0 all done, 1 some runs failed, 2 usage
 /// or configuration, 130 interrupted.
 pub fn main() -> ExitCode {
+    device::end_quietly_when_a_pipe_closes();
     let cli = Cli::parse();
     if let Err(error) = start_log(&cli.log_level) {
         return fail(&error);
@@ -109,7 +110,11 @@ fn start_log(level: &str) -> anyhow::Result<()> {
 
 /// One line on standard error, and the exit code that belongs to it.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    // An error of our own has its source in its words already.
+    match error.downcast_ref::<Error>() {
+        Some(error) => eprintln!("error: {error}"),
+        None => eprintln!("error: {error:#}"),
+    }
     match error.downcast_ref::<Error>() {
         Some(Error::Interrupted) => ExitCode::from(interrupt::EXIT_CODE as u8),
         Some(error) if error.is_usage() => ExitCode::from(USAGE),

@@ -159,10 +159,11 @@ impl ModelArgs {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
     let runs = args.sweep()?.plan()?.runs;
+    runner::check(&runs)?;
     store::prepare_folder(&args.output_dir)?;
     // Every run of a plan has the file of its settings; a file that cannot be written is told before anything is measured.
     if let Some(file) = runs.iter().find_map(|run| run.settings.trace_out.as_ref()) {
-        chrome::create(file)?;
+        chrome::check(file)?;
     }
     let progress = Terminal::new(args.quiet || args.json);
     let output = Output {
@@ -179,7 +180,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&results)?);
-    } else if !args.quiet {
+    } else if !args.quiet && !results.is_empty() {
         println!("{}", summary::table(&results));
         let more =
             [instrument_summary::table(&results), quality_summary::table(&results), needle_grid::table(&results)];

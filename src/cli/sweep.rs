@@ -63,6 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some((index, of)) = args.shard {
         runs = plan::shard(runs, index, of);
     }
+    runner::check(&runs)?;
     if args.dry_run {
         let machine = Machine { memory: args.memory, bandwidth: args.bandwidth, tflops: args.tflops };
         print!("{}", dry_run::describe(&runs, &machine)?);
@@ -81,7 +82,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !args.quiet {
         let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
         warnings::tell(&results);
-        println!("{}", summary::table(&results));
+        if !results.is_empty() {
+            println!("{}", summary::table(&results));
+        }
     }
     Ok(outcome::exit_code(&outcomes, runs.len()))
 }

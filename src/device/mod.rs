@@ -1,4 +1,4 @@
-//! Layer 1: the machine. All `unsafe` lives here.
+//! Layer 1: the machine. All `unsafe` lives here, but for the launching of kernels, which stands beside each operation.
 //!
 //! What this module offers exists in every build: on the CPU, and in a build without the feature `cuda`, a question about
 //! a GPU is answered with `None`. [`open`] is the one door to a device: a GPU comes with a stream of its own, without candle's
@@ -63,6 +63,16 @@ pub fn gpu_count() -> Result<usize> {
 /// When something it was given failed.
 pub fn synchronize(device: &Device) -> Result<()> {
     device.synchronize().map_err(Error::from)
+}
+
+/// Lets a closed pipe end the process as it ends others (`kvprof … | head`), instead of panicking when it is printed to. Sockets are not
+/// concerned: Rust asks for no signal there.
+pub fn end_quietly_when_a_pipe_closes() {
+    #[cfg(unix)]
+    // SAFETY: the default action is set for one signal, before any thread is started.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
 }
 
 /// Ends the process without running what is registered for its end: handlers of CUDA among them, which would run beside a thread

@@ -1,4 +1,4 @@
-//! Energy of a phase: the device's counter across a window, sampled power where there is no counter (docs/MEASUREMENT.md rule 7).
+//! Energy of a phase: the device's counter across a window, sampled power where there is no counter (rule 7 of [`crate::measure`]).
 //!
 //! A window is the same work repeated until it is long enough for a counter that moves in steps of tens of milliseconds. Prefill
 //! and decode have windows apart. Idle power is measured before, and what the window would have taken idle is subtracted for the

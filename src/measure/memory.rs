@@ -1,5 +1,5 @@
 //! Memory by phase: what the pool and the device count in prefill and in decode, and whether a run leaves something behind
-//! (docs/MEASUREMENT.md rule 6).
+//! (rule 6 of [`crate::measure`]).
 
 use candle_core::Device;
 

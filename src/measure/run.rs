@@ -1,4 +1,4 @@
-//! Timing one run: prefill, then decode step by step (docs/MEASUREMENT.md rules 1 and 4).
+//! Timing one run: prefill, then decode step by step (rules 1 and 4 of [`crate::measure`]).
 
 use super::clock::Clock;
 use super::phase::{Instrument, Phase};

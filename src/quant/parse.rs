@@ -50,7 +50,7 @@ impl FromStr for QuantSpec {
 fn unknown_name(base: &str) -> Error {
     let all: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
     let nearest = presets::nearest(base);
-    let hint = if nearest.is_empty() { String::new() } else { format!("; did you mean {}?", nearest.join(" or ")) };
+    let hint = if nearest.is_empty() { ".".into() } else { format!("; did you mean {}?", nearest.join(" or ")) };
     Error::usage(format!("unknown KV quantization '{base}'{hint} There are: {}", all.join(", ")))
 }
 

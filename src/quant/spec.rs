@@ -1,4 +1,4 @@
-//! What a `--kv-quant` name means (docs/QUANTIZATION.md).
+//! What a `--kv-quant` name means (`kvprof run --help` has the table).
 
 use serde::{Deserialize, Serialize};
 

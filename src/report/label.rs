@@ -29,6 +29,37 @@ pub fn short_models<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String
         .collect()
 }
 
+/// A model as it was loaded: its name, the float type, and whether its weights were random.
+pub fn loaded_as(result: &RunResult) -> (String, String, bool) {
+    let config = &result.model_config;
+    let dtype = match config.dtype.as_deref().unwrap_or_default() {
+        "float16" => "f16",
+        "bfloat16" => "bf16",
+        "float32" => "f32",
+        other => other,
+    };
+    (result.model.clone(), dtype.to_string(), config.weights.as_deref() == Some("dummy"))
+}
+
+/// Names of models as they were loaded: [`short_models`], with the float type or the random weights where results of one model differ in
+/// them, which are results of different things.
+pub fn models<'a>(results: impl Iterator<Item = &'a RunResult> + Clone) -> BTreeMap<(String, String, bool), String> {
+    let short = short_models(results.clone().map(|result| result.model.as_str()));
+    let all: BTreeSet<_> = results.map(loaded_as).collect();
+    let name = |loaded: &(String, String, bool)| {
+        let (model, dtype, dummy) = loaded;
+        let mut name = short.get(model).unwrap_or(model).clone();
+        if all.iter().any(|(other, other_dtype, _)| other == model && other_dtype != dtype) {
+            name.push_str(&format!(" · {}", if dtype.is_empty() { "unknown float type" } else { dtype }));
+        }
+        if *dummy && all.iter().any(|(other, _, other_dummy)| other == model && !other_dummy) {
+            name.push_str(" · random weights");
+        }
+        name
+    };
+    all.iter().map(|loaded| (loaded.clone(), name(loaded))).collect()
+}
+
 /// `Mistral-7B-v0.1` → `Mistral-7B`.
 fn without_version(name: &str) -> &str {
     match name.rsplit_once("-v") {

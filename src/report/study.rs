@@ -155,13 +155,13 @@ impl Study {
 
     /// Sets results in order and derives what follows from them.
     pub fn of(results: Vec<(PathBuf, RunResult)>) -> Self {
-        let short = label::short_models(results.iter().map(|(_, r)| r.model.as_str()));
+        let short = label::models(results.iter().map(|(_, result)| result));
         let outputs = outputs(&results);
         let several = |result: &RunResult| outputs.get(&result.model).is_some_and(|lengths| lengths.len() > 1);
         let mut runs: Vec<Run> = results
             .into_iter()
             .map(|(file, result)| Run {
-                model: short.get(&result.model).cloned().unwrap_or_else(|| result.model.clone()),
+                model: short.get(&label::loaded_as(&result)).cloned().unwrap_or_else(|| result.model.clone()),
                 cache: label::cache(&result),
                 output: (several(&result) && !result.measurements.is_empty()).then_some(result.config.decode_tokens),
                 quality: Quality::default(),

@@ -18,14 +18,16 @@ pub fn of(result: &RunResult) -> Vec<String> {
 
 /// Warnings of measurements, one line for each text with the places where it arose.
 pub fn lines(results: &[&RunResult]) -> Vec<String> {
-    let mut said: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut said: Vec<(String, Vec<String>)> = Vec::new();
     for result in results {
         let cache = result.kv_quant.name.as_deref().unwrap_or("none");
         for m in &result.measurements {
             let batch = m.batch_size.filter(|b| *b > 1).map_or_else(String::new, |b| format!(" × {b}"));
             let place = format!("{cache} at {}{batch}", m.context_len);
-            for warning in &m.warnings {
-                match said.iter_mut().find(|(text, _)| text == warning) {
+            let skipped = (m.skipped == Some(true))
+                .then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
+            for warning in m.warnings.iter().cloned().chain(skipped) {
+                match said.iter_mut().find(|(text, _)| *text == warning) {
                     Some((_, places)) => places.push(place.clone()),
                     None => said.push((warning, vec![place.clone()])),
                 }

@@ -78,7 +78,7 @@ pub struct ModelConfig {
     /// Sliding window in tokens, where one is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sliding_window: Option<usize>,
-    /// Where the weights came from: `safetensors`, `gguf`, `dummy`, `builtin`.
+    /// `trained`, or `dummy` for random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Commit of the model on the hub, or SHA-256 of the weight file.
@@ -131,6 +131,28 @@ pub struct KvQuant {
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl RunResult {
+    /// Whether the block that `completed` calls `name` is there. Of blocks that this version does not know, nothing is held against
+    /// the file.
+    pub fn holds(&self, name: &str) -> bool {
+        let b = &self.benchmarks;
+        match name {
+            "ppl" => b.perplexity.is_some() || b.perplexity_quantized.is_some(),
+            "kld" => b.kld.is_some(),
+            "needle" => b.needle_in_haystack.is_some(),
+            "mmlu" => b.mmlu.is_some(),
+            "math" => b.math.is_some(),
+            _ => match name.strip_prefix("profile@").and_then(|place| place.split_once('x')) {
+                Some((context, batch)) => self
+                    .measurements
+                    .iter()
+                    .any(|m| m.context_len.to_string() == context && m.batch_size.unwrap_or(1).to_string() == batch),
+                None => true,
+            },
+        }
+    }
 }
 
 /// Software and hardware around a run.

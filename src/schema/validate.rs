@@ -20,6 +20,9 @@ pub fn validate(result: &RunResult) -> Vec<String> {
         measurement(m, ours, &at, &mut findings);
     }
     benchmarks(&result.benchmarks, result.kv_quant.enabled, ours, &mut findings);
+    for name in result.completed.iter().filter(|name| !result.holds(name)) {
+        findings.push(format!("completed names {name}, which the file does not hold"));
+    }
     findings
 }
 
@@ -109,6 +112,13 @@ fn shares(times: &PhaseKernels, at: &str, find: &mut dyn FnMut(String)) {
 }
 
 fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<String>) {
+    for (name, p) in [("perplexity", &b.perplexity), ("perplexity_quantized", &b.perplexity_quantized)] {
+        let Some(p) = p else { continue };
+        let nll = p.nll.filter(|nll| ours && (nll.exp() - p.value).abs() > 1e-6 * p.value.abs());
+        if let Some(nll) = nll {
+            findings.push(format!("benchmarks.{name}: the value is {}, but exp(nll) is {}", p.value, nll.exp()));
+        }
+    }
     if let Some(p) = &b.perplexity_quantized {
         if !quantized {
             findings.push("benchmarks.perplexity_quantized in a run whose cache is not quantized".into());

@@ -1,4 +1,4 @@
-//! What ran: software, hardware, command line (docs/MEASUREMENT.md rule 8).
+//! What ran: software, hardware, command line (rule 8 of [`crate::measure`]).
 
 use candle_core::{Device, DeviceLocation};
 
@@ -30,7 +30,7 @@ pub fn environment(device: &Device, energy: &EnergyMeter) -> Result<Environment>
         gpu_vram_gb: gpu.as_ref().map(|g| (g.total_bytes as f64 / 1e8).round() / 10.0),
         compute_capability: gpu.as_ref().map(|g| format!("{}.{}", g.compute_capability.0, g.compute_capability.1)),
         cpu: process::cpu_description(),
-        command_line: Some(std::env::args().collect()),
+        command_line: Some(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()),
         ..Default::default()
     })
 }

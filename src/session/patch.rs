@@ -88,10 +88,7 @@ impl Target {
             *loaded = Some((spec.model.clone(), Bench::load(spec, show_loading)?));
         }
         let Some((_, bench)) = loaded else { return Ok(()) };
-        if request.backup {
-            let backup = backup_path(&self.stored.path);
-            std::fs::copy(&self.stored.path, &backup).map_err(|e| Error::io(&backup, e))?;
-        }
+        let backup = request.backup.then(|| backup(&self.stored.path)).transpose()?;
         let named = |block: &String| {
             request.blocks.iter().any(|b| b == block || (b == "profile" && block.starts_with("profile@")))
         };
@@ -109,7 +106,15 @@ impl Target {
         if let Value::Array(entries) = history {
             entries.push(note);
         }
-        bench.measure(&self.run, &mut self.stored, progress)
+        let outcome = bench.measure(&self.run, &mut self.stored, progress);
+        // A patch that failed before it changed anything leaves nothing behind.
+        if let Some(backup) = backup
+            && outcome.is_err()
+            && std::fs::read(&backup).ok() == std::fs::read(&self.stored.path).ok()
+        {
+            let _ = std::fs::remove_file(backup);
+        }
+        outcome
     }
 }
 
@@ -123,9 +128,21 @@ fn claim(path: &Path, hash: Option<&str>) -> Result<Claim> {
         .ok_or_else(|| Error::file(path, "another kvprof is writing this file; try again when it has ended"))
 }
 
-/// `results.json` → `results.json.bak`.
-fn backup_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_os_string();
-    name.push(".bak");
-    name.into()
+/// Copies `results.json` to `results.json.bak`, or to `.bak2` and so on: no backup takes the place of an older one.
+fn backup(path: &Path) -> Result<PathBuf> {
+    let mut content = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    for n in 1.. {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(if n == 1 { ".bak".to_string() } else { format!(".bak{n}") });
+        let backup = PathBuf::from(name);
+        match std::fs::OpenOptions::new().write(true).create_new(true).open(&backup) {
+            Ok(mut file) => {
+                std::io::copy(&mut content, &mut file).map_err(|e| Error::io(&backup, e))?;
+                return Ok(backup);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io(&backup, error)),
+        }
+    }
+    Err(Error::usage(format!("{}: there is no name left for a backup", path.display())))
 }

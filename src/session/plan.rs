@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Result;
 use crate::bench::Settings;
 use crate::model::{LoadOptions, WeightsKind};
 use crate::quant::QuantSpec;
+use crate::{Error, Result};
 
 /// Which model, as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +83,10 @@ pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantS
             // An unquantized cache has no residual window to vary.
             _ if !spec.is_quantized() => vec![spec],
             [] => vec![spec],
+            _ if name.contains("residual=") => {
+                let message = format!("'{name}' has a residual window of its own; give that or --residual-length");
+                return Err(Error::usage(message));
+            }
             _ => residuals.iter().map(|&tokens| spec.clone().with_residual(tokens)).collect(),
         };
         for spec in varied {

@@ -12,7 +12,7 @@ use super::plan::RunSpec;
 use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
-use crate::bench::{self, Benchmark, Context, References};
+use crate::bench::{self, Benchmark, Context, References, text};
 use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
@@ -76,9 +76,27 @@ impl Prepared {
     /// When it names a backend or a benchmark that there is none of, or settings that cannot measure anything.
     pub fn new(spec: RunSpec) -> Result<Self> {
         spec.settings.check()?;
+        if !spec.profile && spec.benchmarks.is_empty() {
+            return Err(Error::usage("there is nothing to measure: the profile is left out and no benchmark is named"));
+        }
+        let named = |names: &[&str]| spec.benchmarks.iter().any(|name| names.contains(&name.as_str()));
+        if named(&["ppl", "kld"]) {
+            text::check_name(spec.settings.ppl_data.as_deref().unwrap_or("builtin"), "--ppl-data")?;
+        }
+        if named(&["needle"]) && spec.settings.needle_haystack != "filler" {
+            text::check_name(&spec.settings.needle_haystack, "--needle-haystack")?;
+        }
         let (attention, benchmarks) = (attention::new(&spec.attn_backend)?, benchmarks(&spec.benchmarks)?);
         Ok(Prepared { spec, attention, benchmarks })
     }
+}
+
+/// Refuses a plan that names what there is not, before anything is loaded.
+///
+/// # Errors
+/// As [`Prepared::new`].
+pub fn check(specs: &[RunSpec]) -> Result<()> {
+    specs.iter().cloned().try_for_each(|spec| Prepared::new(spec).map(drop))
 }
 
 /// Runs `specs` in order, which brings the runs of one model together. A failed run does not stop the others; Ctrl-C does.
@@ -231,7 +249,7 @@ fn resumable(spec: &RunSpec, output: &Output<'_>, shapes: &mut Estimator) -> Res
 
 /// Whether a file holds all blocks of its spec, as far as they can be had on this machine.
 fn is_complete(spec: &RunSpec, stored: &Stored, shapes: &mut Estimator) -> bool {
-    let has = |block: &str| stored.result.completed.iter().any(|c| c == block);
+    let has = |block: &str| stored.has(block);
     let settings = &spec.settings;
     if !spec.benchmarks.iter().all(|b| has(b)) {
         return false;
@@ -355,7 +373,9 @@ impl Bench {
     fn check(&self, run: &Prepared) -> Result<()> {
         let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
-        bench::profile::check_lengths(config, &spec.settings.for_model(config))?;
+        if spec.profile || spec.benchmarks.iter().any(|name| name == "needle") {
+            bench::profile::check_lengths(config, &spec.settings.for_model(config))?;
+        }
         if let Some(quality) = run.benchmarks.iter().find(|b| b.is_quality()) {
             self.subject.require_trained(quality.name())?;
         }
@@ -391,7 +411,7 @@ impl Bench {
         // One benchmark that cannot be scored (a text too short, say) must not cost the others.
         let mut failed = None;
         for benchmark in &run.benchmarks {
-            if stored.result.completed.iter().any(|c| c == benchmark.name()) {
+            if stored.has(benchmark.name()) {
                 continue;
             }
             match benchmark.run(&mut context, &mut |block| stored.keep(block)) {

@@ -51,24 +51,15 @@ pub fn prepare_folder(folder: &Path) -> Result<()> {
 
 impl Stored {
     /// Puts `result` into `folder` under its experiment id, which is changed when another run took it in the same second.
-    pub fn create(folder: &Path, mut result: RunResult) -> Result<Self> {
+    pub fn create(folder: &Path, result: RunResult) -> Result<Self> {
         let base = result.experiment_id.clone();
-        let mut path = folder.join(format!("{base}.json"));
+        let path = folder.join(format!("{base}.json"));
+        let mut stored = Stored { path, result, found: None };
         let mut n = 2;
-        // The name is taken by making the file, so that no other process can take it too.
-        while let Err(error) = std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
-            if error.kind() != std::io::ErrorKind::AlreadyExists {
-                return Err(Error::io(&path, error));
-            }
-            result.experiment_id = format!("{base}_{n}");
-            path = folder.join(format!("{}.json", result.experiment_id));
+        while !atomic::write_new(&stored.path, &stored.text()?)? {
+            stored.result.experiment_id = format!("{base}_{n}");
+            stored.path = folder.join(format!("{}.json", stored.result.experiment_id));
             n += 1;
-        }
-        let stored = Stored { path, result, found: None };
-        if let Err(error) = stored.save() {
-            // Nothing but the name was there; what failed is told.
-            let _ = std::fs::remove_file(&stored.path);
-            return Err(error);
         }
         Ok(stored)
     }
@@ -91,13 +82,19 @@ impl Stored {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         let result = read::parse(path, &bytes)?;
         let as_json = |e: serde_json::Error| Error::file(path, e.to_string());
-        let raw = serde_json::from_slice(&bytes).map_err(as_json)?;
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let raw = serde_json::from_slice(text).map_err(as_json)?;
         let parsed = serde_json::to_value(&result).map_err(as_json)?;
         Ok(Stored { path: path.to_path_buf(), result, found: Some(Found { raw, parsed }) })
     }
 
     /// Writes the file atomically.
     pub fn save(&self) -> Result<()> {
+        atomic::write(&self.path, &self.text()?)
+    }
+
+    /// The file's content.
+    fn text(&self) -> Result<Vec<u8>> {
         let as_json = |e: serde_json::Error| Error::file(&self.path, format!("cannot be written as JSON: {e}"));
         let mut text = match &self.found {
             None => serde_json::to_vec_pretty(&self.result),
@@ -109,7 +106,7 @@ impl Stored {
         }
         .map_err(as_json)?;
         text.push(b'\n');
-        atomic::write(&self.path, &text)
+        Ok(text)
     }
 
     /// Adds a row for what will not fit, with the reason, and saves. The block is not complete by that: where there is more
@@ -127,6 +124,11 @@ impl Stored {
         };
         put(&mut self.result.measurements, row);
         self.save()
+    }
+
+    /// Whether the block called `name` is complete, and there.
+    pub fn has(&self, name: &str) -> bool {
+        self.result.completed.iter().any(|completed| completed == name) && self.result.holds(name)
     }
 
     /// Whether [`skip`](Stored::skip) left out this context and batch.

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use super::plan::{ModelRequest, RunSpec, arrange, quantizations};
 use crate::bench::{self, Settings};
+use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
 /// A sweep file.
@@ -165,6 +166,12 @@ impl Sweep {
         }
         for matrix in &self.matrix {
             self.expand(matrix, &mut runs)?;
+        }
+        for name in self.matrix.iter().flat_map(|matrix| &matrix.exclude).flat_map(|exclude| &exclude.kv_quants) {
+            name.parse::<QuantSpec>().map_err(|error| Error::usage(format!("exclude: {error}")))?;
+        }
+        if runs.is_empty() {
+            return Err(Error::usage("the matrices name no run: all are excluded"));
         }
         let named = runs.len();
         Ok(Plan { runs: arrange(runs), named })

@@ -3,7 +3,7 @@
 use super::clean::clean;
 use super::expression::{close, values};
 
-/// Whether `given` says the same as `expected`, both as TeX (docs/EVALUATION.md: normalization).
+/// Whether `given` says the same as `expected`, both as TeX after normalization.
 ///
 /// Equal after cleaning; or equal in value; or of the same kind of brackets, intervals, sets, lists or matrices with equal
 /// members; or equations that differ by a factor. A list without brackets and a set may be in any order. Number bases,

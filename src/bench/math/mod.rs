@@ -1,4 +1,4 @@
-//! MATH: competition problems answered in free text, by greedy generation (docs/EVALUATION.md).
+//! MATH: competition problems answered in free text, by greedy generation.
 
 pub mod boxed;
 mod clean;

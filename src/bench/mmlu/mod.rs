@@ -1,4 +1,4 @@
-//! MMLU: multiple choice over 57 subjects, answered by the likelihood of the letters (docs/EVALUATION.md).
+//! MMLU: multiple choice over 57 subjects, answered by the likelihood of the letters.
 
 mod letters;
 mod sample;

@@ -1,4 +1,4 @@
-//! Needle in a haystack: can what was said once be repeated from far back? (docs/EVALUATION.md)
+//! Needle in a haystack: can what was said once be repeated from far back?
 
 mod haystack;
 

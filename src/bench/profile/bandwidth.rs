@@ -1,4 +1,4 @@
-//! Achieved bandwidth: bytes that a decode step had to move over its time (docs/MEASUREMENT.md rule 10).
+//! Achieved bandwidth: bytes that a decode step had to move over its time (rule 10 of [`crate::measure`]).
 
 use super::generation::Generation;
 use crate::Result;

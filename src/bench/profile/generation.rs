@@ -30,7 +30,7 @@ impl Workload for Generation<'_> {
     fn prefill(&mut self) -> Result<()> {
         self.cache.reset();
         let (batch, length) = self.prompt.dims2()?;
-        let chunk = self.context.settings.prefill_chunk(length, batch);
+        let chunk = self.context.settings.prefill_chunk(length, batch, self.context.subject.config().layers);
         let Context { subject, attention, progress, .. } = self.context;
         let mut at = 0;
         loop {

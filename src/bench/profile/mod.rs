@@ -1,4 +1,4 @@
-//! What a cache costs: prefill, decode, memory (docs/MEASUREMENT.md).
+//! What a cache costs: prefill, decode, memory (the rules of [`crate::measure`]).
 
 mod bandwidth;
 mod energy;
@@ -95,7 +95,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let (settings, spec, subject) = (context.settings, context.spec, context.subject);
     let started = Instant::now();
     let steps = settings.decode_tokens;
-    let chunk = settings.prefill_chunk(length, batch);
+    let chunk = settings.prefill_chunk(length, batch, subject.config().layers);
     // What an earlier, larger measurement left in the pool must not count in this one.
     device::release_unused_memory(&subject.device)?;
     let idle_w = context.energy.idle_w();

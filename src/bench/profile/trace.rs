@@ -32,7 +32,7 @@ pub(super) fn measure_kernels<'a>(
     m.kernels = Some(match traced {
         Ok((trace, times)) => {
             if let Some(file) = &context.settings.trace_out {
-                chrome::append(file, &name, &trace)?;
+                chrome::add(file, &name, &trace)?;
             }
             trace.kernel_times(&times, (m.prefill_ms, m.decode_ms))
         }

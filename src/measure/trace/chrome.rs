@@ -1,8 +1,10 @@
 //! Traces as files that chrome://tracing and ui.perfetto.dev open: an array of events, one process for each traced pass.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -13,11 +15,34 @@ use crate::{Error, Result};
 
 const END: &[u8] = b"\n]\n";
 
-/// Makes an empty trace file, in the place of an older one.
+/// Whether a trace can be written to `path`; what is there stays until there is one.
 ///
 /// # Errors
-/// When the file cannot be written.
-pub fn create(path: &Path) -> Result<()> {
+/// When it cannot.
+pub fn check(path: &Path) -> Result<()> {
+    let there = path.exists();
+    File::options().append(true).create(true).open(path).map_err(|e| Error::io(path, e))?;
+    if !there {
+        std::fs::remove_file(path).map_err(|e| Error::io(path, e))?;
+    }
+    Ok(())
+}
+
+/// Adds a traced pass to the file at `path`, whose first pass in this process takes the place of what was there.
+///
+/// # Errors
+/// As [`append`].
+pub fn add(path: &Path, name: &str, trace: &Trace) -> Result<()> {
+    static BEGUN: OnceLock<Mutex<HashSet<PathBuf>>> = OnceLock::new();
+    let mut begun = BEGUN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if begun.insert(path.to_path_buf()) {
+        create(path)?;
+    }
+    append(path, name, trace)
+}
+
+/// Makes an empty trace file, in the place of an older one.
+fn create(path: &Path) -> Result<()> {
     std::fs::write(path, b"[\n]\n").map_err(|e| Error::io(path, e))
 }
 
@@ -25,7 +50,7 @@ pub fn create(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When the file cannot be written, or is not one.
-pub fn append(path: &Path, name: &str, trace: &Trace) -> Result<()> {
+fn append(path: &Path, name: &str, trace: &Trace) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = File::options().read(true).write(true).open(path)?;
         let mut text = Vec::new();

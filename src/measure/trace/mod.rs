@@ -1,5 +1,5 @@
 //! Where the time of a run goes: every kernel of a GPU by CUPTI, or the ranges of the model's code by the host's clock, in eight
-//! categories. Tracing slows a run, so it has a pass of its own (docs/MEASUREMENT.md rule 2).
+//! categories. Tracing slows a run, so it has a pass of its own (rule 2 of [`crate::measure`]).
 
 pub mod categories;
 pub mod chrome;

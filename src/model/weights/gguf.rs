@@ -48,8 +48,9 @@ impl GgufFile {
         let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
         refuse_zero_alignment(path, &file)?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
-        let content = Content::read(&mut reader)
-            .map_err(|e| Error::file(path, format!("is not a GGUF file that can be read ({e}); fetch it again")))?;
+        let content = Content::read(&mut reader).map_err(|e| {
+            Error::file(path, format!("is not a GGUF file that can be read ({}); fetch it again", Error::from(e)))
+        })?;
         for (name, info) in &content.tensor_infos {
             let elements = info.shape.dims().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim as u64));
             let end = elements
@@ -239,7 +240,7 @@ impl GgufFile {
     /// Tensor `name`, dequantized to f32.
     fn read(&self, name: &str, device: &Device) -> Result<Tensor> {
         let unreadable = |e: candle_core::Error| match Error::from(e) {
-            Error::Tensor(e) => self.wrong(format!("tensor `{name}` cannot be read ({e})")),
+            e @ Error::Tensor(_) => self.wrong(format!("tensor `{name}` cannot be read ({e})")),
             other => other,
         };
         let mut reader = self.reader.borrow_mut();

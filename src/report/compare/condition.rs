@@ -43,8 +43,7 @@ impl Condition {
         let metric = metric::all().find(|m| m.name == name.trim()).ok_or_else(|| wrong("no such metric"))?;
         let above = rest.starts_with('>');
         let rest = &rest[1..];
-        let inclusive = rest.starts_with('=');
-        let value = rest.trim_start_matches('=').trim();
+        let (inclusive, value) = (rest.starts_with('='), rest.strip_prefix('=').unwrap_or(rest).trim());
         let (number, limit): (&str, fn(f64) -> Limit) = if let Some(number) = value.strip_suffix('%') {
             (number, |v| Limit::Relative(v / 100.0))
         } else if let Some(number) = value.strip_suffix("pt") {
@@ -58,6 +57,9 @@ impl Condition {
         let number: f64 = number.trim().parse().map_err(|_| wrong("no number"))?;
         if !number.is_finite() {
             return Err(wrong("the number is not finite"));
+        }
+        if metric.points && number.abs() > 1.0 && !value.ends_with(['%', 't']) {
+            return Err(wrong("a rate changes by at most 1; points are written as in 2pt"));
         }
         Ok(Condition { text: text.into(), metric, above, inclusive, limit: limit(number) })
     }
@@ -128,7 +130,9 @@ mod tests {
 
     #[test]
     fn a_wrong_condition_is_named_with_what_is_understood() {
-        for text in ["ppl", "perplexity>1%", "ppl>", "ppl>x%", "ppl>1pt", ">1%", "ppl>inf", "ppl=>1%"] {
+        for text in
+            ["ppl", "perplexity>1%", "ppl>", "ppl>x%", "ppl>1pt", ">1%", "ppl>inf", "ppl=>1%", "ppl>==1%", "needle<-2"]
+        {
             let message = Condition::parse(text).unwrap_err().to_string();
             assert!(message.contains(text) && message.contains("needle"), "{message}");
         }

@@ -11,8 +11,10 @@ use crate::schema::Perplexity;
 pub struct Metric {
     /// Name on the command line and in tables.
     pub name: &'static str,
-    /// What it is, with its unit.
+    /// What it is.
     pub about: &'static str,
+    /// Unit of its values; empty for a plain number.
+    pub unit: &'static str,
     /// Whether less is better.
     pub less_is_better: bool,
     /// Whether its change is a difference of rates (in points), not a relative change.
@@ -83,7 +85,8 @@ impl Metric {
 pub static COST: [Metric; 5] = [
     Metric {
         name: "kv",
-        about: "bytes of the KV cache",
+        about: "size of the KV cache",
+        unit: "bytes",
         less_is_better: true,
         points: false,
         cost: Some(|a, b| {
@@ -94,7 +97,8 @@ pub static COST: [Metric; 5] = [
     },
     Metric {
         name: "memory",
-        about: "peak device memory, bytes",
+        about: "peak device memory",
+        unit: "bytes",
         less_is_better: true,
         points: false,
         cost: Some(|a, b| {
@@ -105,7 +109,8 @@ pub static COST: [Metric; 5] = [
     },
     Metric {
         name: "prefill",
-        about: "prefill time, ms",
+        about: "prefill time",
+        unit: "ms",
         less_is_better: true,
         points: false,
         cost: Some(|a, b| {
@@ -117,7 +122,8 @@ pub static COST: [Metric; 5] = [
     },
     Metric {
         name: "decode",
-        about: "generated tokens per second",
+        about: "generated tokens",
+        unit: "tokens/s",
         less_is_better: false,
         points: false,
         cost: Some(|a, b| {
@@ -132,7 +138,8 @@ pub static COST: [Metric; 5] = [
     },
     Metric {
         name: "energy",
-        about: "decode energy per token, J",
+        about: "decode energy",
+        unit: "J/token",
         less_is_better: true,
         points: false,
         cost: Some(|a, b| relative(a.energy_j()?, b.energy_j()?, None, true)),
@@ -145,6 +152,7 @@ pub static QUALITY: [Metric; 5] = [
     Metric {
         name: "ppl",
         about: "perplexity through the run's own cache",
+        unit: "",
         less_is_better: true,
         points: false,
         cost: None,
@@ -152,7 +160,8 @@ pub static QUALITY: [Metric; 5] = [
     },
     Metric {
         name: "kld",
-        about: "mean KL divergence from the unquantized cache, nats",
+        about: "mean KL divergence from the unquantized cache",
+        unit: "nats",
         less_is_better: true,
         points: false,
         cost: None,
@@ -168,6 +177,7 @@ pub static QUALITY: [Metric; 5] = [
     Metric {
         name: "needle",
         about: "share of needles found",
+        unit: "",
         less_is_better: false,
         points: true,
         cost: None,
@@ -182,6 +192,7 @@ pub static QUALITY: [Metric; 5] = [
     Metric {
         name: "mmlu",
         about: "MMLU accuracy",
+        unit: "",
         less_is_better: false,
         points: true,
         cost: None,
@@ -190,6 +201,7 @@ pub static QUALITY: [Metric; 5] = [
     Metric {
         name: "math",
         about: "MATH accuracy",
+        unit: "",
         less_is_better: false,
         points: true,
         cost: None,

@@ -51,7 +51,7 @@ impl Memory {
 pub fn memory(shape: &Shape, spec: &RunSpec, settings: &Settings, length: usize, batch: usize) -> Memory {
     let Shape { config, dtype } = shape;
     let capacity = length.saturating_add(settings.decode_tokens);
-    let chunk = settings.prefill_chunk(length, batch).max(1);
+    let chunk = settings.prefill_chunk(length, batch, config.layers).max(1);
     let bytes = dtype.size_in_bytes() as f64;
     let one_layer = 2.0 * (batch * config.kv_heads) as f64 * (capacity * config.head_dim) as f64 * bytes;
     // Sizes that no machine has would overflow the ledger's integers; what they come to does not matter.

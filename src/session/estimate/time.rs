@@ -79,7 +79,7 @@ impl Work<'_> {
         let mut seconds = 0.0;
         for &length in &s.context_lengths {
             for &batch in &s.batch_sizes {
-                let chunk = s.prefill_chunk(length, batch) as f64;
+                let chunk = s.prefill_chunk(length, batch, self.shape.config.layers) as f64;
                 let (length, batch) = (length as f64, batch as f64);
                 let steps = s.decode_tokens as f64;
                 let once = self.prompt(length, batch, chunk) + steps * self.step(length + steps / 2.0, batch);
