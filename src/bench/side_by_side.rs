@@ -6,7 +6,7 @@ use super::Context;
 use super::feed::CHUNK;
 use crate::cache::KvCache;
 use crate::model::LogitsOf;
-use crate::model::generate::Chunking;
+use crate::model::generate::next_chunk;
 use crate::{Error, Result};
 
 /// Continues each prompt greedily by up to its limit of tokens, ending before a token that ends a text. `cache` is empty and
@@ -36,7 +36,7 @@ pub fn answers(
     let mut logits = None;
     let mut at = 0;
     while at < shared {
-        let count = Chunking::Exact(CHUNK).next(cache).min(shared - at);
+        let count = next_chunk(cache, CHUNK).min(shared - at);
         logits = Some(forward(prompts.iter().flat_map(|prompt| &prompt[at..at + count]).copied().collect(), cache)?);
         at += count;
     }

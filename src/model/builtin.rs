@@ -40,13 +40,12 @@ pub(super) fn weights_sha256() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::ControlFlow;
 
     use candle_core::{DType, Device};
 
     use super::*;
     use crate::cache::{self, CacheShape};
-    use crate::model::generate::{Chunking, Stop, greedy};
+    use crate::model::generate::greedy;
     use crate::model::source::BUILTIN;
     use crate::model::{LoadOptions, Subject, attention};
     use crate::quant::QuantSpec;
@@ -72,18 +71,7 @@ mod tests {
         };
         let mut cache = cache::new(spec.parse::<QuantSpec>().unwrap(), shape).unwrap();
         let attention = attention::new("sdpa").unwrap();
-        let mut proceed = |_, _: &_| ControlFlow::Continue(());
-        let chunking = Chunking::Exact(64);
-        let written = greedy(
-            &subject.decoder,
-            &prompt,
-            8,
-            cache.as_mut(),
-            attention.as_ref(),
-            chunking,
-            Stop::EndOfText,
-            &mut proceed,
-        );
+        let written = greedy(&subject.decoder, &prompt, 8, cache.as_mut(), attention.as_ref(), 64);
         tokenizer.decode(&written.unwrap()).unwrap()
     }
 

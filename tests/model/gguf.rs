@@ -226,16 +226,8 @@ fn smollm2_has_its_published_perplexity_and_writes_english() {
     assert!((perplexity - 29.20).abs() < 0.1, "{perplexity}");
     cache.reset();
     let prompt = subject.tokenizer().unwrap().encode("The capital of France is", true).unwrap();
-    let generated = kvprof::model::generate::greedy(
-        &subject.decoder,
-        &prompt,
-        8,
-        cache.as_mut(),
-        attention.as_ref(),
-        kvprof::model::generate::Chunking::Exact(64),
-        kvprof::model::generate::Stop::EndOfText,
-        &mut |_, _| std::ops::ControlFlow::Continue(()),
-    );
+    let generated =
+        kvprof::model::generate::greedy(&subject.decoder, &prompt, 8, cache.as_mut(), attention.as_ref(), 64);
     let text = subject.tokenizer().unwrap().decode(&generated.unwrap()).unwrap();
     assert!(text.contains("Paris"), "{text}");
 }

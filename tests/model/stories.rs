@@ -1,12 +1,11 @@
 //! stories260K of llama2.c: its published greedy text, token by token, through an importer of its v0 format.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use kvprof::cache;
-use kvprof::model::generate::{Chunking, Stop, greedy};
+use kvprof::model::generate::greedy;
 use kvprof::model::tokenizer::sentencepiece::{Options, Piece, PieceKind};
 use kvprof::model::weights::Weights;
 use kvprof::model::weights::gguf::separate_halves;
@@ -128,25 +127,14 @@ fn stories260k_tells_its_published_story_token_by_token() {
     for backend in attention::NAMES {
         let shape = decoder.config().cache_shape(1, 257, 64, DType::F32, &Device::Cpu);
         let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
-        let mut told = vec![1];
-        let mut check = |token, _: &Tensor| {
-            told.push(token);
-            let text = tokenizer.decode(&told).unwrap();
-            assert!(story.starts_with(&text), "{backend}, token {}: {text:?}", told.len() - 1);
-            ControlFlow::Continue(())
-        };
         let attention = attention::new(backend).unwrap();
-        let generated = greedy(
-            &decoder,
-            &tokenizer.encode("", true).unwrap(),
-            256,
-            cache.as_mut(),
-            attention.as_ref(),
-            Chunking::Exact(64),
-            Stop::EndOfText,
-            &mut check,
-        );
+        let generated =
+            greedy(&decoder, &tokenizer.encode("", true).unwrap(), 256, cache.as_mut(), attention.as_ref(), 64);
         let generated = generated.unwrap();
+        for count in 1..=generated.len() {
+            let text = tokenizer.decode(&[&[1], &generated[..count]].concat()).unwrap();
+            assert!(story.starts_with(&text), "{backend}, token {count}: {text:?}");
+        }
         assert!(generated.len() > 200, "{} tokens", generated.len());
         assert_eq!(tokenizer.decode(&generated).unwrap(), story);
         // The tokenizer finds the same tokens in the text that the model chose.

@@ -10,7 +10,7 @@ use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context};
 use crate::model::Tokenizer;
-use crate::model::generate::{Chunking, feed};
+use crate::model::generate::feed;
 use crate::quant::QuantSpec;
 use crate::schema::{Accuracy, Outcome};
 use crate::{Error, Result};
@@ -109,7 +109,7 @@ fn put(question: &Question) -> String {
 fn choose(context: &Context<'_>, spec: &QuantSpec, asked: &Asked, letters: &Letters) -> Result<Outcome> {
     let decoder = &context.subject.decoder;
     let mut cache = context.new_cache(spec, 1, asked.prompt.len(), CHUNK.min(asked.prompt.len()))?;
-    let logits = feed(decoder, &asked.prompt, cache.as_mut(), context.attention, Chunking::Exact(CHUNK))?;
+    let logits = feed(decoder, &asked.prompt, cache.as_mut(), context.attention, CHUNK)?;
     let logits = logits.squeeze(0)?;
     let normalizer = logits.log_sum_exp(D::Minus1)?.to_scalar::<f32>()?;
     let logits = logits.to_vec1::<f32>()?;

@@ -3,7 +3,6 @@
 mod haystack;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
@@ -11,7 +10,7 @@ use super::{Benchmark, Block, Context};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
-use crate::model::generate::{Chunking, Stop, greedy};
+use crate::model::generate::greedy;
 use crate::quant::QuantSpec;
 use crate::schema::{Needle, NeedleScore, NeedleTrial, Paired};
 use haystack::Haystack;
@@ -96,10 +95,7 @@ fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -
 /// Feeds `prompt` and continues it greedily.
 fn answer(context: &Context<'_>, cache: &mut dyn KvCache, prompt: &[u32]) -> Result<String> {
     let subject = context.subject;
-    let mut on_token = |_: u32, _: &candle_core::Tensor| ControlFlow::Continue(());
-    let (chunking, stop) = (Chunking::Exact(CHUNK), Stop::EndOfText);
-    let tokens =
-        greedy(&subject.decoder, prompt, ANSWER_TOKENS, cache, context.attention, chunking, stop, &mut on_token)?;
+    let tokens = greedy(&subject.decoder, prompt, ANSWER_TOKENS, cache, context.attention, CHUNK)?;
     subject.tokenizer()?.decode(&tokens)
 }
 

@@ -50,23 +50,4 @@ impl Buffers {
             lengths: zeros(&[ways, 2], DType::U32)?,
         })
     }
-
-    /// Bytes of all of them.
-    pub fn bytes(&self) -> u64 {
-        [
-            &self.stream,
-            &self.normed,
-            &self.query,
-            &self.attended,
-            &self.inner,
-            &self.logits,
-            &self.best,
-            &self.tokens,
-            &self.history,
-            &self.lengths,
-        ]
-        .iter()
-        .map(|t| (t.elem_count() * t.dtype().size_in_bytes()) as u64)
-        .sum()
-    }
 }

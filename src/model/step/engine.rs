@@ -231,11 +231,6 @@ impl StepEngine {
         if self.graph.is_some() { self.sequence.kernels() } else { Vec::new() }
     }
 
-    /// Bytes of the engine's own buffers.
-    pub fn buffer_bytes(&self) -> u64 {
-        self.buffers.bytes()
-    }
-
     /// Records attention anew if the cache holds other tiles than when it was recorded, so that it asks for them early.
     fn expect(&mut self, cache: &dyn KvCache) -> Result<()> {
         let now = quantized(&self.ways, cache);

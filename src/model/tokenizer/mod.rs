@@ -118,11 +118,6 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(|e| Error::usage(format!("the tokens cannot be turned to text: {e}")))
     }
 
-    /// Id of the token that is written `text` in the vocabulary.
-    pub fn token_id(&self, text: &str) -> Option<u32> {
-        self.inner.token_to_id(text)
-    }
-
     /// Lets ids below `vocab` pass only; some tokenizers have added tokens that their model never learned.
     ///
     /// # Errors
@@ -136,11 +131,6 @@ impl Tokenizer {
         }
         self.limit = vocab as u32;
         Ok(self)
-    }
-
-    /// Number of tokens, added ones included.
-    pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
     }
 
     /// The model's chat template, if it was trained to chat.

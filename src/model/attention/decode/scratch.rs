@@ -32,11 +32,6 @@ impl Scratch {
         })
     }
 
-    /// Bytes of all of it.
-    pub fn bytes(&self) -> usize {
-        4 * [&self.out, &self.sums, &self.arrivals].iter().map(|x| x.elem_count()).sum::<usize>()
-    }
-
     fn holds(&self, other: [usize; 3]) -> bool {
         [&self.out, &self.sums, &self.arrivals].iter().zip(other).all(|(mine, count)| mine.elem_count() >= count)
     }
