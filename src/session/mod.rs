@@ -9,5 +9,6 @@ pub mod patch;
 pub mod plan;
 pub mod progress;
 pub mod runner;
+mod skip;
 pub mod store;
 pub mod sweep;

@@ -20,9 +20,9 @@ use crate::measure::clock::DeviceClock;
 use crate::measure::memory::{DeviceCounters, MemoryMeter};
 use crate::measure::run::time_run;
 use crate::measure::timeline;
-use crate::model::Subject;
 use crate::model::config::{DecoderConfig, Position};
 use crate::model::step::Stepper;
+use crate::model::{Subject, WeightsKind};
 use crate::quant::{QuantSpec, Scheme};
 use crate::schema::{Measurement, Memory};
 use crate::{Error, Result, device};
@@ -120,8 +120,11 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
             times.push(measured);
         }
     }
-    // Times of a model that has overflowed are of something else.
-    workload.cache.check_finite()?;
+    // A model that has overflowed has gone wrong somewhere; random weights may, and cost what they cost.
+    let overflow = match workload.cache.check_finite() {
+        Err(error @ Error::NotFinite(_)) if subject.weights == WeightsKind::Dummy => Some(error.to_string()),
+        other => other.map(|()| None)?,
+    };
     let timeline =
         settings.memory_timeline.then(|| timeline::record(&subject.device, &mut workload, steps)).transpose()?;
     context.progress.finish();
@@ -137,6 +140,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         attention_kernel: Some(kernel),
         ..Default::default()
     };
+    m.warnings.extend(overflow);
     fill_times(&mut m, &times, batch);
     let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
