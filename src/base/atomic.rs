@@ -5,11 +5,16 @@ use std::path::Path;
 
 use super::error::{Error, Result};
 
-/// Writes `bytes` to a temporary name beside `path`, flushes it to disk and renames it onto `path`.
+/// Writes `bytes` to a temporary name beside `path`, flushes it to disk and renames it onto `path`. What is there and no ordinary file
+/// (a device, a pipe) is written to and stays what it is.
 ///
 /// # Errors
 /// Names the folder or file that refused; `path` is then as it was before.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        let mut there = std::fs::OpenOptions::new().write(true).open(path).map_err(|e| Error::io(path, e))?;
+        return there.write_all(bytes).map_err(|e| Error::io(path, e));
+    }
     temporary(path, bytes)?.persist(path).map_err(|e| Error::io(path, e.error))?;
     Ok(())
 }
@@ -57,6 +62,17 @@ mod tests {
         write(&path, b"second").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"second");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_written_to_and_not_replaced() {
+        // By a link, which is all that could be lost.
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("out.csv");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        write(&link, b"nothing").unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 
     #[test]

@@ -83,6 +83,9 @@ impl Plan {
                 text.source.name
             )));
         }
+        if scored < wanted && wanted != usize::MAX {
+            tracing::warn!("{} has {scored} tokens to score, not the {wanted} of --ppl-tokens", text.source.name);
+        }
         let portions = portions(protocol, window, context.spec.residual, context.spec.block_tokens());
         let key =
             format!("{}|{portions:?}|{window}|{burn_in}|{scored}|{}", text.source.sha256, context.attention.name());
