@@ -47,16 +47,25 @@ impl Benchmark for MmluBenchmark {
         let letters = Letters::of(tokenizer)?;
         let limit = context.subject.config().max_positions;
         let mut asked = Vec::with_capacity(chosen.len());
+        // No subject has more examples than this, whatever was asked for.
+        let of = |subject: &str| examples.iter().filter(|e| e.subject == subject).count();
+        let most = chosen.iter().map(|question| of(&question.subject)).max().unwrap_or(0).min(settings.mmlu_shots);
         for question in chosen {
-            let shots = examples.iter().filter(|e| e.subject == question.subject).take(settings.mmlu_shots);
-            let (prompt, shown) = prompt(tokenizer, question, &shots.collect::<Vec<_>>(), limit)?;
+            let shots = examples.iter().filter(|e| e.subject == question.subject).take(most);
+            let Some((prompt, shown)) = prompt(tokenizer, question, &shots.collect::<Vec<_>>(), limit)? else {
+                tracing::warn!("mmlu: question {} is longer than the model's {limit} tokens and left out", question.id);
+                continue;
+            };
             asked.push(Asked {
                 id: question.id.clone(),
                 subject: Some(question.subject.clone()),
                 expected: LETTERS[question.answer].into(),
                 prompt,
-                shots: (shown < settings.mmlu_shots).then_some(shown),
+                shots: (shown < most).then_some(shown),
             });
+        }
+        if asked.is_empty() {
+            return Err(Error::usage(format!("mmlu: no question fits the model's {limit} tokens")));
         }
         let ask = |context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]| {
             asked.iter().map(|asked| choose(context, spec, asked, &letters)).collect()
@@ -67,7 +76,7 @@ impl Benchmark for MmluBenchmark {
             questions: asked,
             about: Accuracy {
                 data: Some(source),
-                shots: Some(settings.mmlu_shots),
+                shots: Some(most),
                 prompt: Some("few-shot".into()),
                 ..Default::default()
             },
@@ -82,8 +91,13 @@ impl Benchmark for MmluBenchmark {
 const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 
 /// Token ids of the examples and the question, and how many examples they are. Those that do not fit the model's context are
-/// left out from the first on.
-fn prompt(tokenizer: &Tokenizer, question: &Question, shots: &[&Question], limit: usize) -> Result<(Vec<u32>, usize)> {
+/// left out from the first on; `None` where the question alone does not fit.
+fn prompt(
+    tokenizer: &Tokenizer,
+    question: &Question,
+    shots: &[&Question],
+    limit: usize,
+) -> Result<Option<(Vec<u32>, usize)>> {
     for first in 0..=shots.len() {
         let topic = question.subject.replace('_', " ");
         let mut text = format!("The following are multiple choice questions (with answers) about {topic}.\n\n");
@@ -93,10 +107,10 @@ fn prompt(tokenizer: &Tokenizer, question: &Question, shots: &[&Question], limit
         text += &put(question);
         let ids = tokenizer.encode(&text, true)?;
         if ids.len() <= limit {
-            return Ok((ids, shots.len() - first));
+            return Ok(Some((ids, shots.len() - first)));
         }
     }
-    Err(Error::usage(format!("mmlu: question {} is longer than the model's {limit} tokens", question.id)))
+    Ok(None)
 }
 
 /// The question with its choices, up to where the letter follows.
