@@ -23,7 +23,8 @@ pub struct Settings {
     /// Timed runs.
     pub measure_runs: usize,
     /// Prompt tokens of a sequence computed together in `profile`; quality benchmarks feed 64. Default: 4096 for one sequence, 2048 for
-    /// several side by side, whose activations take as much memory as many times the tokens.
+    /// several side by side, whose activations take as much memory as many times the tokens; less for few layers
+    /// ([`prefill_chunk`](Settings::prefill_chunk)).
     pub prefill_chunk: Option<usize>,
     /// Whether `profile` makes one more run, not timed, to record memory over time.
     pub memory_timeline: bool,

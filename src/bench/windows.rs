@@ -54,11 +54,8 @@ impl Plan {
         // Were every window full, so many would do. Short documents leave windows shorter, so that more is read.
         let mut tokens = wanted.div_ceil(window - burn_in).saturating_mul(window);
         let text = Text::load(settings, context.subject, tokens)?;
-        let (mut windows, mut scored);
-        loop {
-            (windows, scored) = (Vec::new(), 0);
-            let documents = text.tokens(context.subject, tokens)?;
-            let read: usize = documents.iter().map(Vec::len).sum();
+        let cut = |documents: &[Vec<u32>]| {
+            let (mut windows, mut scored) = (Vec::new(), 0);
             for document in documents {
                 for start in (0..document.len()).step_by(stride) {
                     let end = document.len().min(start + room);
@@ -71,11 +68,16 @@ impl Plan {
                     windows.push(ids);
                 }
             }
-            if scored == wanted || read < tokens {
-                break;
+            (windows, scored)
+        };
+        let (windows, scored) = loop {
+            let documents = text.tokens(context.subject, tokens)?;
+            let (windows, scored) = cut(&documents);
+            if scored == wanted || documents.iter().map(Vec::len).sum::<usize>() < tokens {
+                break (windows, scored);
             }
             tokens = tokens.saturating_mul(2);
-        }
+        };
         if scored == 0 {
             return Err(Error::usage(format!(
                 "the text {} is not longer than the {burn_in} tokens of a window that are not scored; lower --ppl-burn-in or \

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// unexpanded.
 ///
 /// # Errors
-/// When a pattern names nothing.
+/// When a pattern names nothing, or all that is named are backups, which are left alone.
 pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for pattern in patterns {
@@ -33,6 +33,12 @@ pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
                 files.push(path);
             }
         }
+    }
+    if files.is_empty() {
+        return Err(Error::usage(format!(
+            "{}: only backups; copy one to a name that ends in .json",
+            patterns.join(" ")
+        )));
     }
     Ok(files)
 }

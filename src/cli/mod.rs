@@ -111,11 +111,12 @@ fn start_log(level: &str) -> anyhow::Result<()> {
 /// One line on standard error, and the exit code that belongs to it.
 fn fail(error: &anyhow::Error) -> ExitCode {
     // An error of our own has its source in its words already.
-    match error.downcast_ref::<Error>() {
-        Some(error) => eprintln!("error: {error}"),
+    let own = error.downcast_ref::<Error>();
+    match own {
+        Some(own) => eprintln!("error: {own}"),
         None => eprintln!("error: {error:#}"),
     }
-    match error.downcast_ref::<Error>() {
+    match own {
         Some(Error::Interrupted) => ExitCode::from(interrupt::EXIT_CODE as u8),
         Some(error) if error.is_usage() => ExitCode::from(USAGE),
         _ => ExitCode::from(SOME_FAILED),

@@ -25,7 +25,8 @@ pub struct SettingsArgs {
     /// Timed runs [default: 5].
     #[arg(long, value_name = "N")]
     measure_runs: Option<usize>,
-    /// Prompt tokens computed together in the profile [default: 4096; 2048 for each of several sequences].
+    /// Prompt tokens computed together in the profile [default: 4096; 2048 for each of several sequences;
+    /// less for a model of few layers].
     #[arg(long, value_name = "TOKENS")]
     prefill_chunk: Option<usize>,
     /// Trace one more run of each profile: time by kernel category (CUPTI on a GPU, ranges of the model's code on a CPU).

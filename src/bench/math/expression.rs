@@ -166,11 +166,17 @@ impl Parser<'_> {
     }
 
     fn signed_power(&mut self) -> Option<f64> {
+        let sign = self.minuses();
+        Some(sign * self.power()?)
+    }
+
+    /// 1 or -1, after any number of them.
+    fn minuses(&mut self) -> f64 {
         let mut sign = 1.0;
         while self.take('-') {
             sign = -sign;
         }
-        Some(sign * self.power()?)
+        sign
     }
 
     /// An integer right before a fraction of two integers is added to it: `1\frac{4}{5}` is 9/5.
@@ -223,10 +229,7 @@ impl Parser<'_> {
     }
 
     fn exponent(&mut self) -> Option<f64> {
-        let mut sign = 1.0;
-        while self.take('-') {
-            sign = -sign;
-        }
+        let sign = self.minuses();
         // TeX raises one digit only: x^10 is x^1 followed by 0, but a person who writes it means ten.
         let value = self.atom()?;
         if !self.take('^') {
