@@ -135,13 +135,17 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
                     (None, None) => weights_refusal(spec, shapes),
                 };
                 let outcome = match too_large {
-                    Some((shape, reason)) => skip_all(spec, stored, output, &shape, reason, name),
+                    Some((shape, reason)) => {
+                        skipped(name, spec, skip_all(spec, stored, &output.folder, &shape, &reason), reason)
+                    }
                     None => match loaded(&mut bench, spec, output.show_loading) {
                         Ok(bench) => bench.run(run, stored, output, name),
                         Err(Error::OutOfMemory(reason)) if shapes.shape(&spec.model).is_some() => {
                             let reason = no_room.insert(format!("the model could not be loaded: {reason}")).clone();
                             match shapes.shape(&spec.model).cloned() {
-                                Some(shape) => skip_all(spec, stored, output, &shape, reason, name),
+                                Some(shape) => {
+                                    skipped(name, spec, skip_all(spec, stored, &output.folder, &shape, &reason), reason)
+                                }
                                 None => Outcome { name, stored: None, error: Some(Error::OutOfMemory(reason)) },
                             }
                         }
@@ -161,6 +165,18 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
         if is_over(outcomes) {
             return;
         }
+    }
+}
+
+/// How a run ended that was not tried: a row that says why it is empty is a result; a benchmark that was asked for and is not there is
+/// a failure.
+fn skipped(name: String, spec: &RunSpec, stored: Result<Stored>, reason: String) -> Outcome {
+    match stored {
+        Ok(stored) => {
+            let error = (!spec.benchmarks.is_empty()).then_some(Error::OutOfMemory(reason));
+            Outcome { name, stored: Some(stored), error }
+        }
+        Err(error) => Outcome { name, stored: None, error: Some(error) },
     }
 }
 

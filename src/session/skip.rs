@@ -1,13 +1,14 @@
 //! What cannot fit is not tried: its rows say so, and the plan goes on.
 
+use std::path::Path;
+
 use super::describe::{Described, empty_result};
 use super::estimate::{Estimator, Shape, available_bytes, free_bytes, memory};
 use super::plan::RunSpec;
-use super::runner::{Outcome, Output};
 use super::store::{Stored, profile_block};
+use crate::Result;
 use crate::bench;
 use crate::model::Subject;
-use crate::{Error, Result};
 
 /// Why the weights of a model cannot be loaded here, with its shape; `None` where they may fit, or nothing is known.
 pub(super) fn weights_refusal(spec: &RunSpec, shapes: &mut Estimator) -> Option<(Shape, String)> {
@@ -26,41 +27,31 @@ pub(super) fn weights_refusal(spec: &RunSpec, shapes: &mut Estimator) -> Option<
     (weights > free).then(|| (shape.clone(), reason()))
 }
 
-/// A file for a run whose model does not fit: every row is skipped with the reason.
+/// The file of a run whose model does not fit, `stored` or a new one in `folder`: every row that was not measured is skipped with the
+/// reason.
 pub(super) fn skip_all(
     spec: &RunSpec,
     stored: Option<Stored>,
-    output: &Output<'_>,
+    folder: &Path,
     shape: &Shape,
-    reason: String,
-    name: String,
-) -> Outcome {
+    reason: &str,
+) -> Result<Stored> {
     let settings = spec.settings.for_model(&shape.config);
-    let write = || {
-        let mut stored = match stored {
-            Some(stored) => stored,
-            None => Stored::create(&output.folder, empty_result(spec, &settings, &Described::unloaded(shape)))?,
-        };
-        stored.result.warnings = vec![reason.clone()];
-        for &length in settings.context_lengths.iter().filter(|_| spec.profile) {
-            for &batch in &settings.batch_sizes {
-                // What was measured when there was more room stays.
-                if !stored.result.completed.contains(&profile_block(length, batch)) {
-                    stored.skip(length, batch, reason.clone())?;
-                }
+    let mut stored = match stored {
+        Some(stored) => stored,
+        None => Stored::create(folder, empty_result(spec, &settings, &Described::unloaded(shape)))?,
+    };
+    stored.result.warnings = vec![reason.to_string()];
+    for &length in settings.context_lengths.iter().filter(|_| spec.profile) {
+        for &batch in &settings.batch_sizes {
+            // What was measured when there was more room stays.
+            if !stored.result.completed.contains(&profile_block(length, batch)) {
+                stored.skip(length, batch, reason.to_string())?;
             }
         }
-        stored.save()?;
-        Ok(stored)
-    };
-    match write() {
-        // A row that says why it is empty is a result; a benchmark that was asked for and is not there is a failure.
-        Ok(stored) => {
-            let error = (!spec.benchmarks.is_empty()).then(|| Error::OutOfMemory(reason.clone()));
-            Outcome { name, stored: Some(stored), error }
-        }
-        Err(error) => Outcome { name, stored: None, error: Some(error) },
     }
+    stored.save()?;
+    Ok(stored)
 }
 
 /// Adds a row for each context and batch of `profile` whose cache cannot fit beside the weights, and returns their blocks.

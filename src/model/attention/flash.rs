@@ -7,7 +7,6 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
-use super::decode::DeviceLimits;
 use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name};
 use crate::device::tensor_map::TensorMap;
 
@@ -215,15 +214,8 @@ fn choose_splits(blocks_at_once: usize, blocks: usize, keys: usize) -> usize {
     (blocks_at_once / blocks.max(1)).min(keys / LEAST_KEYS_A_SPLIT).max(1)
 }
 
-/// What a device offers a launch.
-pub(super) fn limits(device: &CudaDevice) -> Result<DeviceLimits> {
-    Ok(DeviceLimits {
-        multiprocessors: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-        shared_bytes: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-    })
-}
-
-fn attribute(device: &CudaDevice, attribute: Attribute) -> Result<usize> {
+/// What the driver says of a device.
+pub(super) fn attribute(device: &CudaDevice, attribute: Attribute) -> Result<usize> {
     Ok(device.cuda_stream().context().attribute(attribute).w()? as usize)
 }
 
