@@ -6,16 +6,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 
+use candle_core::{DType, Tensor};
 use kvprof::base::progress::Silent;
 use kvprof::bench::Settings;
-use kvprof::cache;
 use kvprof::device;
-use kvprof::model::Subject;
 use kvprof::schema::Measurement;
+use kvprof::session::estimate::{Place, Shape, memory};
 use kvprof::session::plan::{ModelRequest, RunSpec};
 use kvprof::session::runner::{self, Existing, Output};
 
 const TOKENS: usize = 128;
+
+/// What the test leaves of the device.
+const LEFT_BYTES: u64 = 8 << 30;
 
 fn run_spec(kv_quant: &str, batch_sizes: Vec<usize>) -> RunSpec {
     let model = ModelRequest {
@@ -45,7 +48,7 @@ fn run_spec(kv_quant: &str, batch_sizes: Vec<usize>) -> RunSpec {
     }
 }
 
-/// The rows of one run, in the order of its batch sizes.
+/// The rows of one run, from the smallest batch to the largest.
 fn measure(kv_quant: &str, batch_sizes: Vec<usize>) -> Vec<Measurement> {
     let folder = tempfile::tempdir().unwrap();
     let output =
@@ -54,6 +57,13 @@ fn measure(kv_quant: &str, batch_sizes: Vec<usize>) -> Vec<Measurement> {
     let outcome = outcomes.pop().unwrap();
     assert!(outcome.error.is_none(), "{kv_quant}: {:?}", outcome.error);
     outcome.stored.unwrap().result.measurements
+}
+
+/// Sequences whose caches take `bytes`.
+fn sequences(kv_quant: &str, bytes: u64) -> usize {
+    let spec = run_spec(kv_quant, vec![1]);
+    let shape = Shape::of(&spec.model, Place::Here).unwrap();
+    (bytes / (memory(&shape, &spec, &spec.settings, TOKENS, 100).cache_bytes / 100)) as usize
 }
 
 #[test]
@@ -68,27 +78,27 @@ fn what_does_not_fit_is_a_row_and_the_next_configuration_has_the_memory_back() {
             return;
         }
     };
-    let total = device::memory(&gpu).unwrap().unwrap().device_total_bytes;
+    // Most of the device is taken, so that a batch that fills what is left has a size that kernels can be launched for.
+    let counted = device::memory(&gpu).unwrap().unwrap();
+    let taken = counted.device_total_bytes - counted.device_used_bytes - LEFT_BYTES;
+    let _ballast = Tensor::zeros(taken as usize, DType::U8, &gpu).unwrap();
     for kv_quant in ["none", "int4-hqq,residual=0"] {
-        let spec = run_spec(kv_quant, vec![1]);
-        let config = Subject::shape(&spec.model.options(false).unwrap()).unwrap();
-        let one = config.cache_shape(1, TOKENS, TOKENS, candle_core::DType::F16, &candle_core::Device::Cpu);
-        let sequence = cache::predict(&spec.kv_quant, &one).total();
-        let too_many = (total + total / 4) / sequence;
-        let rows = measure(kv_quant, vec![1, too_many as usize, 2]);
-        let [before, refused, after] = rows.as_slice() else { panic!("{} rows", rows.len()) };
-        assert_eq!(refused.skipped, Some(true), "{kv_quant}: {too_many} sequences: {refused:?}");
-        let reason = refused.skip_reason.as_deref().unwrap_or_default().to_lowercase();
-        assert!(reason.contains("memory"), "{kv_quant}: {reason}");
-        for row in [before, after] {
+        // The caches of the first fit and leave no room to compute in, which no estimate refuses; those of the second do not fit.
+        let filling = sequences(kv_quant, LEFT_BYTES / 100 * 95);
+        let too_many = sequences(kv_quant, LEFT_BYTES / 4 * 5);
+        let rows = measure(kv_quant, vec![1, filling, too_many, 2]);
+        let [one, two, failed, refused] = rows.as_slice() else { panic!("{} rows", rows.len()) };
+        for (row, tried) in [(failed, true), (refused, false)] {
+            assert_eq!(row.skipped, Some(true), "{kv_quant}: {row:?}");
+            let reason = row.skip_reason.as_deref().unwrap_or_default().to_lowercase();
+            assert!(reason.contains("memory"), "{kv_quant}: {reason}");
+            assert_eq!(!reason.starts_with("not tried"), tried, "{kv_quant}: {reason}");
+        }
+        for row in [one, two] {
             assert!(row.prefill_ms.is_some_and(|ms| ms > 0.0), "{kv_quant}: {row:?}");
-            // Had the refused buffers stayed, they would be most of the device.
+            // Had the buffers of what failed stayed, they would be most of what was left.
             let reserved = row.memory.as_ref().and_then(|m| m.pool_reserved_bytes).unwrap();
-            assert!(
-                reserved < total / 8,
-                "{kv_quant}: {reserved} of {total} bytes are held for batch {:?}",
-                row.batch_size
-            );
+            assert!(reserved < taken + LEFT_BYTES / 4, "{kv_quant}: {reserved} bytes are held, {taken} by this test");
         }
     }
 }

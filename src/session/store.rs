@@ -178,12 +178,16 @@ impl Stored {
     }
 }
 
-/// Replaces the row of the same context and batch, or adds one.
+/// Replaces the row of the same context and batch, or adds one: before the first row of a longer context or larger batch, since rows
+/// that are skipped are known before the others are measured.
 fn put(rows: &mut Vec<Measurement>, row: Measurement) {
     let place = |m: &Measurement| (m.context_len, m.batch_size.unwrap_or(1));
     match rows.iter_mut().find(|m| place(m) == place(&row)) {
         Some(old) => *old = row,
-        None => rows.push(row),
+        None => {
+            let at = rows.iter().position(|m| place(m) > place(&row)).unwrap_or(rows.len());
+            rows.insert(at, row);
+        }
     }
 }
 
@@ -233,5 +237,15 @@ mod tests {
             "mistral_7b_fused_fp16_20260502_152932"
         );
         assert_eq!(experiment_id("a/config.json", "fused", "fp16", &time), "a_fused_fp16_20260502_152932");
+    }
+
+    #[test]
+    fn rows_stand_in_the_order_of_their_sizes_whenever_they_come() {
+        let mut rows = Vec::new();
+        for (context_len, batch) in [(4096, 64), (512, 1), (4096, 1), (512, 64), (512, 1)] {
+            put(&mut rows, Measurement { context_len, batch_size: Some(batch), ..Default::default() });
+        }
+        let places: Vec<_> = rows.iter().map(|m| (m.context_len, m.batch_size.unwrap())).collect();
+        assert_eq!(places, [(512, 1), (512, 64), (4096, 1), (4096, 64)]);
     }
 }

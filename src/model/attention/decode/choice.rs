@@ -163,8 +163,8 @@ impl DecodeKernel {
         // A few heads of an unquantized cache keep the memory busy from half of the device, and half as many parts are merged
         // sooner (2 to 7 % in all).
         let few = geometry.is_none() && blocks * 8 <= slots;
-        let splits =
-            choose_splits(if few { slots / 2 } else { slots }, blocks, shape.capacity.div_ceil(tile_tokens * warps));
+        let items = shape.capacity.div_ceil(tile_tokens);
+        let splits = choose_splits(if few { slots / 2 } else { slots }, blocks, items, least_items(geometry));
         Ok(DecodeKernel {
             image,
             kernel: format!("{image}_{float}_d{}", shape.head_dim),
@@ -241,12 +241,19 @@ impl DecodeKernel {
     }
 }
 
-/// How many splits keep `slots` resident blocks busy when a split is `blocks` blocks: as few as possible of those that waste
-/// the least of the last wave, and none without work for its warps.
-fn choose_splits(slots: usize, blocks: usize, most: usize) -> usize {
-    let most = most.clamp(1, slots.div_ceil(blocks).max(8));
+/// Items (tiles, or units of an unquantized cache) that a split is worth having for: fewer are read sooner than another part is
+/// merged. Measured with 1024 to 32768 tokens (benches/NOTES.md); warps of a block without an item of their own cost nothing.
+fn least_items(geometry: Option<&TileGeometry>) -> usize {
+    if geometry.is_some() { 4 } else { 8 }
+}
+
+/// How many splits of `items` keep `slots` resident blocks busy when a split is `blocks` blocks: as few as possible of those that
+/// waste the least of the last wave, and whose longest split is the shortest, each with `least` items or more.
+fn choose_splits(slots: usize, blocks: usize, items: usize, least: usize) -> usize {
+    let most = items.div_ceil(least).clamp(1, slots.div_ceil(blocks).max(8));
     // Time of the launch in units of reading everything on one block; a block costs some of its own.
-    let time = |splits: usize| (blocks * splits).div_ceil(slots) as f64 * (1.0 / splits as f64 + 0.004);
+    let share = |splits: usize| items.div_ceil(splits) as f64 / items.max(1) as f64;
+    let time = |splits: usize| (blocks * splits).div_ceil(slots) as f64 * (share(splits) + 0.004);
     (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
 }
 
@@ -292,11 +299,16 @@ mod tests {
 
     #[test]
     fn splits_fill_the_device_and_no_more() {
-        assert_eq!(choose_splits(132, 64, 64), 2);
-        assert_eq!(choose_splits(132, 32, 64), 4);
-        assert_eq!(choose_splits(132, 8, 64), 16);
-        assert_eq!(choose_splits(132, 8, 3), 3);
-        assert_eq!(choose_splits(132, 256, 64), 1);
-        assert_eq!(choose_splits(132, 1, 1), 1);
+        let splits = |blocks, tiles| choose_splits(132, blocks, tiles, 4);
+        assert_eq!(splits(64, 512), 2);
+        assert_eq!(splits(32, 512), 4);
+        assert_eq!(splits(8, 512), 16);
+        assert_eq!(splits(8, 64), 16);
+        assert_eq!(splits(8, 10), 3);
+        assert_eq!(splits(256, 512), 1);
+        assert_eq!(splits(1, 1), 1);
+        assert_eq!(splits(1, 0), 1);
+        // 33 would fit, and the longest would be as long.
+        assert_eq!(splits(4, 512), 32);
     }
 }
