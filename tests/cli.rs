@@ -344,3 +344,69 @@ fn env_says_which_build_it_is_and_what_devices_there_are() {
         assert!(has("build     CPU only (build with --features cuda for a GPU)") && !has("gpu"), "{text}");
     }
 }
+
+/// A row of a quick run with `args`, and what the run printed to standard error.
+fn quick_row(args: &[&str]) -> (Value, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = kvprof();
+    command.args(["run", "--benchmarks", "none", "--quiet", "--warmup-runs", "0", "--measure-runs", "1"]);
+    let output = command.args(args).arg("--output-dir").arg(folder.path()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    (read(&json_files(folder.path())[0])["measurements"][0].clone(), text)
+}
+
+#[test]
+fn one_decode_step_can_be_traced() {
+    let (row, _) = quick_row(&["--kv-quant", "none", "--context-lengths", "64", "--output-tokens", "1", "--trace"]);
+    assert_eq!(row["kernels"]["source"], "timers", "{row}");
+    assert!(row["decode_ms"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_costs_no_times() {
+    let (row, _) = quick_row(&[
+        "--kv-quant",
+        "none",
+        "--context-lengths",
+        "64",
+        "--output-tokens",
+        "4",
+        "--trace-out",
+        "/dev/full",
+    ]);
+    assert!(row["decode_ms"].as_f64().unwrap() > 0.0);
+    let warnings = row["warnings"].to_string();
+    assert!(warnings.contains("trace was not written") && warnings.contains("/dev/full"), "{warnings}");
+}
+
+#[test]
+fn a_row_in_which_nothing_was_quantized_says_so() {
+    let warned = |context: &str| {
+        let (row, _) = quick_row(&["--kv-quant", "int4-hqq", "--context-lengths", context, "--output-tokens", "8"]);
+        row["warnings"].to_string().contains("nothing was quantized")
+    };
+    assert!(warned("100"));
+    assert!(!warned("256"));
+}
+
+#[test]
+fn a_checkpoint_with_more_layers_than_its_configuration_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama");
+    std::fs::copy(fixture.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let mut config = read(&fixture.join("config.json"));
+    let layers = config["num_hidden_layers"].as_u64().unwrap();
+    config["num_hidden_layers"] = (layers - 1).into();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let text = refused(&[
+        "run",
+        "--model",
+        folder.path().to_str().unwrap(),
+        "--benchmarks",
+        "none",
+        "--context-lengths",
+        "32",
+    ]);
+    assert!(text.contains(&format!("layer {}", layers - 1)) && text.contains("model.safetensors"), "{text}");
+}

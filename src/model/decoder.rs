@@ -63,6 +63,7 @@ impl Decoder {
             on_layer(index, config.layers);
             layers.push(Layer::load(&mut loader, index)?);
         }
+        loader.refuse_more_layers()?;
         let final_norm = loader.final_norm()?;
         settle()?;
         let head = loader.head(&embedding)?;

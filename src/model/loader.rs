@@ -105,6 +105,20 @@ impl<'a> Loader<'a> {
         Ok(Linear::new(self.read(&name, &[self.config.vocab, self.config.hidden])?, None))
     }
 
+    /// Refuses a checkpoint with a layer that the configuration leaves out: what the rest of it computes was never trained.
+    ///
+    /// # Errors
+    /// Names the first tensor of that layer.
+    pub fn refuse_more_layers(&self) -> Result<()> {
+        let layers = self.config.layers;
+        let name = format!("{}.weight", self.layer_name(layers, self.names.attention_norm));
+        if self.weights.contains(&name) {
+            let message = format!("belongs to layer {layers}, and the configuration has {layers} layers from 0 on");
+            return Err(self.weights.fault(&name, &message));
+        }
+        Ok(())
+    }
+
     /// A norm of layer `index`.
     pub fn layer_norm(&mut self, index: usize, part: &str) -> Result<NormLayer> {
         let name = self.layer_name(index, part);

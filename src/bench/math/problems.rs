@@ -40,7 +40,10 @@ pub fn read(files: &Files) -> Result<Vec<Problem>> {
             problems.push(problem);
         }
     }
-    Ok(problems)
+    match files.paths.first() {
+        Some(path) if problems.is_empty() => Err(Error::file(path, "holds no problem")),
+        _ => Ok(problems),
+    }
 }
 
 fn text(row: &Row, key: &str) -> Option<String> {
@@ -109,6 +112,13 @@ mod tests {
         let (_keep, files) = written("{\"problem\": \"1+1?\", \"answer\": \"2\"}\n{\"text\": \"no\"}\n");
         let error = read(&files).unwrap_err().to_string();
         assert!(error.contains("set.jsonl") && error.contains("row 2"), "{error}");
+    }
+
+    #[test]
+    fn a_set_without_problems_is_no_success() {
+        let (_keep, files) = written("\n");
+        let error = read(&files).unwrap_err().to_string();
+        assert!(error.contains("set.jsonl") && error.contains("no problem"), "{error}");
     }
 
     #[test]

@@ -144,6 +144,13 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     fill_times(&mut m, &times, batch);
     let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
+    if spec.is_quantized() && reads.from_codes == 0 {
+        m.warnings.push(format!(
+            "nothing was quantized: {length} tokens and {steps} more leave no block behind the last {} that are kept, so that this row \
+             measures an unquantized cache",
+            spec.residual
+        ));
+    }
     let seen = meter.finish();
     let spilled = seen.pool.as_ref().is_some_and(|pool| pool.spilled);
     m.vram_overflow = Some(spilled);

@@ -9,7 +9,7 @@ use crate::model::step::Stepper;
 use crate::schema::{KernelTimes, Measurement};
 use crate::{Error, Result, device};
 
-/// Decode steps of the pass that warms up the tracer.
+/// Decode steps of the pass that warms up the tracer, where the cache has room for them.
 const WARM_UP_STEPS: usize = 2;
 
 /// Traces a run of `workload` and enters the time of each category, or why there is none. The medians of the timed runs must
@@ -21,18 +21,21 @@ pub(super) fn measure_kernels<'a>(
 ) -> Result<()> {
     let (sequences, length) = workload.prompt.dims2()?;
     let name = format!("{} {} @ {length}×{sequences}", context.spec.name, context.attention.name());
-    let work = 2 * length + context.settings.decode_tokens + WARM_UP_STEPS;
+    let steps = context.settings.decode_tokens;
+    let work = 2 * length + steps + WARM_UP_STEPS.min(steps);
     context.progress.start(&format!("trace {name}"), work as u64);
     let traced = match trace(context, workload) {
-        // The timed runs had room; what they measured stands.
-        Err(Error::OutOfMemory(reason)) => Err(format!("out of memory: {reason}")),
-        other => other?,
+        Err(Error::Interrupted) => return Err(Error::Interrupted),
+        // What the timed runs measured stands, whatever stops this one.
+        other => other.unwrap_or_else(|error| Err(error.to_string())),
     };
     context.progress.finish();
     m.kernels = Some(match traced {
         Ok((trace, times)) => {
             if let Some(file) = &context.settings.trace_out {
-                chrome::add(file, &name, &trace)?;
+                if let Err(error) = chrome::add(file, &name, &trace) {
+                    m.warnings.push(format!("the trace was not written: {error}"));
+                }
             }
             trace.kernel_times(&times, (m.prefill_ms, m.decode_ms))
         }
@@ -54,8 +57,9 @@ fn trace<'a>(context: &'a Context<'a>, workload: &mut Generation<'a>) -> Result<
     };
     // A graph that was made before the tracer would not show its kernels.
     workload.stepper = Stepper::new(&subject.decoder, context.attention, workload.cache, context.settings.step_mode)?;
-    tracer.run(&clock, workload, WARM_UP_STEPS)?;
-    let times = tracer.run(&clock, workload, context.settings.decode_tokens)?;
+    let steps = context.settings.decode_tokens;
+    tracer.run(&clock, workload, WARM_UP_STEPS.min(steps))?;
+    let times = tracer.run(&clock, workload, steps)?;
     device::synchronize(&subject.device)?;
     Ok(tracer.finish(&workload.stepper.replayed()).map(|trace| (trace, times)))
 }

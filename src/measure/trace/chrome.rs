@@ -46,7 +46,8 @@ fn create(path: &Path) -> Result<()> {
     std::fs::write(path, b"[\n]\n").map_err(|e| Error::io(path, e))
 }
 
-/// Adds a traced pass called `name` to a file of [`create`]. After each pass the file is whole.
+/// Adds a traced pass called `name` to a file of [`create`]. After each pass the file is whole, after one that there was no room
+/// for too: it then holds the passes before.
 ///
 /// # Errors
 /// When the file cannot be written, or is not one.
@@ -60,15 +61,26 @@ fn append(path: &Path, name: &str, trace: &Trace) -> Result<()> {
         };
         let process = body.windows(PROCESS.len()).filter(|w| *w == PROCESS.as_bytes()).count() + 1;
         file.seek(SeekFrom::Start(body.len() as u64))?;
-        let mut out = BufWriter::new(file);
+        let mut out = BufWriter::new(&file);
         let mut separator = if body == b"[" { "\n" } else { ",\n" };
-        for event in events(process, name, trace) {
-            out.write_all(separator.as_bytes())?;
-            serde_json::to_writer(&mut out, &event)?;
-            separator = ",\n";
+        let mut pass = || -> std::io::Result<()> {
+            for event in events(process, name, trace) {
+                out.write_all(separator.as_bytes())?;
+                serde_json::to_writer(&mut out, &event)?;
+                separator = ",\n";
+            }
+            out.write_all(END)?;
+            out.flush()
+        };
+        let written = pass();
+        if written.is_err() {
+            // What waits in the buffer would be written when it is dropped.
+            drop(out.into_parts());
+            file.set_len(body.len() as u64)?;
+            file.seek(SeekFrom::Start(body.len() as u64))?;
+            file.write_all(END)?;
         }
-        out.write_all(END)?;
-        out.flush()
+        written
     };
     write().map_err(|e| Error::io(path, e))
 }

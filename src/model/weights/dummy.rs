@@ -57,8 +57,9 @@ fn random_block(dtype: DType, device: &Device) -> Result<Tensor> {
 }
 
 impl Weights for DummyWeights {
+    /// Nothing is.
     fn contains(&self, _name: &str) -> bool {
-        true
+        false
     }
 
     fn load(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {

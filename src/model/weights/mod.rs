@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// The tensors of one checkpoint, by name.
 pub trait Weights {
-    /// Whether tensor `name` is there.
+    /// Whether tensor `name` is stored.
     fn contains(&self, name: &str) -> bool;
 
     /// Tensor `name` on `device`, in the dtype it is stored in. A source that makes weights instead of reading them
