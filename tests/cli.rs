@@ -56,6 +56,40 @@ fn a_group_that_does_not_divide_the_head_is_refused() {
     assert!(refused(&["run", "--kv-quant", "int4-hqq-token,group=128"]).contains("group"));
 }
 
+/// Every option that is a number, by command, as its help shows it: a negative one is a bad value of that option.
+#[test]
+fn a_negative_number_is_a_bad_value_of_its_option() {
+    const NUMBERS: [&str; 11] =
+        ["<N>", "<TOKENS>", "<B>", "<S>", "<DEPTH>", "<SIZE>", "<GB/s>", "<TFLOP/s>", "<PERCENT>", "<POINTS>", "<I/N>"];
+    let text = |args: &[&str]| {
+        let output = kvprof().args(args).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (folder, mut seen) = (tempfile::tempdir().unwrap(), 0);
+    let sweep = folder.path().join("sweep.toml");
+    std::fs::write(&sweep, "[[matrix]]\n").unwrap();
+    let sweep = sweep.to_str().unwrap();
+    // Those of `patch` are those of `run`.
+    for command in [vec!["run"], vec!["sweep", sweep, "--dry-run"], vec!["models"], vec!["report"]] {
+        let help = text(&[command[0], "--help"]).1;
+        for line in help.lines().map(str::trim).filter(|line| line.starts_with("--")) {
+            let (option, value) = line.split_once(' ').unwrap_or((line, ""));
+            if !NUMBERS.iter().any(|number| value.starts_with(number)) {
+                continue;
+            }
+            for number in ["-5", "-0.5"] {
+                let args: Vec<&str> = [command.as_slice(), &[option, number]].concat();
+                let (code, said) = text(&args);
+                assert_eq!(code, Some(2), "{args:?}: {said}");
+                assert!(said.contains(option) && said.contains(number), "{args:?}: {said}");
+                assert!(!said.contains("unexpected"), "{args:?}: {said}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 25, "only {seen} options found: the help is read wrongly");
+}
+
 #[test]
 fn files_that_are_no_models_are_named() {
     let folder = tempfile::tempdir().unwrap();

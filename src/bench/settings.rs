@@ -169,7 +169,7 @@ impl Settings {
             return Err(Error::usage(format!("--{name} {value} is more than {MOST}")));
         }
         if !self.energy_seconds.is_finite() || self.energy_seconds <= 0.0 {
-            return Err(Error::usage("--energy-seconds must be more than 0"));
+            return Err(Error::usage(format!("--energy-seconds {} must be more than 0", self.energy_seconds)));
         }
         match self.needle_depths.iter().find(|depth| !(0.0..=1.0).contains(*depth)) {
             Some(depth) => Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1"))),
