@@ -221,6 +221,52 @@ fn settings_of_a_file_are_used_and_flags_win() {
 }
 
 #[test]
+fn more_examples_than_a_subject_has_are_not_claimed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("mmlu");
+    for (split, subject, rows) in
+        [("dev", "houses", 5), ("dev", "letters", 3), ("test", "houses", 1), ("test", "letters", 1)]
+    {
+        std::fs::create_dir_all(data.join(split)).unwrap();
+        let rows: String = (0..rows).map(|i| format!("Which house is number {i}?,one,two,three,four,A\n")).collect();
+        std::fs::write(data.join(format!("{split}/{subject}_{split}.csv")), rows).unwrap();
+    }
+    let run = |shots: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let run = kvprof()
+            .args([
+                "run",
+                "--no-profile",
+                "--kv-quant",
+                "none",
+                "--benchmarks",
+                "mmlu",
+                "--quiet",
+                "--mmlu-shots",
+                shots,
+            ])
+            .arg("--data")
+            .arg(&data)
+            .arg("--output-dir")
+            .arg(out.path())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.success(), "{errors}");
+        (read(&json_files(out.path())[0])["benchmarks"]["mmlu"].clone(), errors)
+    };
+    let (score, errors) = run("500");
+    assert!(errors.contains("500") && errors.contains("at most 5"), "{errors}");
+    assert_eq!(score["shots"], 5);
+    let of = |subject: &str| score["items"].as_array().unwrap().iter().find(|item| item["subject"] == subject).unwrap();
+    assert!(of("houses")["shots"].is_null(), "it has all five: {score}");
+    assert_eq!(of("letters")["shots"], 3);
+    let (as_many, errors) = run("5");
+    assert_eq!(errors, "");
+    assert_eq!(as_many["plan"], score["plan"], "the same questions were put");
+}
+
+#[test]
 fn env_completions_and_log_levels_answer() {
     let run = |args: &[&str]| {
         let output = kvprof().args(args).env("HF_HUB_OFFLINE", "1").output().unwrap();

@@ -50,6 +50,12 @@ impl Benchmark for MmluBenchmark {
         // No subject has more examples than this, whatever was asked for.
         let of = |subject: &str| examples.iter().filter(|e| e.subject == subject).count();
         let most = chosen.iter().map(|question| of(&question.subject)).max().unwrap_or(0).min(settings.mmlu_shots);
+        if most < settings.mmlu_shots {
+            tracing::warn!(
+                "mmlu: no subject has {} examples (--mmlu-shots), so at most {most} are shown",
+                settings.mmlu_shots
+            );
+        }
         for question in chosen {
             let shots = examples.iter().filter(|e| e.subject == question.subject).take(most);
             let Some((prompt, shown)) = prompt(tokenizer, question, &shots.collect::<Vec<_>>(), limit)? else {
