@@ -1,8 +1,10 @@
 //! Perplexity, divergence and needles on the built-in model.
 
 use super::Bench;
+use kvprof::bench::data::hex;
 use kvprof::bench::settings::{NeedleKind, Protocol};
 use kvprof::schema::Kld;
+use sha2::{Digest, Sha256};
 
 fn builtin() -> Bench {
     let mut bench = Bench::builtin();
@@ -128,6 +130,8 @@ fn every_kind_of_needle_is_hidden_in_filler_and_in_a_book() {
                 assert!(filled <= trial.context_length + 4 && filled + 80 > trial.context_length, "{trial:?}");
             }
             assert!(needle.quantized_read_fraction.unwrap() > 0.0);
+            let expected = (haystack != "filler").then(|| hex(&Sha256::digest(std::fs::read(&book).unwrap())));
+            assert_eq!(needle.data.map(|data| data.sha256), expected, "{haystack}");
         }
     }
     bench.settings.context_lengths = vec![2048];

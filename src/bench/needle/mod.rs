@@ -32,7 +32,7 @@ impl Benchmark for NeedleBenchmark {
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
         let started = Instant::now();
-        let haystacks = Haystack::plan(context)?;
+        let (haystacks, source) = Haystack::plan(context)?;
         let prompts: Vec<_> = haystacks.iter().map(|h| (&h.hidden.answer, h.context, &h.prompt)).collect();
         let key = format!("{} {prompts:?}", context.attention.name());
         let reference = match context.references.needle.get(&key) {
@@ -56,6 +56,7 @@ impl Benchmark for NeedleBenchmark {
         block.version = Some(self.version());
         block.kind = Some(context.settings.needle_kind.name().into());
         block.haystack = Some(context.settings.needle_haystack.clone());
+        block.data = source;
         block.quantized_read_fraction = Some(fraction_of(reads));
         block.elapsed_s = Some(started.elapsed().as_secs_f64());
         keep(Block::Needle(block, trials))
