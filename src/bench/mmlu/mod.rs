@@ -129,7 +129,7 @@ fn put(question: &Question) -> String {
 fn choose(context: &Context<'_>, spec: &QuantSpec, asked: &Asked, letters: &Letters) -> Result<Outcome> {
     let decoder = &context.subject.decoder;
     let mut cache = context.new_cache(spec, 1, asked.prompt.len(), CHUNK.min(asked.prompt.len()))?;
-    let logits = feed(decoder, &asked.prompt, cache.as_mut(), context.attention, CHUNK)?;
+    let logits = feed(decoder, &[&asked.prompt], cache.as_mut(), context.attention, CHUNK)?;
     let logits = logits.squeeze(0)?;
     let normalizer = logits.log_sum_exp(D::Minus1)?.to_scalar::<f32>()?;
     let logits = logits.to_vec1::<f32>()?;

@@ -10,7 +10,7 @@ use super::{Benchmark, Block, Context};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
-use crate::model::generate::greedy;
+use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
 use crate::schema::{Needle, NeedleScore, NeedleTrial, Paired};
 use haystack::Haystack;
@@ -96,8 +96,9 @@ fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -
 /// Feeds `prompt` and continues it greedily.
 fn answer(context: &Context<'_>, cache: &mut dyn KvCache, prompt: &[u32]) -> Result<String> {
     let subject = context.subject;
-    let tokens = greedy(&subject.decoder, prompt, ANSWER_TOKENS, cache, context.attention, CHUNK)?;
-    subject.tokenizer()?.decode(&tokens)
+    let prompt = [Prompt { tokens: prompt, most: ANSWER_TOKENS }];
+    let texts = greedy(&subject.decoder, &prompt, cache, context.attention, CHUNK, context.progress)?;
+    subject.tokenizer()?.decode(&texts.concat())
 }
 
 fn summarize(trials: &[NeedleTrial]) -> Needle {
