@@ -92,8 +92,37 @@ fn unsafe_stays_in_the_device_layer_and_where_kernels_are_launched() {
     assert!(wrong.is_empty(), "unsafe that launches no kernel, outside src/device: {wrong:?}");
 }
 
+/// Modules of the same folder that `text` imports: what follows `use super::`, in a list too.
+fn siblings(text: &str) -> Vec<String> {
+    let name =
+        |path: &str| path.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("").to_string();
+    let of = |rest: &str| match rest.strip_prefix('{') {
+        Some(list) => list.split('}').next().unwrap_or("").split(',').map(name).collect(),
+        None => vec![name(rest)],
+    };
+    text.split("use super::").skip(1).flat_map(of).collect()
+}
+
+/// A `mod.rs` and its own modules may know each other; two files beside each other are one, or one of them is the lower.
+#[test]
+fn no_two_files_of_a_folder_import_each_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut imports = Vec::new();
+    for path in sources(&root).into_iter().filter(|path| !path.ends_with("mod.rs")) {
+        let text = code(&std::fs::read_to_string(&path).unwrap());
+        // Tests stand in a module of their own, whose `super` is the file.
+        let text = text.split("#[cfg(test)]").next().unwrap().to_string();
+        let beside = siblings(&text).into_iter().map(|name| path.with_file_name(format!("{name}.rs")));
+        imports.extend(beside.filter(|other| other.is_file()).map(|other| (path.clone(), other)));
+    }
+    assert!(imports.len() > 50, "only {} imports found: the walk is broken", imports.len());
+    let mutual: Vec<_> = imports.iter().filter(|(a, b)| a < b && imports.contains(&(b.clone(), a.clone()))).collect();
+    assert!(mutual.is_empty(), "files that import each other: {mutual:?}");
+}
+
 #[test]
 fn every_import_of_a_list_is_found() {
+    assert_eq!(siblings("use super::a::B;\nuse super::{c,\n    d::E};"), ["a", "c", "d"]);
     assert_eq!(imported("use crate::{base::x, schema};"), ["base", "schema"]);
     assert_eq!(imported("use crate::cache::KvCache; crate::Error::usage"), ["cache", "Error"]);
 }

@@ -56,6 +56,40 @@ fn a_group_that_does_not_divide_the_head_is_refused() {
     assert!(refused(&["run", "--kv-quant", "int4-hqq-token,group=128"]).contains("group"));
 }
 
+/// Every option that is a number, by command, as its help shows it: a negative one is a bad value of that option.
+#[test]
+fn a_negative_number_is_a_bad_value_of_its_option() {
+    const NUMBERS: [&str; 11] =
+        ["<N>", "<TOKENS>", "<B>", "<S>", "<DEPTH>", "<SIZE>", "<GB/s>", "<TFLOP/s>", "<PERCENT>", "<POINTS>", "<I/N>"];
+    let text = |args: &[&str]| {
+        let output = kvprof().args(args).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (folder, mut seen) = (tempfile::tempdir().unwrap(), 0);
+    let sweep = folder.path().join("sweep.toml");
+    std::fs::write(&sweep, "[[matrix]]\n").unwrap();
+    let sweep = sweep.to_str().unwrap();
+    // Those of `patch` are those of `run`.
+    for command in [vec!["run"], vec!["sweep", sweep, "--dry-run"], vec!["models"], vec!["report"]] {
+        let help = text(&[command[0], "--help"]).1;
+        for line in help.lines().map(str::trim).filter(|line| line.starts_with("--")) {
+            let (option, value) = line.split_once(' ').unwrap_or((line, ""));
+            if !NUMBERS.iter().any(|number| value.starts_with(number)) {
+                continue;
+            }
+            for number in ["-5", "-0.5"] {
+                let args: Vec<&str> = [command.as_slice(), &[option, number]].concat();
+                let (code, said) = text(&args);
+                assert_eq!(code, Some(2), "{args:?}: {said}");
+                assert!(said.contains(option) && said.contains(number), "{args:?}: {said}");
+                assert!(!said.contains("unexpected"), "{args:?}: {said}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 25, "only {seen} options found: the help is read wrongly");
+}
+
 #[test]
 fn files_that_are_no_models_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -184,6 +218,52 @@ fn settings_of_a_file_are_used_and_flags_win() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("run.toml") && error.contains("unknown field `context-length`"), "{error}");
+}
+
+#[test]
+fn more_examples_than_a_subject_has_are_not_claimed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("mmlu");
+    for (split, subject, rows) in
+        [("dev", "houses", 5), ("dev", "letters", 3), ("test", "houses", 1), ("test", "letters", 1)]
+    {
+        std::fs::create_dir_all(data.join(split)).unwrap();
+        let rows: String = (0..rows).map(|i| format!("Which house is number {i}?,one,two,three,four,A\n")).collect();
+        std::fs::write(data.join(format!("{split}/{subject}_{split}.csv")), rows).unwrap();
+    }
+    let run = |shots: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let run = kvprof()
+            .args([
+                "run",
+                "--no-profile",
+                "--kv-quant",
+                "none",
+                "--benchmarks",
+                "mmlu",
+                "--quiet",
+                "--mmlu-shots",
+                shots,
+            ])
+            .arg("--data")
+            .arg(&data)
+            .arg("--output-dir")
+            .arg(out.path())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.success(), "{errors}");
+        (read(&json_files(out.path())[0])["benchmarks"]["mmlu"].clone(), errors)
+    };
+    let (score, errors) = run("500");
+    assert!(errors.contains("500") && errors.contains("at most 5"), "{errors}");
+    assert_eq!(score["shots"], 5);
+    let of = |subject: &str| score["items"].as_array().unwrap().iter().find(|item| item["subject"] == subject).unwrap();
+    assert!(of("houses")["shots"].is_null(), "it has all five: {score}");
+    assert_eq!(of("letters")["shots"], 3);
+    let (as_many, errors) = run("5");
+    assert_eq!(errors, "");
+    assert_eq!(as_many["plan"], score["plan"], "the same questions were put");
 }
 
 #[test]

@@ -310,6 +310,7 @@ mod on_gpu {
         assert!(describe(cache.as_ref(), eager.as_ref(), StepMode::Graph).contains("not as `eager`"));
         assert!(describe(cache.as_ref(), fused.as_ref(), StepMode::Graph).contains("one CUDA graph"));
         assert!(describe(cache.as_ref(), fused.as_ref(), StepMode::Launches).contains("one by one"));
+        assert!(describe(cache.as_ref(), fused.as_ref(), StepMode::Plain).contains("plain decoder (asked for)"));
         let _ = device;
     }
 }

@@ -14,7 +14,6 @@ pub mod prediction;
 pub mod profile;
 pub mod questions;
 pub mod settings;
-pub mod side_by_side;
 pub mod text;
 pub mod windows;
 

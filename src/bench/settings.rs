@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
+use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
 /// Settings of all benchmarks; each is a flag of `kvprof run` and a key of a configuration file.
@@ -40,9 +41,9 @@ pub struct Settings {
     pub energy_seconds: f64,
     /// Text of `ppl`: `builtin`, `wikitext2`, `pg19` or a file.
     pub ppl_data: Option<String>,
-    /// Window of `ppl`, tokens. Default: the smaller of 4096 and the model's limit.
+    /// Window of `ppl`, tokens; the default is [`window`](Settings::window)'s.
     pub ppl_window: Option<usize>,
-    /// Tokens of each window that are read but not scored. Default: 256, at least one residual window and block.
+    /// Tokens of each window that are read but not scored; the default is [`burn_in`](Settings::burn_in)'s.
     pub ppl_burn_in: Option<usize>,
     /// Tokens scored; 0: the whole text.
     pub ppl_tokens: usize,
@@ -168,7 +169,7 @@ impl Settings {
             return Err(Error::usage(format!("--{name} {value} is more than {MOST}")));
         }
         if !self.energy_seconds.is_finite() || self.energy_seconds <= 0.0 {
-            return Err(Error::usage("--energy-seconds must be more than 0"));
+            return Err(Error::usage(format!("--energy-seconds {} must be more than 0", self.energy_seconds)));
         }
         match self.needle_depths.iter().find(|depth| !(0.0..=1.0).contains(*depth)) {
             Some(depth) => Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1"))),
@@ -183,6 +184,26 @@ impl Settings {
         let most = if batch == 1 { 4096 } else { 2048 };
         let light = (length * layers / 16).max(64);
         self.prefill_chunk.unwrap_or(most.min(light)).min(length)
+    }
+
+    /// Tokens of a full window of `ppl` and `kld`, by default the smaller of 4096 and the model's `limit`.
+    pub fn window(&self, limit: usize) -> usize {
+        self.ppl_window.unwrap_or(limit.min(4096))
+    }
+
+    /// Tokens of such a window that are read but not scored, at least 1: nothing predicts a window's first token. By default 256, or
+    /// as many as the cache of `quant` holds when its first block is quantized if those are more, but no more than half the window.
+    pub fn burn_in(&self, window: usize, quant: &QuantSpec) -> usize {
+        match self.ppl_protocol {
+            Protocol::Streaming => {
+                // All quantizations of a run must score the same tokens, so that this one's window counts only where it is longer
+                // than the default.
+                let least = quant.residual + quant.block_tokens();
+                self.ppl_burn_in.unwrap_or(least.max(256).min(window / 2)).max(1)
+            }
+            // The first token of the scored half is predicted by the last of the other, in another pass.
+            Protocol::TwoPhase => window / 2 + 1,
+        }
     }
 
     /// These settings with what depends on the model filled in.
@@ -281,6 +302,19 @@ impl std::str::FromStr for NeedleKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_default_burn_in_reaches_the_first_quantized_block_and_leaves_half_the_window() {
+        let burn_in = |settings: &Settings, window, quant: &str| settings.burn_in(window, &quant.parse().unwrap());
+        let default = Settings::default();
+        assert_eq!((default.window(2048), default.window(1 << 17)), (2048, 4096));
+        assert_eq!(burn_in(&default, 4096, "none"), 256);
+        assert_eq!(burn_in(&default, 4096, "int4-hqq,residual=512"), 512 + 64);
+        assert_eq!(burn_in(&default, 128, "int4-hqq"), 64);
+        assert_eq!(burn_in(&Settings { ppl_burn_in: Some(100), ..Settings::default() }, 128, "int4-hqq"), 100);
+        assert_eq!(burn_in(&Settings { ppl_burn_in: Some(0), ..Settings::default() }, 128, "int4-hqq"), 1);
+        assert_eq!(burn_in(&Settings { ppl_protocol: Protocol::TwoPhase, ..default }, 512, "int4-hqq"), 257);
+    }
 
     #[test]
     fn protocols_and_kinds_are_known_by_name() {

@@ -2,8 +2,9 @@
 
 use super::Context;
 use super::feed::{CHUNK, begin_of_text};
-use super::settings::Protocol;
+use super::settings::{Protocol, Settings};
 use super::text::Text;
+use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
 /// Windows over a text and the tokens of them that are scored.
@@ -35,14 +36,14 @@ impl Plan {
     pub fn new(context: &Context<'_>) -> Result<Self> {
         let settings = context.settings;
         let limit = context.subject.config().max_positions;
-        let window = settings.ppl_window.unwrap_or(limit.min(4096));
+        let window = settings.window(limit);
         if window > limit {
             return Err(Error::usage(format!(
                 "--ppl-window {window} is longer than the model allows ({limit} tokens)"
             )));
         }
         let protocol = settings.ppl_protocol;
-        let burn_in = burn_in(context, window)?;
+        let burn_in = burn_in(settings, window, context.spec)?;
         let wanted = if settings.ppl_tokens == 0 { usize::MAX } else { settings.ppl_tokens };
         let begin = begin_of_text(context.subject)?;
         let room = window - begin.iter().len();
@@ -139,29 +140,21 @@ fn portions(protocol: Protocol, window: usize, residual: usize, block: usize) ->
 }
 
 /// Tokens of a window that are not scored.
-fn burn_in(context: &Context<'_>, window: usize) -> Result<usize> {
-    let settings = context.settings;
-    if settings.ppl_protocol == Protocol::TwoPhase {
-        if settings.ppl_burn_in.is_some() {
-            return Err(Error::usage(
-                "--ppl-burn-in is for --ppl-protocol streaming; two-phase leaves half a window unscored",
-            ));
+///
+/// # Errors
+/// Where that leaves nothing to score, or a flag asks for what the protocol does not have.
+fn burn_in(settings: &Settings, window: usize, quant: &QuantSpec) -> Result<usize> {
+    let burn_in = settings.burn_in(window, quant);
+    match settings.ppl_protocol {
+        Protocol::TwoPhase if settings.ppl_burn_in.is_some() => {
+            Err(Error::usage("--ppl-burn-in is for --ppl-protocol streaming; two-phase leaves half a window unscored"))
         }
-        // The first token of the scored half is predicted by the last of the other, in another pass.
-        return if window >= 4 {
-            Ok(window / 2 + 1)
-        } else {
-            Err(Error::usage("--ppl-window must be at least 4 tokens"))
-        };
+        Protocol::TwoPhase if window < 4 => Err(Error::usage("--ppl-window must be at least 4 tokens")),
+        Protocol::Streaming if burn_in + 1 >= window => {
+            Err(Error::usage(format!("--ppl-burn-in {burn_in} leaves no token of a window of {window} to score")))
+        }
+        _ => Ok(burn_in),
     }
-    // All quantizations of a run must score the same tokens, so that this one's window counts only where it is longer than
-    // the default.
-    let least = context.spec.residual + context.spec.block_tokens();
-    let burn_in = settings.ppl_burn_in.unwrap_or(least.max(256).min(window / 2)).max(1);
-    if burn_in + 1 >= window {
-        return Err(Error::usage(format!("--ppl-burn-in {burn_in} leaves no token of a window of {window} to score")));
-    }
-    Ok(burn_in)
 }
 
 #[cfg(test)]

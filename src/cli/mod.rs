@@ -19,7 +19,7 @@ pub mod validate;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::session::interrupt;
 use crate::{Error, device};
@@ -70,7 +70,7 @@ enum Command {
 /// or configuration, 130 interrupted.
 pub fn main() -> ExitCode {
     device::end_quietly_when_a_pipe_closes();
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&grammar().get_matches()).unwrap_or_else(|error| error.exit());
     if let Err(error) = start_log(&cli.log_level) {
         return fail(&error);
     }
@@ -90,9 +90,17 @@ pub fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| fail(&error))
 }
 
-/// The command-line grammar, for completions.
+/// The command-line grammar. What begins like a negative number is the value of the option before it, which refuses it by its name,
+/// not an option that there is none of.
 fn grammar() -> clap::Command {
-    <Cli as clap::CommandFactory>::command()
+    fn take_negative_numbers(command: clap::Command) -> clap::Command {
+        let take = |arg: clap::Arg| {
+            let option = arg.get_action().takes_values() && !arg.is_positional();
+            arg.allow_negative_numbers(option)
+        };
+        command.mut_args(take).mut_subcommands(take_negative_numbers)
+    }
+    take_negative_numbers(Cli::command())
 }
 
 fn start_log(level: &str) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(value_name = "MODEL")]
     models: Vec<String>,
     /// Say what fits into this memory of a GPU, such as 24GiB, instead of what is free on this machine.
-    #[arg(long, value_name = "SIZE", value_parser = super::size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = super::size::parse, allow_hyphen_values = true)]
     memory: Option<u64>,
     /// KV-cache quantizations to compare.
     #[arg(long, num_args = 1.., value_name = "QUANT", default_values_t = CACHES.map(String::from))]

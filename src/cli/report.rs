@@ -26,10 +26,10 @@ pub struct Args {
     #[arg(short, long, value_name = "FOLDER", default_value = "report")]
     output: PathBuf,
     /// How much the perplexity of a recommended cache may rise, per cent.
-    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, allow_hyphen_values = true)]
     max_ppl_rise: f64,
     /// How much a score (needle, MMLU, MATH) of a recommended cache may fall, percentage points.
-    #[arg(long, value_name = "POINTS", default_value = "2", value_parser = percent)]
+    #[arg(long, value_name = "POINTS", default_value = "2", value_parser = percent, allow_hyphen_values = true)]
     max_score_fall: f64,
 }
 

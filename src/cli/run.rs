@@ -261,6 +261,20 @@ mod tests {
     }
 
     #[test]
+    fn every_way_of_making_a_step_has_a_flag() {
+        use crate::model::step::StepMode::{Graph, Launches, Plain};
+        for (line, mode) in [
+            (vec![], Graph),
+            (vec!["--no-cuda-graph"], Launches),
+            (vec!["--step-mode", "launches"], Launches),
+            (vec!["--step-mode", "plain"], Plain),
+        ] {
+            assert_eq!(runs(&line)[0].settings.step_mode, mode, "{line:?}");
+        }
+        assert!(Line::try_parse_from(["kvprof", "--step-mode", "plain", "--no-cuda-graph"]).is_err());
+    }
+
+    #[test]
     fn flags_win_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("run.toml");

@@ -41,8 +41,12 @@ pub struct SettingsArgs {
     /// Record the memory of one more run over time, for a plot.
     #[arg(long)]
     memory_timeline: bool,
-    /// Launch the kernels of a decode step one by one instead of replaying a CUDA graph, for comparison.
-    #[arg(long)]
+    /// How a GPU makes decode steps with fused attention: graph (kernels of kvprof's own, replayed as a CUDA graph), launches (the
+    /// same ones, launched one by one) or plain (the decoder that eager and sdpa use, for comparing attention only) [default: graph].
+    #[arg(long, value_name = "MODE")]
+    step_mode: Option<StepMode>,
+    /// The same as --step-mode launches.
+    #[arg(long, conflicts_with = "step_mode")]
     no_cuda_graph: bool,
     /// Local file or folder with the data of the benchmarks, instead of the hub.
     #[arg(long, value_name = "PATH")]
@@ -53,7 +57,8 @@ pub struct SettingsArgs {
     /// Window of ppl in tokens [default: 4096, or the model's limit if that is smaller].
     #[arg(long, value_name = "TOKENS")]
     ppl_window: Option<usize>,
-    /// Tokens of each window that are read but not scored [default: 256, at least one residual window and block].
+    /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or a
+    /// residual window and block if that is more; half of --ppl-window at most].
     #[arg(long, value_name = "TOKENS")]
     ppl_burn_in: Option<usize>,
     /// Tokens scored by ppl and kld, 0: the whole text [default: 4096].
@@ -126,9 +131,8 @@ impl SettingsArgs {
         settings.prefill_chunk = self.prefill_chunk.or(settings.prefill_chunk);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
         settings.memory_timeline |= self.memory_timeline;
-        if self.no_cuda_graph {
-            settings.step_mode = StepMode::Launches;
-        }
+        let step_mode = self.no_cuda_graph.then_some(StepMode::Launches).or(self.step_mode);
+        settings.step_mode = step_mode.unwrap_or(settings.step_mode);
         settings.ppl_data = self.ppl_data.clone().or(settings.ppl_data);
         settings.ppl_window = self.ppl_window.or(settings.ppl_window);
         settings.ppl_burn_in = self.ppl_burn_in.or(settings.ppl_burn_in);

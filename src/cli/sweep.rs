@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// With --dry-run: estimate for a GPU with this much free memory, such as 80GiB, instead of for this machine.
-    #[arg(long, value_name = "SIZE", value_parser = super::size::parse, requires = "dry_run")]
+    #[arg(long, value_name = "SIZE", value_parser = super::size::parse, allow_hyphen_values = true, requires = "dry_run")]
     memory: Option<u64>,
     /// With --dry-run: the bandwidth of its memory in GB/s; measured on this machine where not given.
     #[arg(long, value_name = "GB/s", requires = "dry_run")]

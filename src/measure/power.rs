@@ -72,3 +72,21 @@ impl PowerMeter for NvmlGpu {
         NvmlGpu::driver_version(self)
     }
 }
+
+impl PowerMeter for Rapl {
+    fn counter_name(&self) -> &'static str {
+        "rapl"
+    }
+
+    fn counter_j(&self) -> Result<f64, String> {
+        self.joules()
+    }
+
+    fn power_w(&self) -> Result<f64, String> {
+        self.watts()
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::default()
+    }
+}

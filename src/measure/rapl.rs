@@ -4,9 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::power::PowerMeter;
-use crate::schema::DeviceState;
-
 /// Where Linux shows the counters.
 pub const POWERCAP: &str = "/sys/class/powercap";
 
@@ -55,12 +52,31 @@ impl Rapl {
     }
 
     /// Joules since the counters were opened.
-    fn joules(&self) -> Result<f64, String> {
+    ///
+    /// # Errors
+    /// Which counter cannot be read, for people.
+    pub fn joules(&self) -> Result<f64, String> {
         let mut total = 0;
         for zone in lock(&self.zones).iter_mut() {
             total += zone.read()?;
         }
         Ok(total as f64 / 1e6)
+    }
+
+    /// Mean power since the last call, watts; the first call waits a moment to have one.
+    ///
+    /// # Errors
+    /// As [`joules`](Self::joules).
+    pub fn watts(&self) -> Result<f64, String> {
+        let mut last = lock(&self.last);
+        let (since, before) = match *last {
+            Some(known) => known,
+            None => (Instant::now(), self.joules()?),
+        };
+        std::thread::sleep(SHORTEST_POWER.saturating_sub(since.elapsed()));
+        let (now, joules) = (Instant::now(), self.joules()?);
+        *last = Some((now, joules));
+        Ok((joules - before) / now.duration_since(since).as_secs_f64())
     }
 }
 
@@ -79,33 +95,6 @@ impl Zone {
         self.total_uj += (now + turned).saturating_sub(self.last_uj);
         self.last_uj = now;
         Ok(self.total_uj)
-    }
-}
-
-impl PowerMeter for Rapl {
-    fn counter_name(&self) -> &'static str {
-        "rapl"
-    }
-
-    fn counter_j(&self) -> Result<f64, String> {
-        self.joules()
-    }
-
-    /// Mean power since the last call; the first call waits a moment to have one.
-    fn power_w(&self) -> Result<f64, String> {
-        let mut last = lock(&self.last);
-        let (since, before) = match *last {
-            Some(known) => known,
-            None => (Instant::now(), self.joules()?),
-        };
-        std::thread::sleep(SHORTEST_POWER.saturating_sub(since.elapsed()));
-        let (now, joules) = (Instant::now(), self.joules()?);
-        *last = Some((now, joules));
-        Ok((joules - before) / now.duration_since(since).as_secs_f64())
-    }
-
-    fn state(&self) -> DeviceState {
-        DeviceState::default()
     }
 }
 
@@ -160,12 +149,12 @@ mod tests {
     fn packages_and_memory_are_counted_once() {
         let machine = machine();
         let rapl = Rapl::open(machine.path()).unwrap();
-        assert_eq!(rapl.counter_j(), Ok(0.0));
+        assert_eq!(rapl.joules(), Ok(0.0));
         for zone in ["intel-rapl:0", "intel-rapl:0:0", "intel-rapl:0:1", "intel-rapl:1", "intel-rapl-mmio:0"] {
             set(&machine, zone, 5_000_000);
         }
         // 4 J of the package and 3 J of the memory.
-        assert_eq!(rapl.counter_j(), Ok(7.0));
+        assert_eq!(rapl.joules(), Ok(7.0));
     }
 
     #[test]
@@ -174,20 +163,20 @@ mod tests {
         set(&machine, "intel-rapl:0", RANGE - 1_500_000);
         let rapl = Rapl::open(machine.path()).unwrap();
         set(&machine, "intel-rapl:0", 500_000);
-        assert_eq!(rapl.counter_j(), Ok(2.0));
+        assert_eq!(rapl.joules(), Ok(2.0));
         set(&machine, "intel-rapl:0", 1_500_000);
-        assert_eq!(rapl.counter_j(), Ok(3.0));
+        assert_eq!(rapl.joules(), Ok(3.0));
     }
 
     #[test]
     fn power_is_energy_over_the_time_since_the_last_look() {
         let machine = machine();
         let rapl = Rapl::open(machine.path()).unwrap();
-        assert_eq!(rapl.power_w(), Ok(0.0));
+        assert_eq!(rapl.watts(), Ok(0.0));
         let began = Instant::now();
         std::thread::sleep(Duration::from_millis(20));
         set(&machine, "intel-rapl:0", 2_000_000);
-        let watts = rapl.power_w().unwrap();
+        let watts = rapl.watts().unwrap();
         assert!(watts > 1.0 / began.elapsed().as_secs_f64() / 2.0 && watts <= 50.0, "{watts}");
     }
 

@@ -44,8 +44,9 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
+    use crate::base::progress::Silent;
     use crate::cache::{self, CacheShape};
-    use crate::model::generate::greedy;
+    use crate::model::generate::{Prompt, greedy};
     use crate::model::source::BUILTIN;
     use crate::model::{LoadOptions, Subject, attention};
     use crate::quant::QuantSpec;
@@ -71,8 +72,31 @@ mod tests {
         };
         let mut cache = cache::new(spec.parse::<QuantSpec>().unwrap(), shape).unwrap();
         let attention = attention::new("sdpa").unwrap();
-        let written = greedy(&subject.decoder, &prompt, 8, cache.as_mut(), attention.as_ref(), 64);
-        tokenizer.decode(&written.unwrap()).unwrap()
+        let prompt = [Prompt { tokens: &prompt, most: 8 }];
+        let written = greedy(&subject.decoder, &prompt, cache.as_mut(), attention.as_ref(), 64, &Silent).unwrap();
+        tokenizer.decode(&written[0]).unwrap()
+    }
+
+    #[test]
+    fn texts_of_several_lengths_are_continued_side_by_side_as_each_alone() {
+        let subject = subject();
+        let tokenizer = subject.tokenizer().unwrap();
+        let prompts = ["In the village of", "The miller walked to the river, and in the evening he"];
+        let prompts = prompts.map(|text| tokenizer.encode(text, true).unwrap());
+        let attention = attention::new("sdpa").unwrap();
+        let greedy = |prompts: &[Prompt<'_>]| {
+            let shape = subject.config().cache_shape(prompts.len().max(1), 64, 64, DType::F32, &Device::Cpu);
+            let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
+            greedy(&subject.decoder, prompts, cache.as_mut(), attention.as_ref(), 4, &Silent)
+        };
+        let limited = |most: [usize; 2]| [0, 1].map(|i| Prompt { tokens: &prompts[i], most: most[i] });
+        let alone = limited([12, 5]).map(|prompt| greedy(&[prompt]).unwrap().concat());
+        assert_eq!(alone.each_ref().map(Vec::len), [12, 5]);
+        assert_eq!(greedy(&limited([12, 5])).unwrap(), alone);
+        assert_eq!(greedy(&limited([12, 0])).unwrap(), [alone[0].clone(), Vec::new()]);
+        assert!(
+            greedy(&[]).unwrap_err().is_usage() && greedy(&[Prompt { tokens: &[], most: 1 }]).unwrap_err().is_usage()
+        );
     }
 
     #[test]

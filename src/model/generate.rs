@@ -1,9 +1,10 @@
-//! Text through a cache: feeding a prompt in chunks, and greedy continuation.
+//! Text through a cache: feeding prompts in chunks, and greedy continuation.
 
 use candle_core::{D, Tensor};
 
 use super::attention::Attention;
 use super::decoder::{Decoder, LogitsOf};
+use crate::base::progress::Progress;
 use crate::cache::KvCache;
 use crate::{Error, Result};
 
@@ -13,68 +14,106 @@ pub fn next_chunk(cache: &dyn KvCache, limit: usize) -> usize {
     limit.min(cache.tokens_until_flush().unwrap_or(limit)).min(cache.shape().max_chunk).max(1)
 }
 
-/// Feeds `tokens` (one sequence) after what `cache` holds, in chunks of up to `limit` ([`next_chunk`]); the logits `[1, V]` of the last
-/// one.
+/// Feeds sequences of one length after what `cache` holds, in chunks of up to `limit` ([`next_chunk`]); the logits `[B, V]` of the
+/// last token of each.
 ///
 /// # Errors
 /// As [`Decoder::forward`]; no tokens at all is a usage error.
 pub fn feed(
     decoder: &Decoder,
-    tokens: &[u32],
+    sequences: &[&[u32]],
     cache: &mut dyn KvCache,
     attention: &dyn Attention,
     limit: usize,
 ) -> Result<Tensor> {
-    let mut rest = tokens;
+    let length = sequences.first().map_or(0, |tokens| tokens.len());
     let mut logits = Err(Error::usage("there are no tokens to feed"));
-    while !rest.is_empty() {
-        let (chunk, after) = rest.split_at(next_chunk(cache, limit).min(rest.len()));
-        let chunk = Tensor::new(chunk, decoder.device())?.unsqueeze(0)?;
+    let mut at = 0;
+    while at < length {
+        let count = next_chunk(cache, limit).min(length - at);
+        let chunk: Vec<u32> = sequences.iter().flat_map(|tokens| &tokens[at..at + count]).copied().collect();
+        let chunk = Tensor::from_vec(chunk, (sequences.len(), count), decoder.device())?;
         logits = Ok(decoder.forward(&chunk, cache, attention, LogitsOf::Last)?);
-        rest = after;
+        at += count;
     }
     logits
 }
 
-/// Continues `prompt` with the likeliest token each time, up to `max_tokens` of them, or until one that ends a text for this model,
-/// which is not returned.
+/// A text to be continued.
+#[derive(Debug, Clone, Copy)]
+pub struct Prompt<'a> {
+    /// Its token ids.
+    pub tokens: &'a [u32],
+    /// Most tokens to be written after it.
+    pub most: usize,
+}
+
+/// Continues each prompt with the likeliest token each time, ending before a token that ends a text for this model. `cache` is empty
+/// and holds as many sequences as there are prompts. `progress` is asked after each token whether to go on.
+///
+/// Prompts of different lengths need no padding: all begin at position 0, and while one still reads its prompt, token by
+/// token, another already writes. Feeding a prompt by single tokens leaves the codes and logits of feeding it in chunks.
 ///
 /// # Errors
-/// As [`feed`].
+/// As [`feed`]; [`Error::Interrupted`] by the user; [`Error::NotFinite`] when a largest logit is not a number; no prompt at all, or an empty one, is a usage error.
 pub fn greedy(
     decoder: &Decoder,
-    prompt: &[u32],
-    max_tokens: usize,
+    prompts: &[Prompt<'_>],
     cache: &mut dyn KvCache,
     attention: &dyn Attention,
     limit: usize,
-) -> Result<Vec<u32>> {
-    let mut logits = feed(decoder, prompt, cache, attention, limit)?;
-    let mut generated = Vec::with_capacity(max_tokens);
-    while generated.len() < max_tokens {
-        let token = likeliest(&logits)?;
-        if decoder.config().eos.contains(&token) {
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<u32>>> {
+    let shared = prompts.iter().map(|prompt| prompt.tokens.len()).min().unwrap_or(0);
+    let beginnings: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.tokens[..shared]).collect();
+    let mut logits = feed(decoder, &beginnings, cache, attention, limit)?;
+    let mut writers: Vec<Writer> = prompts
+        .iter()
+        .map(|prompt| Writer { written: Vec::new(), most: prompt.most, done: prompt.most == 0 })
+        .collect();
+    for at in shared.. {
+        let likeliest = likeliest(&logits)?;
+        let mut next = Vec::with_capacity(prompts.len());
+        for ((prompt, writer), token) in prompts.iter().zip(&mut writers).zip(likeliest) {
+            next.push(match prompt.tokens.get(at) {
+                Some(&given) => given,
+                None => writer.take(token, &decoder.config().eos),
+            });
+        }
+        progress.advance(0)?;
+        if writers.iter().all(|writer| writer.done) {
             break;
         }
-        generated.push(token);
-        if generated.len() == max_tokens {
-            break;
-        }
-        let next = Tensor::new(&[[token]], decoder.device())?;
+        let next = Tensor::from_vec(next, (prompts.len(), 1), decoder.device())?;
         logits = decoder.forward(&next, cache, attention, LogitsOf::Last)?;
     }
-    Ok(generated)
+    Ok(writers.into_iter().map(|writer| writer.written).collect())
 }
 
-/// The token with the largest of the logits `[1, V]`.
-///
-/// # Errors
-/// [`Error::NotFinite`] when that largest logit is not a number: the model has overflowed.
-pub fn likeliest(logits: &Tensor) -> Result<u32> {
-    let token = logits.argmax(D::Minus1)?.squeeze(0)?.to_scalar::<u32>()?;
-    let largest = logits.squeeze(0)?.get(token as usize)?.to_scalar::<f32>()?;
-    if !largest.is_finite() {
-        return Err(Error::NotFinite(format!("the model's largest logit is {largest}; try --dtype bf16 or f32")));
+/// One sequence being written.
+struct Writer {
+    written: Vec<u32>,
+    most: usize,
+    done: bool,
+}
+
+impl Writer {
+    /// Takes the likeliest token, unless the text has ended; what is fed next either way.
+    fn take(&mut self, token: u32, ends: &[u32]) -> u32 {
+        self.done |= ends.contains(&token);
+        if !self.done {
+            self.written.push(token);
+            self.done = self.written.len() == self.most;
+        }
+        token
     }
-    Ok(token)
+}
+
+/// The token with the largest logit of each row of `[B, V]`.
+fn likeliest(logits: &Tensor) -> Result<Vec<u32>> {
+    let largest = logits.max(D::Minus1)?.to_vec1::<f32>()?;
+    if let Some(bad) = largest.iter().find(|value| !value.is_finite()) {
+        return Err(Error::NotFinite(format!("the model's largest logit is {bad}; try --dtype bf16 or f32")));
+    }
+    Ok(logits.argmax(D::Minus1)?.to_vec1()?)
 }

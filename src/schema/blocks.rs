@@ -250,6 +250,9 @@ pub struct Needle {
     /// Where it was hidden: `filler` or a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub haystack: Option<String>,
+    /// That text; absent for filler, which comes with kvprof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSource>,
     /// Its interval, and its pairs with the unquantized cache's trials.
     #[serde(flatten)]
     pub paired: Paired,

@@ -1,6 +1,8 @@
 //! What must hold within a result file, beyond its types.
 
-use super::{Accuracy, Benchmarks, Measurement, Memory, Needle, NeedleTrial, Paired, PhaseKernels, RunResult};
+use super::{
+    Accuracy, Benchmarks, DataSource, Measurement, Memory, Needle, NeedleTrial, Paired, PhaseKernels, RunResult,
+};
 
 /// One finding a line, each naming the field; empty when all is well. Files of 2.0 are held to what 2.0 promises.
 pub fn validate(result: &RunResult) -> Vec<String> {
@@ -140,6 +142,7 @@ fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<St
     if let (Some(needle), Some(trials)) = (&b.needle_in_haystack, &b.needle_in_haystack_trials) {
         needle_counts(needle, trials, findings);
     }
+    sources(b, findings);
     if let Some(needle) = &b.needle_in_haystack {
         let counts = (needle.total_trials, needle.successes, needle.reference_successes);
         pairs("needle_in_haystack", &needle.paired, counts, needle.success_rate, findings);
@@ -147,6 +150,32 @@ fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<St
     for (name, block) in [("mmlu", &b.mmlu), ("math", &b.math)] {
         let Some(block) = block else { continue };
         question_counts(name, block, quantized, findings);
+    }
+}
+
+/// What was read: its hash is one, and a needle that was hidden in a text says in which.
+fn sources(b: &Benchmarks, findings: &mut Vec<String>) {
+    let all = [
+        ("perplexity", b.perplexity.as_ref().and_then(|block| block.data.as_ref())),
+        ("perplexity_quantized", b.perplexity_quantized.as_ref().and_then(|block| block.data.as_ref())),
+        ("kld", b.kld.as_ref().and_then(|block| block.data.as_ref())),
+        ("needle_in_haystack", b.needle_in_haystack.as_ref().and_then(|block| block.data.as_ref())),
+        ("mmlu", b.mmlu.as_ref().and_then(|block| block.data.as_ref())),
+        ("math", b.math.as_ref().and_then(|block| block.data.as_ref())),
+    ];
+    for (name, source) in all {
+        let wrong = |source: &&DataSource| {
+            source.sha256.len() != 64
+                || !source.sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
+        let wrong = source.filter(wrong).map(|source| &source.sha256);
+        findings.extend(wrong.map(|found| format!("benchmarks.{name}: data.sha256 is {found:?}, not a SHA-256")));
+    }
+    if let Some(Needle { haystack: Some(haystack), data, .. }) = &b.needle_in_haystack
+        && (haystack == "filler") != data.is_none()
+    {
+        let has = if data.is_some() { "has a source of text" } else { "does not say which text that was (data)" };
+        findings.push(format!("benchmarks.needle_in_haystack: hidden in {haystack:?}, it {has}"));
     }
 }
 
@@ -296,6 +325,25 @@ mod tests {
             Accuracy { items: vec![Default::default()], ..sound.clone() },
         ] {
             assert_eq!(findings(&broken).len(), 1, "{broken:?}: {:?}", findings(&broken));
+        }
+    }
+
+    #[test]
+    fn a_needle_in_a_text_says_which_text() {
+        let source = |sha256: &str| Some(DataSource { sha256: sha256.into(), ..Default::default() });
+        let findings = |haystack: &str, data: Option<DataSource>| {
+            let needle = Needle { haystack: Some(haystack.into()), data, ..Default::default() };
+            let mut findings = Vec::new();
+            sources(&Benchmarks { needle_in_haystack: Some(needle), ..Default::default() }, &mut findings);
+            findings
+        };
+        let hash = "0f".repeat(32);
+        assert_eq!(findings("filler", None), Vec::<String>::new());
+        assert_eq!(findings("book.txt", source(&hash)), Vec::<String>::new());
+        for broken in
+            [findings("book.txt", None), findings("filler", source(&hash)), findings("book.txt", source("0F"))]
+        {
+            assert_eq!(broken.len(), 1, "{broken:?}");
         }
     }
 

@@ -6,7 +6,9 @@ use std::path::Path;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{D, DType, Device, Tensor};
+use kvprof::base::progress::Silent;
 use kvprof::cache;
+use kvprof::model::generate::{Prompt, greedy};
 use kvprof::model::weights::Weights;
 use kvprof::model::weights::gguf::{GgufFile, GgufWeights};
 use kvprof::model::{DecoderConfig, LoadOptions, LogitsOf, Subject, attention};
@@ -226,8 +228,8 @@ fn smollm2_has_its_published_perplexity_and_writes_english() {
     assert!((perplexity - 29.20).abs() < 0.1, "{perplexity}");
     cache.reset();
     let prompt = subject.tokenizer().unwrap().encode("The capital of France is", true).unwrap();
-    let generated =
-        kvprof::model::generate::greedy(&subject.decoder, &prompt, 8, cache.as_mut(), attention.as_ref(), 64);
-    let text = subject.tokenizer().unwrap().decode(&generated.unwrap()).unwrap();
+    let prompt = [Prompt { tokens: &prompt, most: 8 }];
+    let generated = greedy(&subject.decoder, &prompt, cache.as_mut(), attention.as_ref(), 64, &Silent).unwrap();
+    let text = subject.tokenizer().unwrap().decode(&generated[0]).unwrap();
     assert!(text.contains("Paris"), "{text}");
 }

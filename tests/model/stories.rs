@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use kvprof::base::progress::Silent;
 use kvprof::cache;
-use kvprof::model::generate::greedy;
+use kvprof::model::generate::{Prompt, greedy};
 use kvprof::model::tokenizer::sentencepiece::{Options, Piece, PieceKind};
 use kvprof::model::weights::Weights;
 use kvprof::model::weights::gguf::separate_halves;
@@ -128,9 +129,8 @@ fn stories260k_tells_its_published_story_token_by_token() {
         let shape = decoder.config().cache_shape(1, 257, 64, DType::F32, &Device::Cpu);
         let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
         let attention = attention::new(backend).unwrap();
-        let generated =
-            greedy(&decoder, &tokenizer.encode("", true).unwrap(), 256, cache.as_mut(), attention.as_ref(), 64);
-        let generated = generated.unwrap();
+        let prompt = [Prompt { tokens: &tokenizer.encode("", true).unwrap(), most: 256 }];
+        let generated = greedy(&decoder, &prompt, cache.as_mut(), attention.as_ref(), 64, &Silent).unwrap().concat();
         for count in 1..=generated.len() {
             let text = tokenizer.decode(&[&[1], &generated[..count]].concat()).unwrap();
             assert!(story.starts_with(&text), "{backend}, token {count}: {text:?}");

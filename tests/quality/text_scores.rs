@@ -1,8 +1,10 @@
 //! Perplexity, divergence and needles on the built-in model.
 
 use super::Bench;
+use kvprof::bench::data::hex;
 use kvprof::bench::settings::{NeedleKind, Protocol};
 use kvprof::schema::Kld;
+use sha2::{Digest, Sha256};
 
 fn builtin() -> Bench {
     let mut bench = Bench::builtin();
@@ -79,6 +81,19 @@ fn the_two_phase_protocol_scores_the_second_half_of_overlapping_windows() {
 }
 
 #[test]
+fn the_burn_in_of_a_short_window_is_half_of_it_and_each_score_says_so() {
+    let mut bench = builtin();
+    // Its usual 256 would leave 64 of 320 tokens to score.
+    for (window, burn_in) in [(320, 160), (640, 256)] {
+        bench.settings.ppl_window = Some(window);
+        let kept = bench.run("ppl", "int4-hqq,residual=64").unwrap();
+        let kld = bench.run("kld", "int4-hqq,residual=64").unwrap().kld.unwrap();
+        let recorded = [kept.perplexity.unwrap().burn_in, kept.perplexity_quantized.unwrap().burn_in, kld.burn_in];
+        assert_eq!(recorded, [Some(burn_in); 3], "a window of {window}");
+    }
+}
+
+#[test]
 fn a_score_that_never_read_a_code_is_refused() {
     let mut bench = builtin();
     bench.settings.ppl_window = Some(320);
@@ -115,6 +130,8 @@ fn every_kind_of_needle_is_hidden_in_filler_and_in_a_book() {
                 assert!(filled <= trial.context_length + 4 && filled + 80 > trial.context_length, "{trial:?}");
             }
             assert!(needle.quantized_read_fraction.unwrap() > 0.0);
+            let expected = (haystack != "filler").then(|| hex(&Sha256::digest(std::fs::read(&book).unwrap())));
+            assert_eq!(needle.data.map(|data| data.sha256), expected, "{haystack}");
         }
     }
     bench.settings.context_lengths = vec![2048];

@@ -11,9 +11,9 @@ use super::chat::{Message, render};
 use super::data::MATH500;
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
-use super::side_by_side::answers;
 use super::{Benchmark, Block, Context};
 use crate::model::Tokenizer;
+use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
 use crate::schema::{Accuracy, Outcome};
 use crate::{Error, Result};
@@ -86,22 +86,21 @@ fn prompt(tokenizer: &Tokenizer, problem: &str) -> Result<Vec<u32>> {
 /// Generates answers through a cache of `spec` and reads them.
 fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Vec<Outcome>> {
     let subject = context.subject;
-    let room =
-        |asked: &&Asked| context.settings.max_new_tokens.min(subject.config().max_positions - asked.prompt.len());
-    let limits: Vec<usize> = asked.iter().map(room).collect();
-    let prompts: Vec<&[u32]> = asked.iter().map(|asked| asked.prompt.as_slice()).collect();
-    let longest = prompts.iter().zip(&limits).map(|(prompt, limit)| prompt.len() + limit).max().unwrap_or(0);
+    let most = |prompt: &[u32]| context.settings.max_new_tokens.min(subject.config().max_positions - prompt.len());
+    let prompts: Vec<Prompt<'_>> =
+        asked.iter().map(|asked| Prompt { tokens: &asked.prompt, most: most(&asked.prompt) }).collect();
+    let longest = prompts.iter().map(|prompt| prompt.tokens.len() + prompt.most).max().unwrap_or(0);
     let mut cache = context.new_cache(spec, asked.len(), longest, CHUNK)?;
-    let texts = answers(context, cache.as_mut(), &prompts, &limits)?;
+    let texts = greedy(&subject.decoder, &prompts, cache.as_mut(), context.attention, CHUNK, context.progress)?;
     cache.check_finite()?;
     let reads = cache.key_reads();
-    let read = |((asked, tokens), limit): ((&&Asked, Vec<u32>), usize)| {
+    let read = |((asked, tokens), prompt): ((&&Asked, Vec<u32>), &Prompt<'_>)| {
         let text = subject.tokenizer()?.decode(&tokens)?;
         let answer = boxed::last_boxed(&text).map(str::to_string);
         Ok(Outcome {
             correct: answer.as_deref().is_some_and(|answer| compare::equivalent(answer, &asked.expected)),
             answer,
-            truncated: Some(tokens.len() == limit),
+            truncated: Some(tokens.len() == prompt.most),
             health: Some(corruption::examine(&text)),
             generated_tokens: Some(tokens.len()),
             text: Some(text),
@@ -112,5 +111,5 @@ fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Ve
             ..Default::default()
         })
     };
-    asked.iter().zip(texts).zip(limits).map(read).collect()
+    asked.iter().zip(texts).zip(&prompts).map(read).collect()
 }

@@ -50,6 +50,12 @@ impl Benchmark for MmluBenchmark {
         // No subject has more examples than this, whatever was asked for.
         let of = |subject: &str| examples.iter().filter(|e| e.subject == subject).count();
         let most = chosen.iter().map(|question| of(&question.subject)).max().unwrap_or(0).min(settings.mmlu_shots);
+        if most < settings.mmlu_shots {
+            tracing::warn!(
+                "mmlu: no subject has {} examples (--mmlu-shots), so at most {most} are shown",
+                settings.mmlu_shots
+            );
+        }
         for question in chosen {
             let shots = examples.iter().filter(|e| e.subject == question.subject).take(most);
             let Some((prompt, shown)) = prompt(tokenizer, question, &shots.collect::<Vec<_>>(), limit)? else {
@@ -123,7 +129,7 @@ fn put(question: &Question) -> String {
 fn choose(context: &Context<'_>, spec: &QuantSpec, asked: &Asked, letters: &Letters) -> Result<Outcome> {
     let decoder = &context.subject.decoder;
     let mut cache = context.new_cache(spec, 1, asked.prompt.len(), CHUNK.min(asked.prompt.len()))?;
-    let logits = feed(decoder, &asked.prompt, cache.as_mut(), context.attention, CHUNK)?;
+    let logits = feed(decoder, &[&asked.prompt], cache.as_mut(), context.attention, CHUNK)?;
     let logits = logits.squeeze(0)?;
     let normalizer = logits.log_sum_exp(D::Minus1)?.to_scalar::<f32>()?;
     let logits = logits.to_vec1::<f32>()?;

@@ -6,6 +6,7 @@ use crate::bench::feed::begin_of_text;
 use crate::bench::settings::NeedleKind;
 use crate::bench::text::Text;
 use crate::model::Tokenizer;
+use crate::schema::DataSource;
 use crate::{Error, Result};
 
 use super::ANSWER_TOKENS;
@@ -98,11 +99,11 @@ pub struct Haystack {
 }
 
 impl Haystack {
-    /// All prompts that the settings ask for: contexts × depths × trials.
+    /// All prompts that the settings ask for (contexts × depths × trials), and the text that they are made of, where it is not filler.
     ///
     /// # Errors
     /// When a context is longer than the model or too short for the needle, a depth is none, or the text cannot be read.
-    pub fn plan(context: &Context<'_>) -> Result<Vec<Haystack>> {
+    pub fn plan(context: &Context<'_>) -> Result<(Vec<Haystack>, Option<DataSource>)> {
         let settings = context.settings;
         let limit = context.subject.config().max_positions;
         let longest = settings.context_lengths.iter().copied().max().unwrap_or(0);
@@ -128,7 +129,7 @@ impl Haystack {
                 }
             }
         }
-        Ok(haystacks)
+        Ok((haystacks, hay.source))
     }
 }
 
@@ -137,8 +138,8 @@ struct Hay<'a> {
     tokenizer: &'a Tokenizer,
     begin: Option<u32>,
     sentences: Vec<(String, usize)>,
-    /// Whether it may be repeated to fill a context.
-    endless: bool,
+    /// The text that they are of; `None` for filler, which may be repeated to fill a context.
+    source: Option<DataSource>,
 }
 
 impl<'a> Hay<'a> {
@@ -147,8 +148,11 @@ impl<'a> Hay<'a> {
         let tokenizer = context.subject.tokenizer()?;
         let begin = begin_of_text(context.subject)?;
         let name = context.settings.needle_haystack.as_str();
-        let endless = name == "filler";
-        let texts = if endless { FILLER.map(String::from).to_vec() } else { book(name, context, longest)? };
+        let (texts, source) = match name {
+            "filler" => (FILLER.map(String::from).to_vec(), None),
+            _ => book(name, context, longest).map(|(sentences, source)| (sentences, Some(source)))?,
+        };
+        let endless = source.is_none();
         let mut sentences = Vec::new();
         let mut tokens = 0;
         for sentence in texts {
@@ -165,7 +169,7 @@ impl<'a> Hay<'a> {
                 "--needle-haystack {name} has only {tokens} tokens, a context of {longest} needs more; give a longer text"
             )));
         }
-        Ok(Hay { tokenizer, begin, sentences, endless })
+        Ok(Hay { tokenizer, begin, sentences, source })
     }
 
     /// Token ids of hay with the needle at `depth` and the question at the end: together with the answer as close to `length`
@@ -184,8 +188,9 @@ impl<'a> Hay<'a> {
         };
         let mut used = 0;
         let mut hay: Vec<&str> = Vec::new();
-        let source = self.sentences.iter().cycle().take(if self.endless { usize::MAX } else { self.sentences.len() });
-        for (sentence, cost) in source.take_while(|(_, cost)| (*cost).max(1) <= room) {
+        let most = if self.source.is_none() { usize::MAX } else { self.sentences.len() };
+        let sentences = self.sentences.iter().cycle().take(most);
+        for (sentence, cost) in sentences.take_while(|(_, cost)| (*cost).max(1) <= room) {
             if used + cost.max(&1) > room {
                 break;
             }
@@ -213,7 +218,7 @@ impl<'a> Hay<'a> {
 }
 
 /// The first sentences of a text, each on one line, enough for `longest` tokens by any tokenizer in use.
-fn book(name: &str, context: &Context<'_>, longest: usize) -> Result<Vec<String>> {
+fn book(name: &str, context: &Context<'_>, longest: usize) -> Result<(Vec<String>, DataSource)> {
     let text = Text::named(name, context.settings, longest)?;
     let mut sentences = Vec::new();
     let mut bytes = 0;
@@ -225,7 +230,7 @@ fn book(name: &str, context: &Context<'_>, longest: usize) -> Result<Vec<String>
             break;
         }
     }
-    Ok(sentences)
+    Ok((sentences, text.source))
 }
 
 /// Sentences of prose, white space made single. What ends without a full stop goes with what follows.

@@ -10,7 +10,7 @@ use super::{Benchmark, Block, Context};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
-use crate::model::generate::greedy;
+use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
 use crate::schema::{Needle, NeedleScore, NeedleTrial, Paired};
 use haystack::Haystack;
@@ -32,7 +32,7 @@ impl Benchmark for NeedleBenchmark {
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
         let started = Instant::now();
-        let haystacks = Haystack::plan(context)?;
+        let (haystacks, source) = Haystack::plan(context)?;
         let prompts: Vec<_> = haystacks.iter().map(|h| (&h.hidden.answer, h.context, &h.prompt)).collect();
         let key = format!("{} {prompts:?}", context.attention.name());
         let reference = match context.references.needle.get(&key) {
@@ -56,6 +56,7 @@ impl Benchmark for NeedleBenchmark {
         block.version = Some(self.version());
         block.kind = Some(context.settings.needle_kind.name().into());
         block.haystack = Some(context.settings.needle_haystack.clone());
+        block.data = source;
         block.quantized_read_fraction = Some(fraction_of(reads));
         block.elapsed_s = Some(started.elapsed().as_secs_f64());
         keep(Block::Needle(block, trials))
@@ -95,8 +96,9 @@ fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -
 /// Feeds `prompt` and continues it greedily.
 fn answer(context: &Context<'_>, cache: &mut dyn KvCache, prompt: &[u32]) -> Result<String> {
     let subject = context.subject;
-    let tokens = greedy(&subject.decoder, prompt, ANSWER_TOKENS, cache, context.attention, CHUNK)?;
-    subject.tokenizer()?.decode(&tokens)
+    let prompt = [Prompt { tokens: prompt, most: ANSWER_TOKENS }];
+    let texts = greedy(&subject.decoder, &prompt, cache, context.attention, CHUNK, context.progress)?;
+    subject.tokenizer()?.decode(&texts.concat())
 }
 
 fn summarize(trials: &[NeedleTrial]) -> Needle {

@@ -37,17 +37,41 @@ use crate::cache::KvCache;
 use crate::device::ranges::{self, Part};
 use crate::{Error, Result};
 
-/// How steps are made, where there is a choice.
+/// How steps are made, where there is a choice (`--step-mode`): on a GPU, with `fused` attention, of a model that the engine serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepMode {
     /// The step engine, replaying a CUDA graph.
     #[default]
     Graph,
-    /// The step engine, launch by launch (`--no-cuda-graph`).
+    /// The step engine, launch by launch (`--no-cuda-graph` says so too).
     Launches,
-    /// [`Decoder::forward`].
+    /// [`Decoder::forward`], as `eager` and `sdpa` have it: beside them it shows what attention alone changes.
     Plain,
+}
+
+impl StepMode {
+    const ALL: [StepMode; 3] = [StepMode::Graph, StepMode::Launches, StepMode::Plain];
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            StepMode::Graph => "graph",
+            StepMode::Launches => "launches",
+            StepMode::Plain => "plain",
+        }
+    }
+}
+
+impl std::str::FromStr for StepMode {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        StepMode::ALL
+            .into_iter()
+            .find(|mode| mode.name() == name)
+            .ok_or_else(|| Error::usage(format!("--step-mode {name}: there are graph, launches and plain")))
+    }
 }
 
 /// Greedy decoding, one token a step for each sequence of a cache.
@@ -161,4 +185,18 @@ fn path(decoder: &Decoder, attention: &dyn Attention, cache: &dyn KvCache, mode:
 #[cfg(not(feature = "cuda"))]
 fn path(_: &Decoder, _: &dyn Attention, _: &dyn KvCache, _: StepMode) -> Result<Path> {
     Ok(Path::Plain { reason: "this build has no CUDA".into(), next: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_have_one_name_on_the_command_line_and_in_files() {
+        for mode in StepMode::ALL {
+            assert_eq!(mode.name().parse::<StepMode>().unwrap(), mode);
+            assert_eq!(serde_json::to_value(mode).unwrap(), mode.name());
+        }
+        assert!("graphs".parse::<StepMode>().unwrap_err().to_string().contains("launches"));
+    }
 }

@@ -11,17 +11,15 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Shape;
 use crate::bench::Settings;
+use crate::bench::feed::CHUNK;
+use crate::bench::needle::ANSWER_TOKENS;
 use crate::device;
 use crate::quant::QuantSpec;
 use crate::{Error, Result, cache};
 
-/// Tokens that quality benchmarks feed together.
-const QUALITY_CHUNK: f64 = 64.0;
 /// Tokens of one question with its choices, and of one problem: typical of MMLU and MATH.
 const QUESTION_TOKENS: f64 = 130.0;
 const PROBLEM_TOKENS: f64 = 120.0;
-/// Greedy tokens of a needle trial.
-const NEEDLE_ANSWER: f64 = 32.0;
 /// Scored tokens and window when all of a text is asked for, and the text's length is not known before it is read.
 const WHOLE_TEXT: f64 = 300_000.0;
 
@@ -97,29 +95,31 @@ impl Work<'_> {
             // One pass gives both; whoever comes second finds its scores.
             "ppl" | "kld" => {
                 let scored = or_all(s.ppl_tokens, WHOLE_TEXT);
-                let window = s.ppl_window.unwrap_or(4096).min(self.shape.config.max_positions).max(1) as f64;
-                let burn_in = (s.ppl_burn_in.unwrap_or(256) as f64).min(window / 2.0);
+                let window = s.window(self.shape.config.max_positions);
+                let (window, burn_in) = (window as f64, s.burn_in(window, self.quant) as f64);
                 let windows = (scored / (window - burn_in).max(1.0)).ceil();
-                windows * self.prompt(window.min(scored + burn_in), 1.0, QUALITY_CHUNK)
+                windows * self.reading(window.min(scored + burn_in), 1.0)
             }
             "needle" => {
                 let each = |&length: &usize| {
                     let length = length as f64;
-                    self.prompt(length, 1.0, QUALITY_CHUNK) + NEEDLE_ANSWER * self.step(length, 1.0)
+                    self.reading(length, 1.0) + ANSWER_TOKENS as f64 * self.step(length, 1.0)
                 };
                 let trials = (s.needle_depths.len() * s.needle_trials) as f64;
                 trials * s.context_lengths.iter().map(each).sum::<f64>()
             }
             "mmlu" => {
-                let prompt = QUESTION_TOKENS * (s.mmlu_shots as f64 + 1.0);
-                or_all(s.mmlu_questions, 14_000.0) * self.prompt(prompt, 1.0, QUALITY_CHUNK)
+                // What does not fit the model's context is left out.
+                let most = self.shape.config.max_positions as f64;
+                let prompt = (QUESTION_TOKENS * (s.mmlu_shots as f64 + 1.0)).min(most);
+                or_all(s.mmlu_questions, 14_000.0) * self.reading(prompt, 1.0)
             }
             // Every answer at its longest: an upper bound.
             "math" => {
                 let (problems, batch) = (or_all(s.math_problems, 500.0), s.batch_size.max(1) as f64);
                 let answer = s.max_new_tokens as f64;
-                let once = self.prompt(PROBLEM_TOKENS, batch, QUALITY_CHUNK)
-                    + answer * self.step(PROBLEM_TOKENS + answer / 2.0, batch);
+                let once =
+                    self.reading(PROBLEM_TOKENS, batch) + answer * self.step(PROBLEM_TOKENS + answer / 2.0, batch);
                 (problems / batch).ceil() * once
             }
             _ => 0.0,
@@ -129,6 +129,11 @@ impl Work<'_> {
     /// Seconds to write one token at `length` tokens of context.
     fn step(&self, length: f64, batch: f64) -> f64 {
         (self.shape.weights_bytes() as f64 + self.cache_bytes(length, batch)) / self.speed.bytes_per_s
+    }
+
+    /// Seconds to read `length` tokens as quality benchmarks do.
+    fn reading(&self, length: f64, batch: f64) -> f64 {
+        self.prompt(length, batch, CHUNK as f64)
     }
 
     /// Seconds to read `length` tokens, `chunk` at a time.
@@ -200,6 +205,21 @@ mod tests {
         for name in ["ppl", "kld", "needle", "mmlu", "math"] {
             assert!(dense.benchmark(name) > 0.0, "{name}");
         }
+    }
+
+    #[test]
+    fn quality_is_estimated_by_the_benchmarks_own_settings() {
+        let shape = shape();
+        let seconds = |name: &str, quant: &str, settings: &Settings| {
+            Work { shape: &shape, quant: &quant.parse().unwrap(), settings, speed: READS }.benchmark(name)
+        };
+        let settings = Settings { ppl_tokens: 40_960, ..Settings::default() };
+        // Windows of which more is not scored are more windows.
+        assert!(seconds("ppl", "int4-hqq,residual=1024", &settings) > 1.5 * seconds("ppl", "int4-hqq", &settings));
+        // More examples than fit the model's 2048 tokens are not read.
+        let shots = |mmlu_shots| seconds("mmlu", "none", &Settings { mmlu_shots, ..Settings::default() });
+        assert!(shots(5) > shots(0));
+        assert_eq!(shots(500), shots(50));
     }
 
     #[test]
