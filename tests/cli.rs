@@ -52,6 +52,17 @@ fn a_context_longer_than_the_model_allows_is_refused() {
 }
 
 #[test]
+fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
+    let refused = |args: &[&str]| refused(&[&["run", "--kv-quant", "int4-hqq"], args].concat());
+    assert!(refused(&["--benchmarks", "ppl", "--ppl-window", "5000"]).contains("--ppl-window 5000"));
+    assert!(refused(&["--benchmarks", "kld", "--ppl-window", "300", "--ppl-burn-in", "299"]).contains("--ppl-burn-in"));
+    assert!(refused(&["--benchmarks", "ppl", "--ppl-tokens", "0"]).contains("--ppl-tokens"));
+    assert!(refused(&["--benchmarks", "needle", "--context-lengths", "32"]).contains("32 tokens"));
+    let two_phase = ["--benchmarks", "ppl", "--ppl-protocol", "two-phase", "--ppl-burn-in", "8"];
+    assert!(refused(&two_phase).contains("--ppl-burn-in"));
+}
+
+#[test]
 fn a_group_that_does_not_divide_the_head_is_refused() {
     assert!(refused(&["run", "--kv-quant", "int4-hqq-token,group=128"]).contains("group"));
 }
@@ -489,4 +500,17 @@ fn a_checkpoint_with_more_layers_than_its_configuration_is_refused() {
         "32",
     ]);
     assert!(text.contains(&format!("layer {}", layers - 1)) && text.contains("model.safetensors"), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_no_panic() {
+    for args in [&["schema"][..], &["models"], &["env"], &["completions", "bash"], &["models", "builtin"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
+        let output = command.args(args).stdout(full).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+        assert!(text.contains("standard output") && !text.contains("panicked"), "{args:?}: {text}");
+    }
 }

@@ -6,11 +6,12 @@
 use super::feed::{fraction_of, require_quantized_reads};
 use super::pass::{self, PairScores, Scores};
 use super::prediction::Pair;
-use super::windows::Plan;
-use super::{Benchmark, Block, Context, perplexity};
+use super::windows::{self, Plan};
+use super::{Benchmark, Block, Context, Settings, perplexity};
 use crate::Result;
 use crate::base::stats::{self, normal_interval, percentile_interval, root_mean_square, wilson};
 use crate::cache::KeyReads;
+use crate::model::Subject;
 use crate::quant::QuantSpec;
 use crate::schema::{Kld, KldBin, KldIntervals};
 
@@ -27,6 +28,10 @@ impl Benchmark for DivergenceBenchmark {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
+        windows::extent(subject, settings, quant).map(drop)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

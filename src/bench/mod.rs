@@ -122,6 +122,14 @@ pub trait Benchmark {
         true
     }
 
+    /// Refuses settings under which it cannot be scored, as far as model and settings tell: it is asked before anything is measured.
+    ///
+    /// # Errors
+    /// Says what to change.
+    fn check(&self, _subject: &Subject, _settings: &Settings, _quant: &QuantSpec) -> Result<()> {
+        Ok(())
+    }
+
     /// Runs it. `keep` receives each block as soon as it is complete, so that it can be saved.
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()>;
 }

@@ -5,10 +5,11 @@
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
 use super::pass::{self, Scores};
 use super::settings::Protocol;
-use super::windows::Plan;
-use super::{Benchmark, Block, Context};
+use super::windows::{self, Plan};
+use super::{Benchmark, Block, Context, Settings};
 use crate::Result;
 use crate::base::stats;
+use crate::model::Subject;
 use crate::quant::QuantSpec;
 use crate::schema::Perplexity;
 
@@ -22,6 +23,10 @@ impl Benchmark for PerplexityBenchmark {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
+        windows::extent(subject, settings, quant).map(drop)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

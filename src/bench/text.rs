@@ -34,9 +34,7 @@ impl Text {
     /// As [`load`](Self::load).
     pub fn named(name: &str, settings: &Settings, tokens: usize) -> Result<Self> {
         match name {
-            "builtin" if tokens == usize::MAX => {
-                Err(Error::usage("the built-in text has no end: say with --ppl-tokens how much of it to score"))
-            }
+            "builtin" if tokens == usize::MAX => Err(endless()),
             "builtin" => Text::builtin(settings.seed, tokens),
             "wikitext2" => Text::of(&WIKITEXT2, settings),
             "pg19" => Text::of(&PG19, settings),
@@ -107,6 +105,18 @@ pub fn check_name(name: &str, flag: &str) -> Result<()> {
     Err(Error::usage(format!(
         "{flag} {name:?} {what}: there are builtin, wikitext2 and pg19, or give the path of a file"
     )))
+}
+
+/// Refuses to score all (0 tokens) of a text without an end.
+///
+/// # Errors
+/// A usage error that names the flag.
+pub fn check_end(name: &str, tokens: usize) -> Result<()> {
+    if name == "builtin" && tokens == 0 { Err(endless()) } else { Ok(()) }
+}
+
+fn endless() -> Error {
+    Error::usage("the built-in text has no end: say with --ppl-tokens how much of it to score")
 }
 
 /// The text that `settings` name, or the default for `model`.

@@ -3,7 +3,8 @@
 use super::Context;
 use super::feed::{CHUNK, begin_of_text};
 use super::settings::{Protocol, Settings};
-use super::text::Text;
+use super::text::{Text, check_end, default_name};
+use crate::model::Subject;
 use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
@@ -35,15 +36,8 @@ impl Plan {
     /// When the window does not fit the model, or nothing would be scored: says what to change.
     pub fn new(context: &Context<'_>) -> Result<Self> {
         let settings = context.settings;
-        let limit = context.subject.config().max_positions;
-        let window = settings.window(limit);
-        if window > limit {
-            return Err(Error::usage(format!(
-                "--ppl-window {window} is longer than the model allows ({limit} tokens)"
-            )));
-        }
+        let (window, burn_in) = extent(context.subject, settings, context.spec)?;
         let protocol = settings.ppl_protocol;
-        let burn_in = burn_in(settings, window, context.spec)?;
         let wanted = if settings.ppl_tokens == 0 { usize::MAX } else { settings.ppl_tokens };
         let begin = begin_of_text(context.subject)?;
         let room = window - begin.iter().len();
@@ -137,6 +131,20 @@ fn portions(protocol: Protocol, window: usize, residual: usize, block: usize) ->
         portions.push(window - at);
     }
     portions
+}
+
+/// Tokens of a window, and how many of them are not scored.
+///
+/// # Errors
+/// When the window does not fit the model, nothing of it would be scored, or the text has no end.
+pub fn extent(subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<(usize, usize)> {
+    let limit = subject.config().max_positions;
+    let window = settings.window(limit);
+    if window > limit {
+        return Err(Error::usage(format!("--ppl-window {window} is longer than the model allows ({limit} tokens)")));
+    }
+    check_end(default_name(settings, &subject.model), settings.ppl_tokens)?;
+    Ok((window, burn_in(settings, window, quant)?))
 }
 
 /// Tokens of a window that are not scored.

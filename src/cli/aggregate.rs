@@ -1,9 +1,9 @@
 //! `kvprof aggregate`: result files to one table.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output;
 use crate::Error;
 use crate::report::export::TableFormat;
 use crate::report::study::Study;
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     match &args.output {
         Some(path) => write_file(path, &bytes)?,
-        None => std::io::stdout().write_all(&bytes)?,
+        None => output::write(&bytes)?,
     }
     Ok(skipped)
 }

@@ -1,9 +1,9 @@
 //! `kvprof compare`: new results against old ones, for people and for CI.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output;
 use crate::Error;
 use crate::report::compare::condition::Condition;
 use crate::report::compare::metric::Verdict;
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let bytes = format.render(&table)?;
     match &args.output {
         Some(path) => write_file(path, &bytes)?,
-        None => std::io::stdout().write_all(&bytes)?,
+        None => output::write(&bytes)?,
     }
     eprintln!("{}", summary(&comparison));
     let failed = conditions.iter().filter(|condition| fails(condition, &comparison)).count();

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use super::output;
+
 /// Arguments of `kvprof completions`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -11,6 +13,8 @@ pub struct Args {
 
 /// Prints the script to standard output.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    clap_complete::generate(args.shell, &mut super::grammar(), "kvprof", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::grammar(), "kvprof", &mut script);
+    output::write(&script)?;
     Ok(ExitCode::SUCCESS)
 }

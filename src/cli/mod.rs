@@ -1,5 +1,7 @@
 //! Layer 7: one file for each command.
 
+#![deny(clippy::print_stdout, reason = "it panics where it cannot write; `output` does not")]
+
 pub mod aggregate;
 pub mod compare;
 pub mod completions;
@@ -8,6 +10,7 @@ pub mod env;
 mod inputs;
 pub mod models;
 mod outcome;
+mod output;
 pub mod patch;
 pub mod report;
 pub mod run;

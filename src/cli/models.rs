@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 
+use super::output::{self, say};
 use crate::Result;
 use crate::model::families::FAMILIES;
 use crate::model::weights::gguf;
@@ -45,17 +46,17 @@ pub struct Args {
 /// Lists the families, or says of each model what its configuration says and what fits.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.models.is_empty() {
-        print!("{}", families());
+        output::write(families().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     let caches = args.kv_quant.iter().map(|name| name.parse()).collect::<Result<Vec<QuantSpec>>>()?;
     let mut failed = 0;
     for (at, model) in args.models.iter().enumerate() {
         if at > 0 {
-            println!();
+            say!("");
         }
         match describe(args, model, &caches) {
-            Ok(text) => print!("{text}"),
+            Ok(text) => output::write(text.as_bytes())?,
             Err(error) if args.models.len() == 1 => return Err(error.into()),
             Err(error) => {
                 eprintln!("error: {error}");

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::inputs::result_files;
 use super::outcome;
+use super::output::say;
 use super::settings::SettingsArgs;
 use crate::report::warnings;
 use crate::session::progress::Terminal;
@@ -56,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         warnings::tell(&results);
     }
     for stored in outcomes.iter().filter(|o| o.error.is_none()).filter_map(|o| o.stored.as_ref()) {
-        println!("{}", stored.path.display());
+        say!("{}", stored.path.display());
     }
     Ok(outcome::exit_code(&outcomes, files.len()))
 }

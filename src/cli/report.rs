@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::output::say;
 use crate::Error;
 use crate::report::advice::Bound;
 use crate::report::draw::Drawn;
@@ -82,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         written - composed,
         written.elapsed()
     );
-    println!("{}: {} tables, {} figures from {} files", path.display(), tables.len(), drawn.len(), study.runs.len());
+    say!("{}: {} tables, {} figures from {} files", path.display(), tables.len(), drawn.len(), study.runs.len());
     Ok(skipped)
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::outcome;
+use super::output::say;
 use super::settings::SettingsArgs;
 use crate::Result;
 use crate::measure::trace::chrome;
@@ -179,16 +180,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         warnings::tell(&results);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&results)?);
+        say!("{}", serde_json::to_string_pretty(&results)?);
     } else if !args.quiet && !results.is_empty() {
-        println!("{}", summary::table(&results));
+        say!("{}", summary::table(&results));
         let more =
             [instrument_summary::table(&results), quality_summary::table(&results), needle_grid::table(&results)];
         for table in more.into_iter().flatten() {
-            println!("{table}");
+            say!("{table}");
         }
         for stored in outcomes.iter().filter_map(|o| o.stored.as_ref()) {
-            println!("{}", stored.path.display());
+            say!("{}", stored.path.display());
         }
     }
     Ok(outcome::exit_code(&outcomes, runs.len()))

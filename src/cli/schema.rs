@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output;
 use crate::base::atomic;
 use crate::schema::json_schema;
 
@@ -18,7 +19,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.output {
         Some(path) => atomic::write(path, json_schema::text().as_bytes())?,
-        None => print!("{}", json_schema::text()),
+        None => output::write(json_schema::text().as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::dry_run::{self, Machine};
 use super::outcome;
+use super::output::{self, say};
 use crate::Error;
 use crate::report::{summary, warnings};
 use crate::session::plan;
@@ -66,8 +67,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runner::check(&runs)?;
     if args.dry_run {
         let machine = Machine { memory: args.memory, bandwidth: args.bandwidth, tflops: args.tflops };
-        print!("{}", dry_run::describe(&runs, &machine)?);
-        println!("{distinct} runs ({named} named in the file), {} in this plan", runs.len());
+        output::write(dry_run::describe(&runs, &machine)?.as_bytes())?;
+        say!("{distinct} runs ({named} named in the file), {} in this plan", runs.len());
         return Ok(ExitCode::SUCCESS);
     }
     store::prepare_folder(&args.output_dir)?;
@@ -83,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
         warnings::tell(&results);
         if !results.is_empty() {
-            println!("{}", summary::table(&results));
+            say!("{}", summary::table(&results));
         }
     }
     Ok(outcome::exit_code(&outcomes, runs.len()))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use super::inputs::result_files;
+use super::output::say;
 use crate::bench;
 use crate::schema::RunResult;
 use crate::schema::read;
@@ -20,11 +21,8 @@ pub struct Args {
 /// Prints one line for each finding; exit code 1 if there is any.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let files = result_files(&args.files)?;
-    let mut findings = 0;
-    let mut report = |line: String| {
-        println!("{line}");
-        findings += 1;
-    };
+    let mut findings = Vec::new();
+    let mut report = |line: String| findings.push(line);
     let mut by_hash: BTreeMap<String, String> = BTreeMap::new();
     for path in &files {
         match read::read(path) {
@@ -41,9 +39,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    let count = files.len();
-    eprintln!("{count} file{} checked, {findings} finding{}", plural(count), plural(findings));
-    Ok(if findings == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) })
+    for line in &findings {
+        say!("{line}");
+    }
+    let (count, found) = (files.len(), findings.len());
+    eprintln!("{count} file{} checked, {found} finding{}", plural(count), plural(found));
+    Ok(if found == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) })
 }
 
 /// Blocks whose numbers this kvprof would measure differently.

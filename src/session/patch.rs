@@ -10,6 +10,7 @@ use super::interrupt;
 use super::plan::RunSpec;
 use super::runner::{Bench, Outcome, Prepared};
 use super::store::Stored;
+use crate::base::atomic;
 use crate::base::progress::Progress;
 use crate::{Error, Result};
 
@@ -130,18 +131,13 @@ fn claim(path: &Path, hash: Option<&str>) -> Result<Claim> {
 
 /// Copies `results.json` to `results.json.bak`, or to `.bak2` and so on: no backup takes the place of an older one.
 fn backup(path: &Path) -> Result<PathBuf> {
-    let mut content = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let content = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     for n in 1.. {
         let mut name = path.as_os_str().to_os_string();
         name.push(if n == 1 { ".bak".to_string() } else { format!(".bak{n}") });
         let backup = PathBuf::from(name);
-        match std::fs::OpenOptions::new().write(true).create_new(true).open(&backup) {
-            Ok(mut file) => {
-                std::io::copy(&mut content, &mut file).map_err(|e| Error::io(&backup, e))?;
-                return Ok(backup);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::io(&backup, error)),
+        if atomic::write_new(&backup, &content)? {
+            return Ok(backup);
         }
     }
     Err(Error::usage(format!("{}: there is no name left for a backup", path.display())))

@@ -339,8 +339,13 @@ impl Bench {
         if spec.profile || spec.benchmarks.iter().any(|name| name == "needle") {
             bench::profile::check_lengths(config, &spec.settings.for_model(config))?;
         }
-        if let Some(quality) = run.benchmarks.iter().find(|b| b.is_quality()) {
-            self.subject.require_trained(quality.name())?;
+        let settings = spec.settings.for_model(config);
+        for benchmark in &run.benchmarks {
+            if benchmark.is_quality() {
+                self.subject.require_trained(benchmark.name())?;
+                self.subject.tokenizer()?;
+            }
+            benchmark.check(&self.subject, &settings, &spec.kv_quant)?;
         }
         Ok(())
     }

@@ -21,7 +21,6 @@ use serde::Deserialize;
 
 use super::plan::{ModelRequest, RunSpec, arrange, quantizations};
 use crate::bench::{self, Settings};
-use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
 /// A sweep file.
@@ -167,9 +166,6 @@ impl Sweep {
         for matrix in &self.matrix {
             self.expand(matrix, &mut runs)?;
         }
-        for name in self.matrix.iter().flat_map(|matrix| &matrix.exclude).flat_map(|exclude| &exclude.kv_quants) {
-            name.parse::<QuantSpec>().map_err(|error| Error::usage(format!("exclude: {error}")))?;
-        }
         if runs.is_empty() {
             return Err(Error::usage("the matrices name no run: all are excluded"));
         }
@@ -181,6 +177,12 @@ impl Sweep {
         let backends = or_default(&matrix.attn_backends, &[DEFAULT_BACKEND.to_string()]);
         let outputs = or_default(&matrix.output_tokens, &[self.settings.decode_tokens]);
         let names = or_default(&matrix.kv_quants, &DEFAULT_QUANTIZATIONS.map(String::from));
+        for exclude in &matrix.exclude {
+            require_known("models", &exclude.models, &matrix.models())?;
+            require_known("kv-quants", &exclude.kv_quants, &names)?;
+            require_known("attn-backends", &exclude.attn_backends, &backends)?;
+            require_known("output-tokens", &exclude.output_tokens, &outputs)?;
+        }
         for model in &matrix.models() {
             let overrides = self.model.get(model).cloned().unwrap_or_default();
             let request = overrides.request(model)?;
@@ -240,6 +242,16 @@ impl Exclude {
             && agrees(&self.attn_backends, &backend.to_string())
             && agrees(&self.output_tokens, &output)
             && residual.map_or(self.residual_lengths.is_empty(), |residual| agrees(&self.residual_lengths, &residual))
+    }
+}
+
+/// Refuses to leave out what the matrix does not have: a misspelt name would leave out nothing.
+fn require_known<T: PartialEq + std::fmt::Debug>(key: &str, excluded: &[T], of_matrix: &[T]) -> Result<()> {
+    match excluded.iter().find(|value| !of_matrix.contains(value)) {
+        Some(value) => {
+            Err(Error::usage(format!("exclude: {key} {value:?} is not in the matrix, which has {of_matrix:?}")))
+        }
+        None => Ok(()),
     }
 }
 
@@ -319,6 +331,18 @@ mod tests {
         )
         .unwrap();
         assert_eq!(plan.runs.len(), 5);
+    }
+
+    #[test]
+    fn an_exclusion_of_what_is_not_there_is_refused() {
+        for wrong in ["models = ['b']", "kv-quants = ['int4-hq']", "attn-backends = ['fusd']", "output-tokens = [65]"] {
+            let text = format!(
+                "[[matrix]]\nmodels = ['a']\nkv-quants = ['int4-hqq']\noutput-tokens = [64]\nexclude = [{{ {wrong} }}]"
+            );
+            let error = plan(&text).unwrap_err().to_string();
+            let key = wrong.split(' ').next().unwrap();
+            assert!(error.contains("exclude") && error.contains(key), "{error}");
+        }
     }
 
     #[test]

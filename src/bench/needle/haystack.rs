@@ -3,9 +3,9 @@
 use crate::base::rng::SplitMix64;
 use crate::bench::Context;
 use crate::bench::feed::begin_of_text;
-use crate::bench::settings::NeedleKind;
+use crate::bench::settings::{NeedleKind, Settings};
 use crate::bench::text::Text;
-use crate::model::Tokenizer;
+use crate::model::{Subject, Tokenizer};
 use crate::schema::DataSource;
 use crate::{Error, Result};
 
@@ -105,24 +105,13 @@ impl Haystack {
     /// When a context is longer than the model or too short for the needle, a depth is none, or the text cannot be read.
     pub fn plan(context: &Context<'_>) -> Result<(Vec<Haystack>, Option<DataSource>)> {
         let settings = context.settings;
-        let limit = context.subject.config().max_positions;
+        Self::check(context.subject, settings)?;
         let longest = settings.context_lengths.iter().copied().max().unwrap_or(0);
-        let mut rng = SplitMix64::new(settings.seed);
-        let needles: Vec<Hidden> = (0..settings.needle_trials.max(1))
-            .map(|trial| Hidden::draw(settings.needle_kind, trial, &mut rng))
-            .collect();
+        let needles = needles(settings);
         let hay = Hay::of(context, longest)?;
         let mut haystacks = Vec::new();
         for &length in &settings.context_lengths {
-            if length > limit {
-                return Err(Error::usage(format!(
-                    "--context-lengths {length} is longer than the model allows ({limit} tokens)"
-                )));
-            }
             for &depth in &settings.needle_depths {
-                if !(0.0..=1.0).contains(&depth) {
-                    return Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1")));
-                }
                 for (trial, hidden) in needles.iter().enumerate() {
                     let prompt = hay.hide(hidden, depth, length)?;
                     haystacks.push(Haystack { context: length, depth, trial, hidden: hidden.clone(), prompt });
@@ -131,6 +120,51 @@ impl Haystack {
         }
         Ok((haystacks, hay.source))
     }
+
+    /// Refuses contexts and depths that no prompt can be made for.
+    ///
+    /// # Errors
+    /// When a context is longer than the model or too short for the needle, or a depth is none.
+    pub fn check(subject: &Subject, settings: &Settings) -> Result<()> {
+        let limit = subject.config().max_positions;
+        if let Some(depth) = settings.needle_depths.iter().find(|depth| !(0.0..=1.0).contains(*depth)) {
+            return Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1")));
+        }
+        let (tokenizer, begin) = (subject.tokenizer()?, begin_of_text(subject)?);
+        let needles = needles(settings);
+        for &length in &settings.context_lengths {
+            if length > limit {
+                return Err(Error::usage(format!(
+                    "--context-lengths {length} is longer than the model allows ({limit} tokens)"
+                )));
+            }
+            for hidden in &needles {
+                room(tokenizer, begin, hidden, length)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the trials hide.
+fn needles(settings: &Settings) -> Vec<Hidden> {
+    let mut rng = SplitMix64::new(settings.seed);
+    (0..settings.needle_trials.max(1)).map(|trial| Hidden::draw(settings.needle_kind, trial, &mut rng)).collect()
+}
+
+/// Tokens of hay in a prompt that is `length` tokens long with its answer.
+fn room(tokenizer: &Tokenizer, begin: Option<u32>, hidden: &Hidden, length: usize) -> Result<usize> {
+    let count = |text: &str| -> Result<usize> { Ok(tokenizer.encode(&format!(" {text}"), false)?.len()) };
+    let mut fixed = count(&hidden.sentence())? + count(&hidden.question)? + begin.iter().len();
+    for distractor in &hidden.distractors {
+        fixed += count(distractor)?;
+    }
+    length.checked_sub(ANSWER_TOKENS + fixed).filter(|room| *room > 0).ok_or_else(|| {
+        Error::usage(format!(
+            "needle: a context of {length} tokens has no room for what is hidden, the question and {ANSWER_TOKENS} tokens of \
+             answer"
+        ))
+    })
 }
 
 /// Sentences to hide things among, with what each adds to a prompt.
@@ -175,17 +209,7 @@ impl<'a> Hay<'a> {
     /// Token ids of hay with the needle at `depth` and the question at the end: together with the answer as close to `length`
     /// tokens as whole sentences allow. Distractors are spread evenly.
     fn hide(&self, hidden: &Hidden, depth: f64, length: usize) -> Result<Vec<u32>> {
-        let count = |text: &str| -> Result<usize> { Ok(self.tokenizer.encode(&format!(" {text}"), false)?.len()) };
-        let mut fixed = count(&hidden.sentence())? + count(&hidden.question)? + self.begin.iter().len();
-        for distractor in &hidden.distractors {
-            fixed += count(distractor)?;
-        }
-        let Some(room) = length.checked_sub(ANSWER_TOKENS + fixed).filter(|room| *room > 0) else {
-            return Err(Error::usage(format!(
-                "needle: a context of {length} tokens has no room for what is hidden, the question and {ANSWER_TOKENS} tokens \
-                 of answer"
-            )));
-        };
+        let room = room(self.tokenizer, self.begin, hidden, length)?;
         let mut used = 0;
         let mut hay: Vec<&str> = Vec::new();
         let most = if self.source.is_none() { usize::MAX } else { self.sentences.len() };

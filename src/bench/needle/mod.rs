@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
-use super::{Benchmark, Block, Context};
+use super::{Benchmark, Block, Context, Settings};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
+use crate::model::Subject;
 use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
 use crate::schema::{Needle, NeedleScore, NeedleTrial, Paired};
@@ -28,6 +29,10 @@ impl Benchmark for NeedleBenchmark {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
+        Haystack::check(subject, settings)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

@@ -32,10 +32,10 @@ pub(super) fn measure_kernels<'a>(
     context.progress.finish();
     m.kernels = Some(match traced {
         Ok((trace, times)) => {
-            if let Some(file) = &context.settings.trace_out {
-                if let Err(error) = chrome::add(file, &name, &trace) {
-                    m.warnings.push(format!("the trace was not written: {error}"));
-                }
+            if let Some(file) = &context.settings.trace_out
+                && let Err(error) = chrome::add(file, &name, &trace)
+            {
+                m.warnings.push(format!("the trace was not written: {error}"));
             }
             trace.kernel_times(&times, (m.prefill_ms, m.decode_ms))
         }
