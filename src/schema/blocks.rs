@@ -27,6 +27,10 @@ pub struct Measurement {
     /// Why (out of memory, …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_reason: Option<String>,
+    /// Where memory lacked: bytes that were free for the run, before anything of it was loaded. A resumed run tries again where more
+    /// are free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// Median time from the prompt to the first token's logits.
     #[serde(default)]
     pub prefill_ms: Option<f64>,

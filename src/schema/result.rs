@@ -134,7 +134,7 @@ pub struct KvQuant {
 }
 
 impl RunResult {
-    /// Whether the block that `completed` calls `name` is there. Of blocks that this version does not know, nothing is held against
+    /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know, nothing is held against
     /// the file.
     pub fn holds(&self, name: &str) -> bool {
         let b = &self.benchmarks;
@@ -144,13 +144,14 @@ impl RunResult {
             "needle" => b.needle_in_haystack.is_some(),
             "mmlu" => b.mmlu.is_some(),
             "math" => b.math.is_some(),
-            _ => match name.strip_prefix("profile@").and_then(|place| place.split_once('x')) {
-                Some((context, batch)) => self
-                    .measurements
-                    .iter()
-                    .any(|m| m.context_len.to_string() == context && m.batch_size.unwrap_or(1).to_string() == batch),
-                None => true,
-            },
+            _ => {
+                match name.strip_prefix("profile@").and_then(|place| place.split_once('x')) {
+                    Some((context, batch)) => self.measurements.iter().filter(|m| m.skipped != Some(true)).any(|m| {
+                        m.context_len.to_string() == context && m.batch_size.unwrap_or(1).to_string() == batch
+                    }),
+                    None => true,
+                }
+            }
         }
     }
 }

@@ -109,17 +109,18 @@ impl Stored {
         Ok(text)
     }
 
-    /// Adds a row for what will not fit, with the reason, and saves. The block is not complete by that: where there is more
-    /// memory, a resumed sweep measures it.
+    /// Adds a row for what did not fit, or will not, into the `free` bytes that there were before anything was loaded, with the
+    /// reason, and saves. The block is not complete by that: where there is more memory, a resumed sweep measures it.
     ///
     /// # Errors
     /// As [`save`](Stored::save).
-    pub fn skip(&mut self, context_len: usize, batch: usize, reason: String) -> Result<()> {
+    pub fn skip(&mut self, context_len: usize, batch: usize, reason: String, free: Option<u64>) -> Result<()> {
         let row = Measurement {
             context_len,
             batch_size: Some(batch),
             skipped: Some(true),
             skip_reason: Some(reason),
+            free_bytes: free,
             ..Default::default()
         };
         put(&mut self.result.measurements, row);
@@ -131,10 +132,10 @@ impl Stored {
         self.result.completed.iter().any(|completed| completed == name) && self.result.holds(name)
     }
 
-    /// Whether [`skip`](Stored::skip) left out this context and batch.
-    pub fn skips(&self, context_len: usize, batch: usize) -> bool {
+    /// The row of this context and batch, where it was skipped.
+    pub fn skipped(&self, context_len: usize, batch: usize) -> Option<&Measurement> {
         let row = |m: &&Measurement| m.context_len == context_len && m.batch_size.unwrap_or(1) == batch;
-        self.result.measurements.iter().find(row).is_some_and(|m| m.skipped == Some(true))
+        self.result.measurements.iter().find(row).filter(|m| m.skipped == Some(true))
     }
 
     /// Adds a block, replacing an older one of the same kind, and saves.
