@@ -13,6 +13,9 @@ use super::quality::{Accuracy, Kld};
 use super::steps::Steps;
 use crate::base::stats::Summary;
 
+/// Settings by the names of their flags, as a configuration file has them.
+pub type Flags = BTreeMap<String, Value>;
+
 /// Cost at one context length and batch size. Sizes in `_mb` are 2^20 bytes, as in 2.0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Measurement {
@@ -122,6 +125,10 @@ pub struct Measurement {
     /// What a reader should know (drift, throttling, no flush met …).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Settings that it was measured with, by the names of their flags, where `kvprof patch` did; without them, those of the file's
+    /// `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Flags>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -218,6 +225,10 @@ pub struct Perplexity {
     /// Wall time, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_s: Option<f64>,
+    /// Settings that it was measured with, by the names of their flags, where `kvprof patch` did; without them, those of the file's
+    /// `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Flags>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -269,6 +280,10 @@ pub struct Needle {
     /// Wall time, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_s: Option<f64>,
+    /// Settings that it was measured with, by the names of their flags, where `kvprof patch` did; without them, those of the file's
+    /// `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Flags>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

@@ -9,11 +9,12 @@ use super::claim::Claim;
 use super::describe::{Described, empty_result};
 use super::estimate::{Estimator, available_bytes};
 use super::plan::RunSpec;
-use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal, would_be_skipped_again};
+use super::resume::is_complete;
+use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
 use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
-use crate::bench::{self, Benchmark, Block, Context, References, text};
+use crate::bench::{self, Benchmark, Block, Context, References, Settings, text};
 use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
@@ -212,24 +213,6 @@ fn resumable(spec: &RunSpec, output: &Output<'_>, shapes: &mut Estimator) -> Res
     })
 }
 
-/// Whether a file holds all blocks of its spec, as far as they can be had on this machine.
-fn is_complete(spec: &RunSpec, stored: &Stored, shapes: &mut Estimator) -> bool {
-    let benchmarks = spec.benchmarks.iter().all(|b| stored.has(b));
-    if !benchmarks || !spec.profile {
-        return benchmarks;
-    }
-    let settings = &spec.settings;
-    // The default length depends on the model, and is the one that the file records.
-    let recorded: Vec<usize> = stored.result.measurements.iter().take(1).map(|m| m.context_len).collect();
-    let lengths = if settings.context_lengths.is_empty() { &recorded } else { &settings.context_lengths };
-    let missing: Vec<(usize, usize)> = lengths
-        .iter()
-        .flat_map(|&l| settings.batch_sizes.iter().map(move |&b| (l, b)))
-        .filter(|&(l, b)| !stored.has(&profile_block(l, b)))
-        .collect();
-    !lengths.is_empty() && would_be_skipped_again(spec, stored, &missing, shapes)
-}
-
 fn loaded<'b>(bench: &'b mut Option<Bench>, spec: &RunSpec, show_loading: bool) -> Result<&'b mut Bench> {
     match bench {
         Some(bench) => Ok(bench),
@@ -272,6 +255,11 @@ impl Bench {
         &self.hardware
     }
 
+    /// The settings of `spec` with what depends on the model filled in.
+    pub fn settings(&self, spec: &RunSpec) -> Settings {
+        spec.settings.for_model(self.subject.config())
+    }
+
     /// Makes one run, into `stored` or a new file.
     fn run(&mut self, run: &Prepared, stored: Option<Stored>, output: &Output<'_>, name: String) -> Outcome {
         let started = Instant::now();
@@ -300,7 +288,7 @@ impl Bench {
     /// Checks that the model can be run as asked, and makes the run's file.
     fn create(&self, run: &Prepared, folder: &Path) -> Result<Stored> {
         self.check(run)?;
-        let settings = run.spec.settings.for_model(self.subject.config());
+        let settings = self.settings(&run.spec);
         let mut result = empty_result(&run.spec, &settings, &Described::loaded(&self.subject));
         result.environment = self.environment.clone();
         result.hardware = self.hardware.clone();
@@ -311,7 +299,7 @@ impl Bench {
     fn tell_of_resuming(&self, run: &Prepared, stored: &mut Stored) {
         let result = &mut stored.result;
         if result.completed.is_empty() {
-            let settings = run.spec.settings.for_model(self.subject.config());
+            let settings = self.settings(&run.spec);
             result.model_config = empty_result(&run.spec, &settings, &Described::loaded(&self.subject)).model_config;
             result.environment = self.environment.clone();
             result.hardware = self.hardware.clone();
@@ -332,7 +320,7 @@ impl Bench {
         let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
         if spec.profile || spec.benchmarks.iter().any(|name| name == "needle") {
-            bench::profile::check_lengths(config, &spec.settings.for_model(config))?;
+            bench::profile::check_lengths(config, &self.settings(spec))?;
         }
         if let Some(quality) = run.benchmarks.iter().find(|b| b.is_quality()) {
             self.subject.require_trained(quality.name())?;
@@ -347,7 +335,7 @@ impl Bench {
     pub fn measure(&mut self, run: &Prepared, stored: &mut Stored, progress: &dyn Progress) -> Result<()> {
         self.check(run)?;
         let spec = &run.spec;
-        let settings = spec.settings.for_model(self.subject.config());
+        let settings = self.settings(spec);
         let saved = stored.result.benchmarks.clone();
         let mut context = Context {
             saved: &saved,
