@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use program::{kvprof, read};
+use program::{json_files, kvprof, read};
 
 /// A file as the thesis tool writes them, with fields kvprof knows nothing of.
 const THESIS_FILE: &str = r#"{
@@ -54,6 +54,63 @@ fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
     after.as_object_mut().unwrap().retain(|key, _| key != "patched" && key != "completed");
     assert_eq!(after, before);
     assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
+}
+
+/// Runs the built-in model into `folder`, with `more`.
+fn run(folder: &Path, more: &[&str]) -> PathBuf {
+    let quick = "run --kv-quant int4-hqq --context-lengths 256 300 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
+                 --needle-depths 0.5 --benchmarks needle --quiet --output-dir";
+    kvprof().args(quick.split_whitespace()).arg(folder).args(more).assert().success();
+    json_files(folder).pop().unwrap()
+}
+
+#[test]
+fn a_patched_block_carries_the_settings_it_was_measured_with_and_the_others_keep_the_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = run(folder.path(), &[]);
+    let before = read(&path);
+    assert!(before["measurements"][0]["settings"].is_null(), "the run's own blocks have those of config");
+    let patch = |flags: &str| {
+        let words = flags.split_whitespace();
+        kvprof().arg("patch").arg(&path).args(["--no-backup", "--quiet"]).args(words).assert().success();
+        read(&path)
+    };
+    let after = patch("--benchmarks needle --needle-trials 2");
+    let needle = &after["benchmarks"]["needle_in_haystack"];
+    assert_eq!((&needle["total_trials"], &needle["settings"]["needle-trials"]), (&4.into(), &2.into()));
+    assert_eq!(needle["settings"]["decode-tokens"], 8, "what no flag says is as the run had it: {needle}");
+    assert_eq!(after["measurements"], before["measurements"]);
+    // The other row stays, and stays complete.
+    let after = patch("--benchmarks profile --context-lengths 256 --decode-tokens 4");
+    let rows = &after["measurements"];
+    assert_eq!((&rows[0]["decode_tokens"], &rows[0]["settings"]["decode-tokens"]), (&4.into(), &4.into()));
+    assert_eq!(rows[1], before["measurements"][1]);
+    assert_eq!(after["benchmarks"]["needle_in_haystack"]["settings"]["needle-trials"], 2, "a patch leaves another's");
+    let mut completed: Vec<&str> = after["completed"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    completed.sort_unstable();
+    assert_eq!(completed, ["needle", "profile@256x1", "profile@300x1"]);
+    // Without flags the run's settings are in force again.
+    let needle = patch("--benchmarks needle")["benchmarks"]["needle_in_haystack"].clone();
+    assert_eq!((&needle["total_trials"], &needle["settings"]["needle-trials"]), (&2.into(), &1.into()));
+    assert_eq!(read(&path)["config"], before["config"], "which config goes on to tell");
+    kvprof().arg("validate").arg(folder.path()).assert().success();
+    // The file is complete for the run that it was.
+    let patched = std::fs::read(&path).unwrap();
+    assert_eq!(run(folder.path(), &["--resume"]), path);
+    assert!(std::fs::read(&path).unwrap() == patched);
+}
+
+#[test]
+fn help_says_what_patch_takes_where_a_setting_is_not_given() {
+    let help = |command: &str| {
+        let output = kvprof().args([command, "--help"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let patch = help("patch");
+    let (_, settings) = patch.split_once("(what is not given is as each file's run had it)").unwrap();
+    assert!(settings.contains("--ppl-tokens") && settings.contains("--seed"), "{settings}");
+    assert!(!settings.contains("[default"), "{settings}");
+    assert!(help("run").contains("0: the whole text [default: 4096]"));
 }
 
 #[test]

@@ -192,11 +192,62 @@ fn what_cannot_fit_is_a_row_with_the_reason_and_the_rest_is_measured() {
     let huge = rows("huge");
     assert_eq!((huge.len(), &huge[0]["skipped"]), (1, &true.into()));
     assert!(huge[0]["skip_reason"].as_str().unwrap().contains("its weights take"), "{huge:?}");
+    assert!(huge[0]["free_bytes"].as_u64() > Some(1 << 20) && of(1_000_000_000)["free_bytes"].is_u64(), "{huge:?}");
     // What still does not fit is not tried again, and what is complete is left alone.
     let before: Vec<_> = files.iter().map(|f| std::fs::read(f).unwrap()).collect();
     assert!(run().status.success());
     assert!(read(&files[0])["measurements"] == serde_json::from_slice::<Value>(&before[0]).unwrap()["measurements"]);
     kvprof().arg("validate").arg(&out).assert().success();
+}
+
+/// A row that ran out of memory is as if it had been foreseen: a sweep that is resumed tries it again where more is free than then.
+#[test]
+fn what_ran_out_of_memory_is_tried_again_with_more_memory_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sweep.toml");
+    let sweep = SWEEP.replace("\"none\", \"int8-hqq\", ", "").replace(", \"int2-hqq-kivi\"", "");
+    std::fs::write(&file, sweep.replace("benchmarks", "batch-sizes = [1, 2]\nbenchmarks")).unwrap();
+    let sweep = || {
+        kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(folder.path()).assert().success();
+    };
+    sweep();
+    let path = json_files(folder.path())[0].clone();
+    let measured = read(&path);
+    assert_eq!(measured["completed"], serde_json::json!(["profile@256x1", "profile@256x2", "ppl"]));
+    // As a card too small for two sequences would have left it, with so much memory free.
+    let ran_out = |free: Value, completed: Value| {
+        let mut result = measured.clone();
+        result["measurements"][1] = serde_json::json!({"context_len": 256, "batch_size": 2, "skipped": true,
+            "skip_reason": "CUDA_ERROR_OUT_OF_MEMORY", "free_bytes": free});
+        result["completed"] = completed;
+        std::fs::write(&path, result.to_string()).unwrap();
+    };
+    let row = || read(&path)["measurements"][1].clone();
+    let without_it = serde_json::json!(["profile@256x1", "ppl"]);
+    let everything = u64::MAX / 2;
+    ran_out(everything.into(), without_it.clone());
+    let before = std::fs::read(&path).unwrap();
+    sweep();
+    assert_eq!(std::fs::read(&path).unwrap(), before, "there is no more memory: it is left alone");
+    // Nor is it tried where something else of the run is.
+    ran_out(everything.into(), serde_json::json!(["profile@256x1"]));
+    sweep();
+    assert_eq!(read(&path)["completed"], without_it);
+    assert_eq!(row()["free_bytes"], everything);
+    // With more memory, where a file does not say how much there was, and in a file of which it counted as complete.
+    for (free, completed) in
+        [(1.into(), &without_it), (Value::Null, &without_it), (Value::Null, &measured["completed"])]
+    {
+        ran_out(free, completed.clone());
+        sweep();
+        assert!(row()["decode_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{}", row());
+        assert!(row()["skipped"].is_null());
+    }
+    // Who asks for it has it tried.
+    ran_out(everything.into(), without_it);
+    kvprof().args(["patch", "--benchmarks", "profile", "--quiet"]).arg(&path).assert().success();
+    assert!(row()["decode_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{}", row());
+    assert_eq!(json_files(folder.path()).len(), 1);
 }
 
 /// The limit on file sizes stands in for a full disk: the same call fails, at the same place, in the same way.

@@ -103,7 +103,7 @@ fn grammar() -> clap::Command {
         };
         command.mut_args(take).mut_subcommands(take_negative_numbers)
     }
-    take_negative_numbers(Cli::command())
+    take_negative_numbers(Cli::command().mut_subcommand("patch", patch::with_own_help))
 }
 
 fn start_log(level: &str) -> anyhow::Result<()> {

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use clap::Command;
+
 use super::inputs::result_files;
 use super::outcome;
 use super::output::say;
@@ -10,8 +12,12 @@ use crate::report::warnings;
 use crate::session::progress::Terminal;
 use crate::session::{interrupt, patch};
 
+const HELP: &str = "A file's `config` records the settings of its run. What it does not record, as files of version 2.0 do not for most \
+                    of them, is as for `kvprof run`. A block that is measured here carries the settings that it was measured with.";
+
 /// Arguments of `kvprof patch`.
 #[derive(clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     /// Result files, folders of them, or globs; files of several models may be mixed.
     #[arg(required = true, value_name = "FILE")]
@@ -28,11 +34,24 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N, instead of the recorded device.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    #[command(flatten)]
-    settings: SettingsArgs,
     /// No progress bars.
     #[arg(long)]
     quiet: bool,
+    #[command(flatten, next_help_heading = "Settings (what is not given is as each file's run had it)")]
+    settings: SettingsArgs,
+}
+
+/// The command with the help of its settings as they are here: `run`'s defaults, which it ends with, are not those of `patch`, and a
+/// file is one run.
+pub fn with_own_help(command: Command) -> Command {
+    let command = command.mut_args(|arg| {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        match help.split_once(" [default:") {
+            Some((what, _)) => arg.help(what.to_string()),
+            None => arg,
+        }
+    });
+    command.mut_arg("output_tokens", |arg| arg.help("Tokens that a timed decode generates; one number"))
 }
 
 /// Measures the blocks again; every other field of the files stays as it is.

@@ -163,7 +163,7 @@ impl Study {
             .map(|(file, result)| Run {
                 model: short.get(&label::loaded_as(&result)).cloned().unwrap_or_else(|| result.model.clone()),
                 cache: label::cache(&result),
-                output: (several(&result) && !result.measurements.is_empty()).then_some(result.config.decode_tokens),
+                output: (several(&result) && !result.measurements.is_empty()).then_some(result.decode_tokens()),
                 quality: Quality::default(),
                 sources: Sources::default(),
                 file,
@@ -293,7 +293,7 @@ fn share_blocks(runs: &mut [Run]) {
 fn outputs(results: &[(PathBuf, RunResult)]) -> BTreeMap<String, BTreeSet<usize>> {
     let mut outputs: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for (_, result) in results.iter().filter(|(_, result)| !result.measurements.is_empty()) {
-        outputs.entry(result.model.clone()).or_default().insert(result.config.decode_tokens);
+        outputs.entry(result.model.clone()).or_default().insert(result.decode_tokens());
     }
     outputs
 }

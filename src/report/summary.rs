@@ -12,7 +12,7 @@ type Identity = (&'static str, fn(&RunResult) -> String);
 const IDENTITIES: [Identity; 3] = [
     ("model", |result| result.model.clone()),
     ("backend", |result| result.attn_backend.clone()),
-    ("tokens out", |result| result.config.decode_tokens.to_string()),
+    ("tokens out", |result| result.decode_tokens().to_string()),
 ];
 
 /// One row for each result × context length × batch size; quality is told once, on a result's first row.

@@ -13,6 +13,9 @@ use super::quality::{Accuracy, Kld};
 use super::steps::Steps;
 use crate::base::stats::Summary;
 
+/// Settings by the names of their flags, as a configuration file has them.
+pub type Flags = BTreeMap<String, Value>;
+
 /// Cost at one context length and batch size. Sizes in `_mb` are 2^20 bytes, as in 2.0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Measurement {
@@ -27,6 +30,10 @@ pub struct Measurement {
     /// Why (out of memory, …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_reason: Option<String>,
+    /// Where memory lacked: bytes that were free for the run, before anything of it was loaded. A resumed run tries again where more
+    /// are free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// Median time from the prompt to the first token's logits.
     #[serde(default)]
     pub prefill_ms: Option<f64>,
@@ -118,6 +125,10 @@ pub struct Measurement {
     /// What a reader should know (drift, throttling, no flush met …).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Settings that it was measured with, by the names of their flags, where `kvprof patch` did; without them, those of the file's
+    /// `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Flags>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -214,6 +225,10 @@ pub struct Perplexity {
     /// Wall time, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_s: Option<f64>,
+    /// Settings that it was measured with, by the names of their flags, where `kvprof patch` did; without them, those of the file's
+    /// `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Flags>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -265,6 +280,10 @@ pub struct Needle {
     /// Wall time, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_s: Option<f64>,
+    /// Settings that it was measured with, by the names of their flags, where `kvprof patch` did; without them, those of the file's
+    /// `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Flags>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

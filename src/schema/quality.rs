@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{DataSource, Paired};
+use super::{DataSource, Flags, Paired};
 
 /// How far the quantized cache's next-token distributions lie from the unquantized cache's, over the scored tokens of the
 /// perplexity pass. KL(reference ‖ quantized), nats.
@@ -67,6 +67,10 @@ pub struct Kld {
     /// Wall time, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_s: Option<f64>,
+    /// Settings that it was measured with, by the names of their flags, where `kvprof patch` did; without them, those of the file's
+    /// `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Flags>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -184,6 +188,10 @@ pub struct Accuracy {
     /// Wall time, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_s: Option<f64>,
+    /// Settings that it was measured with, by the names of their flags, where `kvprof patch` did; without them, those of the file's
+    /// `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Flags>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

@@ -4,13 +4,11 @@
 //! 2^20 bytes), and new fields say their unit in their name. A field that was not measured is `null`, never 0. Fields this
 //! version does not know are kept in `extra` and written back unchanged.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::blocks::{Benchmarks, Measurement};
+use super::blocks::{Benchmarks, Flags, Measurement};
 
 /// A result file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +31,7 @@ pub struct RunResult {
     pub environment: Environment,
     /// The card, as 2.0 records it.
     pub hardware: Hardware,
-    /// Settings that a `patch` needs to repeat a block.
+    /// Settings of the run; a block that `kvprof patch` measured later carries its own.
     pub config: RunConfig,
     /// One entry for each context length × batch size.
     pub measurements: Vec<Measurement>,
@@ -134,7 +132,14 @@ pub struct KvQuant {
 }
 
 impl RunResult {
-    /// Whether the block that `completed` calls `name` is there. Of blocks that this version does not know, nothing is held against
+    /// Tokens decoded in a timed run: those of its first row, which a patch may have measured with others than the run's, or without
+    /// a row that was measured, those of the run.
+    pub fn decode_tokens(&self) -> usize {
+        let mut measured = self.measurements.iter().filter(|m| m.skipped != Some(true));
+        measured.find_map(|m| m.decode_tokens).unwrap_or(self.config.decode_tokens)
+    }
+
+    /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know, nothing is held against
     /// the file.
     pub fn holds(&self, name: &str) -> bool {
         let b = &self.benchmarks;
@@ -144,13 +149,14 @@ impl RunResult {
             "needle" => b.needle_in_haystack.is_some(),
             "mmlu" => b.mmlu.is_some(),
             "math" => b.math.is_some(),
-            _ => match name.strip_prefix("profile@").and_then(|place| place.split_once('x')) {
-                Some((context, batch)) => self
-                    .measurements
-                    .iter()
-                    .any(|m| m.context_len.to_string() == context && m.batch_size.unwrap_or(1).to_string() == batch),
-                None => true,
-            },
+            _ => {
+                match name.strip_prefix("profile@").and_then(|place| place.split_once('x')) {
+                    Some((context, batch)) => self.measurements.iter().filter(|m| m.skipped != Some(true)).any(|m| {
+                        m.context_len.to_string() == context && m.batch_size.unwrap_or(1).to_string() == batch
+                    }),
+                    None => true,
+                }
+            }
         }
     }
 }
@@ -210,7 +216,7 @@ pub struct Hardware {
     pub extra: Map<String, Value>,
 }
 
-/// Settings that a `patch` needs to repeat a block.
+/// Settings of a run: with them `kvprof patch` repeats a block, but for what its flags change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunConfig {
     /// Seed of everything random.
@@ -226,9 +232,31 @@ pub struct RunConfig {
     /// Tokens scored.
     pub ppl_tokens: usize,
     /// Further settings by the name of their flag (`ppl-window`, `needle-depths` …).
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub flags: BTreeMap<String, Value>,
+    #[serde(default, skip_serializing_if = "Flags::is_empty")]
+    pub flags: Flags,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use super::*;
+
+    #[test]
+    fn tokens_decoded_are_those_of_the_rows_where_a_patch_changed_them() {
+        let text = r#"{"schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "model_config": {"num_params_b": 0,
+            "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1", "head_dim": 64, "max_position_embeddings": 64},
+            "attn_backend": "fused", "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {},
+            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 128, "ppl_dataset": "", "ppl_tokens": 1},
+            "measurements": [], "benchmarks": {}, "combo_elapsed_s": 0}"#;
+        let mut result = read::parse(std::path::Path::new("x.json"), text.as_bytes()).unwrap();
+        let row = |skipped, decode_tokens| Measurement { skipped, decode_tokens, ..Default::default() };
+        assert_eq!(result.decode_tokens(), 128);
+        result.measurements = vec![row(Some(true), None)];
+        assert_eq!(result.decode_tokens(), 128);
+        result.measurements.push(row(None, Some(64)));
+        assert_eq!(result.decode_tokens(), 64);
+    }
 }

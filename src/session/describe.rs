@@ -9,7 +9,7 @@ use super::store::experiment_id;
 use crate::bench::{Settings, text};
 use crate::model::{DecoderConfig, Subject};
 use crate::quant::{QuantSpec, Scheme};
-use crate::schema::{KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION};
+use crate::schema::{Flags, KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION};
 use crate::{Error, Result};
 
 /// What a result says of its model.
@@ -58,10 +58,7 @@ pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) 
             decode_tokens: settings.decode_tokens,
             ppl_dataset: text::default_name(settings, &spec.model.model).to_string(),
             ppl_tokens: settings.ppl_tokens,
-            flags: match serde_json::to_value(settings) {
-                Ok(serde_json::Value::Object(map)) => map.into_iter().collect(),
-                _ => Default::default(),
-            },
+            flags: flags(settings),
             extra: Default::default(),
         },
         measurements: Vec::new(),
@@ -71,6 +68,14 @@ pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) 
         warnings: Vec::new(),
         combo_elapsed_s: 0.0,
         extra: Default::default(),
+    }
+}
+
+/// Settings as a file records them.
+pub fn flags(settings: &Settings) -> Flags {
+    match serde_json::to_value(settings) {
+        Ok(Value::Object(map)) => map.into_iter().collect(),
+        _ => Flags::default(),
     }
 }
 

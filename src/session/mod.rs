@@ -8,6 +8,7 @@ pub mod interrupt;
 pub mod patch;
 pub mod plan;
 pub mod progress;
+mod resume;
 pub mod runner;
 mod skip;
 pub mod store;

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::claim::Claim;
-use super::describe::run_of;
+use super::describe::{flags, run_of};
 use super::interrupt;
 use super::plan::RunSpec;
 use super::runner::{Bench, Outcome, Prepared};
-use super::store::Stored;
+use super::store::{Stored, profile_block};
 use crate::base::atomic;
 use crate::base::progress::Progress;
+use crate::bench::Settings;
+use crate::schema::RunResult;
 use crate::{Error, Result};
 
 /// What to measure again, and how.
@@ -90,16 +92,15 @@ impl Target {
         }
         let Some((_, bench)) = loaded else { return Ok(()) };
         let backup = request.backup.then(|| backup(&self.stored.path)).transpose()?;
-        let named = |block: &String| {
-            request.blocks.iter().any(|b| b == block || (b == "profile" && block.starts_with("profile@")))
-        };
-        self.stored.result.completed.retain(|block| !named(block));
+        let settings = bench.settings(spec);
+        forget(spec, &settings, &mut self.stored.result);
+        self.stored.block_settings = Some(flags(&settings));
         let note = json!({
             "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
             "blocks": request.blocks,
             // The rest of the file tells of the run it was made in; this tells of the run that made these blocks.
             "model": spec.model.model,
-            "settings": spec.settings,
+            "settings": self.stored.block_settings,
             "environment": bench.environment(),
             "hardware": bench.hardware(),
         });
@@ -117,6 +118,20 @@ impl Target {
         }
         outcome
     }
+}
+
+/// Makes a file lack the blocks that `spec` is to measure, so that they are measured.
+fn forget(spec: &RunSpec, settings: &Settings, result: &mut RunResult) {
+    let mut names = spec.benchmarks.clone();
+    for row in result.measurements.iter_mut().filter(|_| spec.profile) {
+        let (length, batch) = (row.context_len, row.batch_size.unwrap_or(1));
+        if settings.context_lengths.contains(&length) && settings.batch_sizes.contains(&batch) {
+            names.push(profile_block(length, batch));
+            // Where memory once lacked it is tried whatever is free now: it was asked for.
+            row.free_bytes = None;
+        }
+    }
+    result.completed.retain(|block| !names.contains(block));
 }
 
 /// The claim on a file, for as long as it is patched: that of the run it records, which whoever measures that run holds, or one on

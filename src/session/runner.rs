@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use super::claim::Claim;
 use super::describe::{Described, empty_result};
-use super::estimate::{Estimator, available_bytes, memory};
+use super::estimate::{Estimator, available_bytes};
 use super::plan::RunSpec;
+use super::resume::is_complete;
 use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
 use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
-use crate::bench::{self, Benchmark, Context, References, text};
+use crate::bench::{self, Benchmark, Block, Context, References, Settings, text};
 use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
@@ -60,6 +61,8 @@ pub struct Bench {
     hardware: Hardware,
     references: References,
     energy: EnergyMeter,
+    /// Memory that was free before the model was loaded.
+    free_bytes: Option<u64>,
 }
 
 /// A run with its names resolved.
@@ -210,33 +213,6 @@ fn resumable(spec: &RunSpec, output: &Output<'_>, shapes: &mut Estimator) -> Res
     })
 }
 
-/// Whether a file holds all blocks of its spec, as far as they can be had on this machine.
-fn is_complete(spec: &RunSpec, stored: &Stored, shapes: &mut Estimator) -> bool {
-    let has = |block: &str| stored.has(block);
-    let settings = &spec.settings;
-    if !spec.benchmarks.iter().all(|b| has(b)) {
-        return false;
-    }
-    // The default length depends on the model, and is the one that the file records.
-    let recorded: Vec<usize> = stored.result.measurements.iter().take(1).map(|m| m.context_len).collect();
-    let lengths = if settings.context_lengths.is_empty() { &recorded } else { &settings.context_lengths };
-    let missing: Vec<(usize, usize)> = lengths
-        .iter()
-        .flat_map(|&l| settings.batch_sizes.iter().map(move |&b| (l, b)))
-        .filter(|&(l, b)| !has(&profile_block(l, b)))
-        .collect();
-    if !spec.profile || (missing.is_empty() && !lengths.is_empty()) {
-        return true;
-    }
-    // What was skipped because it would not fit is looked at again: it may fit now.
-    if lengths.is_empty() || !missing.iter().all(|&(l, b)| stored.skips(l, b)) {
-        return false;
-    }
-    let (Some(free), Some(shape)) = (available_bytes(&spec.model), shapes.shape(&spec.model)) else { return false };
-    let settings = settings.for_model(&shape.config);
-    missing.iter().all(|&(l, b)| memory(shape, spec, &settings, l, b).refusal(free, false).is_some())
-}
-
 fn loaded<'b>(bench: &'b mut Option<Bench>, spec: &RunSpec, show_loading: bool) -> Result<&'b mut Bench> {
     match bench {
         Some(bench) => Ok(bench),
@@ -257,12 +233,14 @@ impl Bench {
             // Better now than after the timed runs.
             Cupti::load().map_err(Error::Usage)?;
         }
+        let free_bytes = available_bytes(&spec.model);
         let subject = Subject::load(&options)?;
         Ok(Bench {
             environment: environment::environment(&subject.device, &energy)?,
             hardware: environment::hardware(&subject.device)?,
             references: References::default(),
             energy,
+            free_bytes,
             subject,
         })
     }
@@ -275,6 +253,11 @@ impl Bench {
     /// The device of its runs.
     pub fn hardware(&self) -> &Hardware {
         &self.hardware
+    }
+
+    /// The settings of `spec` with what depends on the model filled in.
+    pub fn settings(&self, spec: &RunSpec) -> Settings {
+        spec.settings.for_model(self.subject.config())
     }
 
     /// Makes one run, into `stored` or a new file.
@@ -305,7 +288,7 @@ impl Bench {
     /// Checks that the model can be run as asked, and makes the run's file.
     fn create(&self, run: &Prepared, folder: &Path) -> Result<Stored> {
         self.check(run)?;
-        let settings = run.spec.settings.for_model(self.subject.config());
+        let settings = self.settings(&run.spec);
         let mut result = empty_result(&run.spec, &settings, &Described::loaded(&self.subject));
         result.environment = self.environment.clone();
         result.hardware = self.hardware.clone();
@@ -316,7 +299,7 @@ impl Bench {
     fn tell_of_resuming(&self, run: &Prepared, stored: &mut Stored) {
         let result = &mut stored.result;
         if result.completed.is_empty() {
-            let settings = run.spec.settings.for_model(self.subject.config());
+            let settings = self.settings(&run.spec);
             result.model_config = empty_result(&run.spec, &settings, &Described::loaded(&self.subject)).model_config;
             result.environment = self.environment.clone();
             result.hardware = self.hardware.clone();
@@ -337,7 +320,7 @@ impl Bench {
         let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
         if spec.profile || spec.benchmarks.iter().any(|name| name == "needle") {
-            bench::profile::check_lengths(config, &spec.settings.for_model(config))?;
+            bench::profile::check_lengths(config, &self.settings(spec))?;
         }
         let settings = spec.settings.for_model(config);
         for benchmark in &run.benchmarks {
@@ -357,7 +340,7 @@ impl Bench {
     pub fn measure(&mut self, run: &Prepared, stored: &mut Stored, progress: &dyn Progress) -> Result<()> {
         self.check(run)?;
         let spec = &run.spec;
-        let settings = spec.settings.for_model(self.subject.config());
+        let settings = self.settings(spec);
         let saved = stored.result.benchmarks.clone();
         let mut context = Context {
             saved: &saved,
@@ -371,10 +354,16 @@ impl Bench {
             references: &mut self.references,
         };
         if spec.profile {
-            let mut done = stored.result.completed.clone();
-            done.extend(skip_what_cannot_fit(&self.subject, spec, &settings, stored)?);
+            let mut done = skip_what_cannot_fit(&self.subject, spec, &settings, stored, self.free_bytes)?;
+            done.extend(stored.result.completed.iter().filter(|block| stored.has(block)).cloned());
             let done = |length, batch| done.contains(&profile_block(length, batch));
-            bench::profile::run(&mut context, &done, &mut |block| stored.keep(block))?;
+            bench::profile::run(&mut context, &done, &mut |block| match block {
+                Block::Profile(row) if row.skipped == Some(true) => {
+                    let reason = row.skip_reason.unwrap_or_default();
+                    stored.skip(row.context_len, row.batch_size.unwrap_or(1), reason, self.free_bytes)
+                }
+                block => stored.keep(block),
+            })?;
         }
         // One benchmark that cannot be scored (a text too short, say) must not cost the others.
         let mut failed = None;

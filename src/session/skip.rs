@@ -1,4 +1,5 @@
-//! What cannot fit is not tried: its rows say so, and the plan goes on.
+//! What cannot fit is not tried, and what did not fit is not tried again before more memory is free than there was then: its rows say
+//! so, and the plan goes on.
 
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use super::store::{Stored, profile_block};
 use crate::Result;
 use crate::bench;
 use crate::model::Subject;
+use crate::schema::Measurement;
 
 /// Why the weights of a model cannot be loaded here, with its shape; `None` where they may fit, or nothing is known.
 pub(super) fn weights_refusal(spec: &RunSpec, shapes: &mut Estimator) -> Option<(Shape, String)> {
@@ -42,11 +44,12 @@ pub(super) fn skip_all(
         None => Stored::create(folder, empty_result(spec, &settings, &Described::unloaded(shape)))?,
     };
     stored.result.warnings = vec![reason.to_string()];
+    let free = available_bytes(&spec.model);
     for &length in settings.context_lengths.iter().filter(|_| spec.profile) {
         for &batch in &settings.batch_sizes {
             // What was measured when there was more room stays.
-            if !stored.result.completed.contains(&profile_block(length, batch)) {
-                stored.skip(length, batch, reason.to_string())?;
+            if !stored.has(&profile_block(length, batch)) {
+                stored.skip(length, batch, reason.to_string(), free)?;
             }
         }
     }
@@ -54,12 +57,14 @@ pub(super) fn skip_all(
     Ok(stored)
 }
 
-/// Adds a row for each context and batch of `profile` whose cache cannot fit beside the weights, and returns their blocks.
+/// Adds a row for each context and batch of `profile` whose cache cannot fit beside the weights, and returns their blocks, with those
+/// that did not fit before into no less than the `before_load` bytes that were free before the model was loaded.
 pub(super) fn skip_what_cannot_fit(
     subject: &Subject,
     spec: &RunSpec,
     settings: &bench::Settings,
     stored: &mut Stored,
+    before_load: Option<u64>,
 ) -> Result<Vec<String>> {
     let shape = Shape { config: subject.config().clone(), dtype: subject.dtype };
     let Some(free) = free_bytes(&subject.device) else { return Ok(Vec::new()) };
@@ -67,14 +72,55 @@ pub(super) fn skip_what_cannot_fit(
     for &length in &settings.context_lengths {
         for &batch in &settings.batch_sizes {
             let block = profile_block(length, batch);
-            if stored.result.completed.contains(&block) {
+            if stored.has(&block) {
+                continue;
+            }
+            if stored.skipped(length, batch).is_some_and(|row| lacks_memory(row, before_load)) {
+                skipped.push(block);
                 continue;
             }
             if let Some(reason) = memory(&shape, spec, settings, length, batch).refusal(free, true) {
-                stored.skip(length, batch, reason)?;
+                stored.skip(length, batch, reason, before_load)?;
                 skipped.push(block);
             }
         }
     }
     Ok(skipped)
+}
+
+/// Whether the rows `missing` (context and batch) of a file were all skipped and would be again.
+pub(super) fn would_be_skipped_again(
+    spec: &RunSpec,
+    stored: &Stored,
+    missing: &[(usize, usize)],
+    shapes: &mut Estimator,
+) -> bool {
+    let rows = missing.iter().map(|&(length, batch)| stored.skipped(length, batch)).collect::<Option<Vec<_>>>();
+    let Some(rows) = rows.filter(|rows| !rows.is_empty()) else { return missing.is_empty() };
+    let free = available_bytes(&spec.model);
+    let mut refused = |row: &Measurement| {
+        let (Some(free), Some(shape)) = (free, shapes.shape(&spec.model)) else { return false };
+        let settings = spec.settings.for_model(&shape.config);
+        memory(shape, spec, &settings, row.context_len, row.batch_size.unwrap_or(1)).refusal(free, false).is_some()
+    };
+    rows.into_iter().all(|row| lacks_memory(row, free) || refused(row))
+}
+
+/// Whether no more memory is `free` than when `row` was skipped for lack of it. A row that does not say how much that was is tried.
+fn lacks_memory(row: &Measurement, free: Option<u64>) -> bool {
+    matches!((row.free_bytes, free), (Some(then), Some(now)) if now <= then)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_tried_again_with_more_memory_and_where_nothing_is_known() {
+        let row = |free_bytes| Measurement { free_bytes, ..Default::default() };
+        assert!(lacks_memory(&row(Some(10)), Some(10)) && lacks_memory(&row(Some(10)), Some(9)));
+        for (then, now) in [(Some(10), Some(11)), (None, Some(11)), (Some(10), None), (None, None)] {
+            assert!(!lacks_memory(&row(then), now), "{then:?} {now:?}");
+        }
+    }
 }

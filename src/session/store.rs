@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::atomic;
 use crate::bench::Block;
-use crate::schema::{Measurement, RunResult, read};
+use crate::schema::{Flags, Measurement, RunResult, read};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -15,6 +15,8 @@ pub struct Stored {
     pub path: PathBuf,
     /// Its content.
     pub result: RunResult,
+    /// Settings of the blocks that are kept, where they are not those of the file's `config`.
+    pub block_settings: Option<Flags>,
     /// The file as it was found, so that what kvprof does not change is written back as it stood.
     found: Option<Found>,
 }
@@ -54,7 +56,7 @@ impl Stored {
     pub fn create(folder: &Path, result: RunResult) -> Result<Self> {
         let base = result.experiment_id.clone();
         let path = folder.join(format!("{base}.json"));
-        let mut stored = Stored { path, result, found: None };
+        let mut stored = Stored { path, result, block_settings: None, found: None };
         let mut n = 2;
         while !atomic::write_new(&stored.path, &stored.text()?)? {
             stored.result.experiment_id = format!("{base}_{n}");
@@ -70,7 +72,12 @@ impl Stored {
         paths.sort_by_key(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok());
         paths.into_iter().rev().filter(|p| p.extension().is_some_and(|e| e == "json")).find_map(|path| {
             let result = read::read(&path).ok()?;
-            (result.spec_hash.as_deref() == Some(hash)).then_some(Stored { path, result, found: None })
+            (result.spec_hash.as_deref() == Some(hash)).then_some(Stored {
+                path,
+                result,
+                block_settings: None,
+                found: None,
+            })
         })
     }
 
@@ -85,7 +92,7 @@ impl Stored {
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let raw = serde_json::from_slice(text).map_err(as_json)?;
         let parsed = serde_json::to_value(&result).map_err(as_json)?;
-        Ok(Stored { path: path.to_path_buf(), result, found: Some(Found { raw, parsed }) })
+        Ok(Stored { path: path.to_path_buf(), result, block_settings: None, found: Some(Found { raw, parsed }) })
     }
 
     /// Writes the file atomically.
@@ -109,17 +116,18 @@ impl Stored {
         Ok(text)
     }
 
-    /// Adds a row for what will not fit, with the reason, and saves. The block is not complete by that: where there is more
-    /// memory, a resumed sweep measures it.
+    /// Adds a row for what did not fit, or will not, into the `free` bytes that there were before anything was loaded, with the
+    /// reason, and saves. The block is not complete by that: where there is more memory, a resumed sweep measures it.
     ///
     /// # Errors
     /// As [`save`](Stored::save).
-    pub fn skip(&mut self, context_len: usize, batch: usize, reason: String) -> Result<()> {
+    pub fn skip(&mut self, context_len: usize, batch: usize, reason: String, free: Option<u64>) -> Result<()> {
         let row = Measurement {
             context_len,
             batch_size: Some(batch),
             skipped: Some(true),
             skip_reason: Some(reason),
+            free_bytes: free,
             ..Default::default()
         };
         put(&mut self.result.measurements, row);
@@ -131,31 +139,39 @@ impl Stored {
         self.result.completed.iter().any(|completed| completed == name) && self.result.holds(name)
     }
 
-    /// Whether [`skip`](Stored::skip) left out this context and batch.
-    pub fn skips(&self, context_len: usize, batch: usize) -> bool {
+    /// The row of this context and batch, where it was skipped.
+    pub fn skipped(&self, context_len: usize, batch: usize) -> Option<&Measurement> {
         let row = |m: &&Measurement| m.context_len == context_len && m.batch_size.unwrap_or(1) == batch;
-        self.result.measurements.iter().find(row).is_some_and(|m| m.skipped == Some(true))
+        self.result.measurements.iter().find(row).filter(|m| m.skipped == Some(true))
     }
 
     /// Adds a block, replacing an older one of the same kind, and saves.
     pub fn keep(&mut self, block: Block) -> Result<()> {
         let result = &mut self.result;
+        let settings = self.block_settings.clone();
         let name = match block {
-            Block::Profile(measurement) => {
+            Block::Profile(mut measurement) => {
                 let name = profile_block(measurement.context_len, measurement.batch_size.unwrap_or(1));
+                measurement.settings = settings;
                 put(&mut result.measurements, *measurement);
                 name
             }
-            Block::Perplexity { reference, quantized } => {
+            Block::Perplexity { mut reference, mut quantized } => {
+                if let Some(quantized) = &mut quantized {
+                    quantized.settings.clone_from(&settings);
+                }
+                reference.settings = settings;
                 result.benchmarks.perplexity = Some(reference);
                 result.benchmarks.perplexity_quantized = quantized;
                 "ppl".into()
             }
-            Block::Divergence(divergence) => {
+            Block::Divergence(mut divergence) => {
+                divergence.settings = settings;
                 result.benchmarks.kld = Some(*divergence);
                 "kld".into()
             }
-            Block::Questions { name, score, complete } => {
+            Block::Questions { name, mut score, complete } => {
+                score.settings = settings;
                 match name {
                     "mmlu" => result.benchmarks.mmlu = Some(*score),
                     _ => result.benchmarks.math = Some(*score),
@@ -165,7 +181,8 @@ impl Stored {
                 }
                 name.into()
             }
-            Block::Needle(needle, trials) => {
+            Block::Needle(mut needle, trials) => {
+                needle.settings = settings;
                 result.benchmarks.needle_in_haystack = Some(needle);
                 result.benchmarks.needle_in_haystack_trials = Some(trials);
                 "needle".into()
