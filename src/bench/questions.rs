@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::data::hex;
 use super::feed::{fraction_of, require_quantized_reads};
 use super::{Block, Context};
 use crate::Result;
+use crate::base::hex::hex;
 use crate::base::stats::{self, PairTable};
 use crate::cache::KeyReads;
 use crate::quant::QuantSpec;
