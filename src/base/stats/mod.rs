@@ -9,10 +9,10 @@ mod student;
 use serde::{Deserialize, Serialize};
 
 pub use histogram::Histogram;
-pub use interval::{bootstrap, normal_interval, percentile_interval, root_mean_square, wilson};
+pub use interval::{normal_interval, percentile_interval, root_mean_square, wilson};
 pub use paired::{
     Change, PairTable, change_of_log, independent_rates, mcnemar_exact, mean_difference, paired_rates,
-    ratio_of_medians, ratio_of_pairs, ratio_of_repeats,
+    ratio_of_medians, ratio_of_repeats,
 };
 pub use student::student95;
 
