@@ -18,16 +18,16 @@ pub fn wilson(successes: usize, trials: usize) -> (f64, f64) {
     (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
 }
 
-/// Interval of the mean of many independent `values`, by the normal distribution; `None` when empty.
+/// Interval of the mean of many independent `values`, by the normal distribution; `None` for fewer than two.
 pub fn normal_interval(values: &[f64]) -> Option<(f64, f64)> {
-    let (mean, error) = (mean(values)?, standard_error(values));
+    let (mean, error) = (mean(values)?, standard_error(values)?);
     Some((mean - Z95 * error, mean + Z95 * error))
 }
 
-/// Root of the mean of many independent `squares`, with its interval; `None` when empty.
-pub fn root_mean_square(squares: &[f64]) -> Option<(f64, (f64, f64))> {
-    let (low, high) = normal_interval(squares)?;
-    Some((mean(squares)?.sqrt(), (low.max(0.0).sqrt(), high.sqrt())))
+/// Root of the mean of many independent `squares`, with its interval where there are at least two; `None` when empty.
+pub fn root_mean_square(squares: &[f64]) -> Option<(f64, Option<(f64, f64)>)> {
+    let interval = normal_interval(squares).map(|(low, high)| (low.max(0.0).sqrt(), high.sqrt()));
+    Some((mean(squares)?.sqrt(), interval))
 }
 
 /// Interval of the `p`-th percentile (0…100) of `values` sorted in ascending order, by order statistics: the ranks that a binomial
@@ -70,8 +70,10 @@ mod tests {
 
     #[test]
     fn a_root_mean_square_lies_in_its_interval() {
-        let (root, (low, high)) = root_mean_square(&[1.0, 4.0, 9.0, 16.0]).unwrap();
+        let (root, interval) = root_mean_square(&[1.0, 4.0, 9.0, 16.0]).unwrap();
+        let (low, high) = interval.unwrap();
         assert!((root - 7.5f64.sqrt()).abs() < 1e-12 && low < root && root < high);
+        assert_eq!(root_mean_square(&[4.0]), Some((2.0, None)));
         assert_eq!(root_mean_square(&[]), None);
     }
 }

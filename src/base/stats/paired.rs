@@ -58,9 +58,9 @@ pub fn change_of_log(centre: f64, error: f64) -> Option<Change> {
     finite.then(|| Change { value: centre.exp_m1(), interval: Some((end(-Z95), end(Z95))) })
 }
 
-/// Mean of `new[i] − base[i]` over pairs, and its standard error: what the pairs share cancels. `None` when the sides differ in
-/// number or are empty.
-pub fn mean_difference(base: &[f64], new: &[f64]) -> Option<(f64, f64)> {
+/// Mean of `new[i] − base[i]` over pairs, and its standard error where there are at least two: what the pairs share cancels. `None`
+/// when the sides differ in number or are empty.
+pub fn mean_difference(base: &[f64], new: &[f64]) -> Option<(f64, Option<f64>)> {
     if base.len() != new.len() {
         return None;
     }
@@ -193,12 +193,14 @@ mod tests {
 
     #[test]
     fn what_pairs_share_is_no_spread() {
-        assert_eq!(mean_difference(&[1.0, 2.0, 4.0], &[2.0, 3.0, 5.0]), Some((1.0, 0.0)));
+        assert_eq!(mean_difference(&[1.0, 2.0, 4.0], &[2.0, 3.0, 5.0]), Some((1.0, Some(0.0))));
         let (difference, error) = mean_difference(&[1.0, 2.0, 4.0], &[2.0, 3.5, 4.5]).unwrap();
+        let error = error.unwrap();
         assert!(
             (difference - 1.0).abs() < 1e-12 && (error - 0.5 / 3f64.sqrt()).abs() < 1e-12,
             "{difference} ± {error}"
         );
+        assert_eq!(mean_difference(&[1.0], &[3.0]), Some((2.0, None)), "one pair shows no spread");
         assert_eq!(mean_difference(&[1.0, 2.0], &[1.0]), None);
     }
 
