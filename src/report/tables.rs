@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::group::{Group, Subject};
 use super::number::{self, Digits};
 use super::quality::Score;
-use super::study::{MIB, Row, Run, Sources, Study};
+use super::sharing::Sources;
+use super::study::{MIB, Row, Run, Study};
 use super::table::{Cell, Column, Table};
 
 /// Most caches that make columns; more make rows.
