@@ -14,6 +14,8 @@ mod formats;
 mod report;
 #[path = "support/results.rs"]
 mod results;
+#[path = "report/scoring.rs"]
+mod scoring;
 #[path = "report/sharing.rs"]
 mod sharing;
 #[path = "report/thesis.rs"]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::metric::{Delta, Metric, Verdict};
 use super::label;
 use super::number::Digits;
+use super::scoring;
 use super::study::{Row, Run, Study};
 use super::table::{Cell, Column, Table};
 
@@ -83,17 +84,16 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
         if let (Some(before), Some(after)) = (base_runs.get(&(model, partner)), new_runs.get(&new_key)) {
             let key = (std::ptr::from_ref::<Run>(before) as usize, std::ptr::from_ref::<Run>(after) as usize);
             if seen.insert(key) && remark.is_none() {
-                out.lines.extend(metric::QUALITY.iter().filter_map(|m| {
-                    let delta = (m.quality?)(before, after)?;
-                    Some(Line {
-                        model: row.run.model.clone(),
-                        what: what.clone(),
-                        place: None,
-                        metric: m,
-                        delta,
-                        remark,
-                    })
-                }));
+                for metric in &metric::QUALITY {
+                    let sides = [before, after].map(|run| (metric.scoring)(&run.result));
+                    if let ([Some(_), Some(_)], Some(words)) = (&sides, scoring::telling(&sides)) {
+                        let (model, name) = (&row.run.model, metric.name);
+                        out.unpaired.push(format!("{model} {what}: {name} ({} against {})", words[1], words[0]));
+                    } else if let Some(delta) = metric.quality.and_then(|change| change(before, after)) {
+                        let (model, what) = (row.run.model.clone(), what.clone());
+                        out.lines.push(Line { model, what, place: None, metric, delta, remark });
+                    }
+                }
             }
         }
         match base_rows.get(&((model, partner), row.context(), row.batch())) {
