@@ -140,6 +140,7 @@ impl QuestionSet<'_> {
         let mut score = summarize(items, &self.about);
         score.version = Some(self.version);
         score.plan = Some(plan.into());
+        score.planned = Some(self.questions.len());
         score.elapsed_s = Some(elapsed_s);
         score.quantized_read_fraction = Some(fraction_of(reads(items)));
         score.items = items.to_vec();

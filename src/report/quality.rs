@@ -21,6 +21,8 @@ pub struct Score {
     pub delta: Option<f64>,
     /// Paired interval of `delta` at 95 %, where the pairs are known.
     pub delta_interval: Option<(f64, f64)>,
+    /// Trials that were to be made, where the run was stopped before the last.
+    pub stopped_before: Option<usize>,
 }
 
 /// Quality of one run.
@@ -155,6 +157,7 @@ pub fn needle_pairs(trials: &[NeedleTrial], reference: &[NeedleTrial]) -> Vec<(b
 
 fn accuracy(block: &Accuracy, reference: Option<&Accuracy>) -> Score {
     let mut score = score(block.correct, block.questions);
+    score.stopped_before = block.stopped_before();
     let pairs = block
         .paired
         .lost

@@ -95,8 +95,13 @@ pub fn math(result: &RunResult) -> Option<Scoring> {
 
 /// Of a question set.
 pub fn questions(a: &Accuracy) -> Scoring {
+    let questions = match a.stopped_before() {
+        // Questions are asked in one order, so that runs stopped at the same one were asked the same.
+        Some(planned) => format!("{} of {planned} questions (stopped)", a.questions),
+        None => format!("{} questions", a.questions),
+    };
     let rest = [
-        part("questions", Some(format!("{} questions", a.questions))),
+        Part { odd: a.stopped_before().is_some(), ..part("questions", Some(questions)) },
         part("shots", a.shots.map(|n| format!("{n} shots"))),
         part("length", a.max_new_tokens.map(|n| format!("answers of up to {n} tokens"))),
         part("prompt", a.prompt.as_ref().map(|prompt| format!("{prompt} prompt"))),

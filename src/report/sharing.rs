@@ -2,7 +2,7 @@
 //!
 //! Cost and each benchmark may be measured at different times, into files of their own, and again by `kvprof patch`. Quality depends on
 //! the model as it was loaded, the backend and the cache, not on how much a run generated: of several blocks for the same three, the
-//! one measured last counts, for all their runs.
+//! one measured last counts, for all their runs. A question set that was stopped half-way does not displace a whole one.
 
 use serde_json::Value;
 
@@ -28,6 +28,7 @@ pub struct Sources {
 struct Shared {
     name: &'static str,
     present: fn(&Benchmarks) -> bool,
+    whole: fn(&Benchmarks) -> bool,
     copy: fn(&Benchmarks, &mut Benchmarks),
     source: fn(&mut Sources) -> &mut Option<usize>,
 }
@@ -36,6 +37,7 @@ const SHARED: [Shared; 5] = [
     Shared {
         name: "ppl",
         present: |b| b.perplexity.is_some() || b.perplexity_quantized.is_some(),
+        whole: |_| true,
         copy: |from, to| {
             to.perplexity.clone_from(&from.perplexity);
             to.perplexity_quantized.clone_from(&from.perplexity_quantized);
@@ -45,12 +47,14 @@ const SHARED: [Shared; 5] = [
     Shared {
         name: "kld",
         present: |b| b.kld.is_some(),
+        whole: |_| true,
         copy: |from, to| to.kld.clone_from(&from.kld),
         source: |s| &mut s.kld,
     },
     Shared {
         name: "needle",
         present: |b| b.needle_in_haystack.is_some(),
+        whole: |_| true,
         copy: |from, to| {
             to.needle_in_haystack.clone_from(&from.needle_in_haystack);
             to.needle_in_haystack_trials.clone_from(&from.needle_in_haystack_trials);
@@ -60,12 +64,14 @@ const SHARED: [Shared; 5] = [
     Shared {
         name: "mmlu",
         present: |b| b.mmlu.is_some(),
+        whole: |b| b.mmlu.as_ref().is_some_and(|a| a.stopped_before().is_none()),
         copy: |from, to| to.mmlu.clone_from(&from.mmlu),
         source: |s| &mut s.mmlu,
     },
     Shared {
         name: "math",
         present: |b| b.math.is_some(),
+        whole: |b| b.math.as_ref().is_some_and(|a| a.stopped_before().is_none()),
         copy: |from, to| to.math.clone_from(&from.math),
         source: |s| &mut s.math,
     },
@@ -78,10 +84,13 @@ pub(super) fn share_blocks(runs: &mut [Run]) -> usize {
         |a: &Run, b: &Run| (&a.model, &a.result.attn_backend, &a.cache) == (&b.model, &b.result.attn_backend, &b.cache);
     let (mut start, mut replaced) = (0, 0);
     for same in runs.chunk_by_mut(alike) {
-        for Shared { name, present, copy, source } in &SHARED {
+        for Shared { name, present, whole, copy, source } in &SHARED {
             let measured = (0..same.len()).filter(|&at| present(&same[at].result.benchmarks));
             // The file's name decides last, so that the choice never depends on the folder's order.
-            let newest = measured.max_by_key(|&at| (measured_at(&same[at].result, name).to_string(), &same[at].file));
+            let newest = measured.max_by_key(|&at| {
+                let Run { result, file, .. } = &same[at];
+                (whole(&result.benchmarks), measured_at(result, name).to_string(), file)
+            });
             let Some(newest) = newest else { continue };
             let block = same[newest].result.benchmarks.clone();
             for (at, run) in same.iter_mut().enumerate() {

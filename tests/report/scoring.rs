@@ -140,3 +140,38 @@ fn compare_names_what_was_not_scored_alike_and_leaves_it_out() {
     let said = stderr(&output);
     assert!(said.contains("not compared: m INT4-HQQ: ppl (windows of 512 against windows of 1024)"), "{said}");
 }
+
+/// Stopped after 12 of 200 questions of MMLU.
+fn stopped(mut result: RunResult) -> RunResult {
+    let mmlu = result.benchmarks.mmlu.as_mut().unwrap();
+    (mmlu.questions, mmlu.planned, mmlu.correct, mmlu.accuracy) = (12, Some(200), 6, 0.5);
+    result
+}
+
+#[test]
+fn a_question_set_that_was_stopped_is_marked_in_every_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = report(folder.path(), &[stopped(int(8)), int(4)]);
+    let told = "12 of 200 questions (stopped)";
+    assert_eq!(column(&table(&out, "quality"), "mmlu_over"), [Some(told), Some("200 questions")]);
+    let aggregate = rows(&kvprof().arg("aggregate").arg(folder.path().join("raw")).output().unwrap().stdout[..]);
+    for row in aggregate {
+        let expected = if row["kv_quant"] == "INT8-HQQ" { ("12", "200", "True") } else { ("200", "", "False") };
+        assert_eq!((&*row["mmlu_questions"], &*row["mmlu_planned"], &*row["mmlu_stopped"]), expected);
+    }
+    // Also where all rows were stopped alike.
+    let text = quality_summary::table(&[&stopped(int(8)), &stopped(int(4))]).unwrap();
+    assert_eq!(text.matches(told).count(), 2, "{text}");
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("stopped before 200"), "advice says what it rests on");
+}
+
+#[test]
+fn a_stopped_question_set_does_not_displace_a_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut later = stopped(int(4));
+    later.timestamp = "2026-11-02T12:00:00".into();
+    later.experiment_id = "later".into();
+    let out = report(folder.path(), &[int(4), later]);
+    assert_eq!(column(&table(&out, "quality"), "mmlu"), [Some("0.3")]);
+}

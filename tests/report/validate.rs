@@ -33,6 +33,10 @@ fn broken_counts_and_old_versions_are_told_one_line_each() {
     let mut counts = sound.clone();
     counts.benchmarks.mmlu.as_mut().unwrap().accuracy = 0.9;
     told(&counts, "mmlu");
+    let mut stopped = sound.clone();
+    stopped.completed.push("mmlu".into());
+    stopped.benchmarks.mmlu.as_mut().unwrap().planned = Some(300);
+    told(&stopped, "200 of 300 questions");
     let mut zero = sound.clone();
     zero.measurements[0].avg_power_watts = Some(0.0);
     told(&zero, "null");
