@@ -14,6 +14,10 @@ mod formats;
 mod report;
 #[path = "support/results.rs"]
 mod results;
+#[path = "report/scoring.rs"]
+mod scoring;
+#[path = "report/sharing.rs"]
+mod sharing;
 #[path = "report/thesis.rs"]
 mod thesis;
 #[path = "support/thesis_data.rs"]

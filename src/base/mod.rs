@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod error;
+pub mod hex;
 pub mod progress;
 pub mod rng;
 pub mod stats;

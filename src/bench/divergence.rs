@@ -70,7 +70,7 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
     Kld {
         tokens: pairs.len(),
         mean: stats::mean(&kl).unwrap_or(f64::NAN),
-        standard_error: Some(stats::standard_error(&kl)),
+        standard_error: stats::standard_error(&kl),
         median: at(50.0),
         p90: at(90.0),
         p99: at(99.0),
@@ -96,7 +96,7 @@ fn intervals(kl: &[f64], squares: &[f64], same: usize) -> Option<KldIntervals> {
         median: percentile_interval(kl, 50.0)?,
         p90: percentile_interval(kl, 90.0)?,
         p99: percentile_interval(kl, 99.0)?,
-        rms_delta_p: root_mean_square(squares)?.1,
+        rms_delta_p: root_mean_square(squares)?.1?,
         top1_agreement: wilson(same, kl.len()),
     })
 }
@@ -119,7 +119,7 @@ fn bins(scores: &PairScores, plan: &Plan) -> Vec<KldBin> {
             to: edge(i + 1),
             tokens: pairs.len(),
             mean: stats::mean(&kl).unwrap_or(f64::NAN),
-            standard_error: Some(stats::standard_error(&kl)),
+            standard_error: stats::standard_error(&kl),
             median: stats::median(&kl),
             p99: stats::percentile(&kl, 99.0),
             rms_delta_p: root_mean_square(&squares).map(|(root, _)| root),
@@ -175,6 +175,15 @@ mod tests {
         assert_eq!(bins.iter().map(|b| b.tokens).sum::<usize>(), 90);
         assert!(bins.iter().all(|b| b.tokens == b.to - b.from));
         assert!(bins.windows(2).all(|b| b[0].to == b[1].from && b[0].mean < b[1].mean));
+    }
+
+    #[test]
+    fn one_token_has_a_mean_and_no_spread() {
+        let scores = PairScores { pairs: vec![pair(0.1, true)], positions: vec![10], ..Default::default() };
+        let block = summarize(&scores, &plan(100, 10));
+        assert!((block.mean - 0.1).abs() < 1e-6 && block.rms_delta_p.is_some());
+        assert_eq!((block.standard_error, block.intervals), (None, None));
+        assert_eq!(block.by_position[0].standard_error, None);
     }
 
     #[test]

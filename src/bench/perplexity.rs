@@ -43,12 +43,9 @@ impl Benchmark for PerplexityBenchmark {
         quantized.version = Some(self.version());
         quantized.reference_value = Some(reference.value);
         quantized.delta = Some(quantized.value - reference.value);
-        (quantized.ln_ratio, quantized.ln_ratio_standard_error) =
-            stats::mean_difference(&as_f64(&reference_scores.nll), &as_f64(&tested.nll)).unzip();
-        if plan.scored < 2 {
-            // One token has no spread.
-            quantized.ln_ratio_standard_error = None;
-        }
+        let difference = stats::mean_difference(&as_f64(&reference_scores.nll), &as_f64(&tested.nll));
+        quantized.ln_ratio = difference.map(|(mean, _)| mean);
+        quantized.ln_ratio_standard_error = difference.and_then(|(_, error)| error);
         keep(Block::Perplexity { reference, quantized: Some(quantized) })
     }
 }
@@ -90,7 +87,7 @@ fn summarize(scores: &Scores, plan: &Plan) -> Perplexity {
         burn_in: Some(plan.burn_in),
         nll: Some(mean),
         // exp is linear over so small an interval.
-        standard_error: Some(value * stats::standard_error(&values)),
+        standard_error: stats::standard_error(&values).map(|error| value * error),
         quantized_read_fraction: Some(fraction_of(scores.reads)),
         data: Some(plan.source.clone()),
         elapsed_s: Some(scores.elapsed_s),

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::data::hex;
 use super::feed::{fraction_of, require_quantized_reads};
 use super::{Block, Context};
 use crate::Result;
+use crate::base::hex::hex;
 use crate::base::stats::{self, PairTable};
 use crate::cache::KeyReads;
 use crate::quant::QuantSpec;
@@ -140,6 +140,7 @@ impl QuestionSet<'_> {
         let mut score = summarize(items, &self.about);
         score.version = Some(self.version);
         score.plan = Some(plan.into());
+        score.planned = Some(self.questions.len());
         score.elapsed_s = Some(elapsed_s);
         score.quantized_read_fraction = Some(fraction_of(reads(items)));
         score.items = items.to_vec();

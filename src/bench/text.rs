@@ -5,8 +5,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::corpus;
-use super::data::{self, DataSet, Files, PG19, WIKITEXT2, hex};
+use super::data::{self, DataSet, Files, PG19, WIKITEXT2};
 use super::settings::Settings;
+use crate::base::hex::hex;
 use crate::model::Subject;
 use crate::schema::DataSource;
 use crate::{Error, Result};

@@ -23,7 +23,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let files = result_files(&args.files)?;
     let mut findings = Vec::new();
     let mut report = |line: String| findings.push(line);
-    let mut by_hash: BTreeMap<String, String> = BTreeMap::new();
+    let mut by_run: BTreeMap<(String, Option<String>), String> = BTreeMap::new();
     for path in &files {
         match read::read(path) {
             Err(error) => report(error.to_string()),
@@ -31,10 +31,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 for finding in validate(&result).into_iter().chain(outdated(&result)) {
                     report(format!("{}: {finding}", path.display()));
                 }
-                // Files of 2.0 have no hash, and a name that no two experiments share.
-                let key = result.spec_hash.unwrap_or(result.experiment_id);
-                if let Some(other) = by_hash.insert(key, path.display().to_string()) {
-                    report(format!("{}: the same experiment as {other}", path.display()));
+                // Measuring the same again makes another run, whose id has another time. One id in two files is one run, copied: a
+                // patch of one would leave the other behind. Runs of two machines may share a second, so the hash counts too.
+                if let Some(other) = by_run.insert((result.experiment_id, result.spec_hash), path.display().to_string())
+                {
+                    report(format!("{}: the same run as {other}; keep one of the two", path.display()));
                 }
             }
         }

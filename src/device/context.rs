@@ -9,6 +9,7 @@ use cudarc::driver::{CudaContext, result};
 
 use super::memory::default_pool;
 use super::{GpuIdentity, GpuInfo};
+use crate::base::hex::hex;
 use crate::{Error, Result};
 
 /// Asks the driver about a device.
@@ -37,8 +38,8 @@ pub(super) fn identify(ordinal: usize) -> Result<GpuIdentity> {
     count()?;
     let device = result::device::get(ordinal as i32).w()?;
     let bytes = result::device::get_uuid(device).w()?.bytes;
-    let hex: String = bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
-    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+    let digits = hex(&bytes.map(|byte| byte as u8));
+    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
     let ask = |attribute| {
         // SAFETY: the device came from the driver.
         unsafe { result::device::get_attribute(device, attribute) }.map(|value| value as u32)

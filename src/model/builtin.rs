@@ -9,6 +9,7 @@ use super::families::{Names, read_config};
 use super::tokenizer::Tokenizer;
 use super::weights::safetensors::SafetensorsWeights;
 use crate::Result;
+use crate::base::hex::hex;
 
 const CONFIG: &str = include_str!("builtin/config.json");
 const TOKENIZER: &[u8] = include_bytes!("builtin/tokenizer.json");
@@ -35,7 +36,7 @@ pub(super) fn weights() -> Result<SafetensorsWeights> {
 
 /// SHA-256 of the embedded weights, in lower-case hexadecimal.
 pub(super) fn weights_sha256() -> String {
-    Sha256::digest(WEIGHTS).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(WEIGHTS))
 }
 
 #[cfg(test)]

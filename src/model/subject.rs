@@ -19,6 +19,7 @@ use super::weights::Weights;
 use super::weights::dummy::DummyWeights;
 use super::weights::gguf::{GgufFile, GgufWeights};
 use super::weights::safetensors::SafetensorsWeights;
+use crate::base::hex::hex;
 use crate::{Error, Result, device};
 
 /// `--weights`.
@@ -285,5 +286,5 @@ fn sha256_of(files: &[PathBuf]) -> Result<String> {
         let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
         std::io::copy(&mut file, &mut hasher).map_err(|e| Error::io(path, e))?;
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }

@@ -102,7 +102,8 @@ pub fn judge(quality: &Quality, bound: &Bound) -> Verdict {
 
 fn score_words(name: &str, score: &Score, delta: f64) -> String {
     let points = number::shown(delta * 100.0, Digits::Signed(1));
-    format!("{name} {points} points ({} of {})", score.successes, score.trials)
+    let stopped = score.stopped_before.map_or_else(String::new, |planned| format!(", stopped before {planned}"));
+    format!("{name} {points} points ({} of {}{stopped})", score.successes, score.trials)
 }
 
 /// A quantized cache with its size where it is compared.
@@ -309,5 +310,7 @@ mod tests {
         assert!(matches!(judge(&with(-0.02), &Bound::default()), Verdict::Keeps(_)));
         let Verdict::Breaks(words) = judge(&with(-0.05), &Bound::default()) else { panic!("kept") };
         assert!(words.contains("needle") && !words.contains("perplexity"), "{words}");
+        let stopped = Score { successes: 5, trials: 12, stopped_before: Some(200), ..Score::default() };
+        assert_eq!(score_words("MMLU", &stopped, 0.0), "MMLU 0.0 points (5 of 12, stopped before 200)");
     }
 }

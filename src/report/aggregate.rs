@@ -4,12 +4,35 @@
 use super::number::{Digits, round};
 use super::study::{MIB, Row, Study};
 use super::table::{Cell, Column, Table};
+use crate::schema::{Accuracy, DataSource, Needle, Perplexity};
 
 type Get = fn(&Row<'_>) -> Cell;
 
 /// Decimals to which the thesis' scripts round.
 fn rounded(value: Option<f64>, decimals: usize) -> Cell {
     value.map(|v| round(v, decimals)).into()
+}
+
+/// The perplexity of a run's own cache.
+fn ppl<'a>(row: &Row<'a>) -> Option<&'a Perplexity> {
+    let blocks = &row.run.result.benchmarks;
+    blocks.perplexity_quantized.as_ref().filter(|_| row.run.quantized()).or(blocks.perplexity.as_ref())
+}
+
+fn needle<'a>(row: &Row<'a>) -> Option<&'a Needle> {
+    row.run.result.benchmarks.needle_in_haystack.as_ref()
+}
+
+fn mmlu<'a>(row: &Row<'a>) -> Option<&'a Accuracy> {
+    row.run.result.benchmarks.mmlu.as_ref()
+}
+
+fn math<'a>(row: &Row<'a>) -> Option<&'a Accuracy> {
+    row.run.result.benchmarks.math.as_ref()
+}
+
+fn sha256(data: Option<&DataSource>) -> Cell {
+    data.map(|data| data.sha256.as_str()).into()
 }
 
 /// The table that `kvprof aggregate` writes.
@@ -108,6 +131,31 @@ fn columns() -> Vec<(Column, Get)> {
         (real("mmlu_delta"), |r| r.run.quality.mmlu.as_ref().and_then(|s| s.delta).into()),
         (real("math_accuracy"), |r| r.run.quality.math.as_ref().map(|s| s.rate).into()),
         (real("math_delta"), |r| r.run.quality.math.as_ref().and_then(|s| s.delta).into()),
+        // What that was measured on.
+        (text("ppl_data"), |r| ppl(r).map(|p| p.dataset.as_str()).into()),
+        (text("ppl_data_sha256"), |r| sha256(ppl(r).and_then(|p| p.data.as_ref()))),
+        (whole("ppl_tokens"), |r| ppl(r).map(|p| p.tokens).into()),
+        (whole("ppl_window"), |r| ppl(r).and_then(|p| p.window).into()),
+        (whole("ppl_burn_in"), |r| ppl(r).and_then(|p| p.burn_in).into()),
+        (text("ppl_protocol"), |r| ppl(r).and_then(|p| p.protocol.as_deref()).into()),
+        (text("kld_data_sha256"), |r| sha256(r.run.quality.kld.as_ref().and_then(|k| k.data.as_ref()))),
+        (whole("kld_tokens"), |r| r.run.quality.kld.as_ref().map(|k| k.tokens).into()),
+        (whole("kld_window"), |r| r.run.quality.kld.as_ref().and_then(|k| k.window).into()),
+        (whole("kld_burn_in"), |r| r.run.quality.kld.as_ref().and_then(|k| k.burn_in).into()),
+        (text("kld_protocol"), |r| r.run.quality.kld.as_ref().and_then(|k| k.protocol.as_deref()).into()),
+        (whole("needle_trials"), |r| r.run.quality.needle.as_ref().map(|s| s.trials).into()),
+        (text("needle_kind"), |r| needle(r).and_then(|n| n.kind.as_deref()).into()),
+        (text("needle_haystack"), |r| needle(r).and_then(|n| n.haystack.as_deref()).into()),
+        (whole("mmlu_questions"), |r| mmlu(r).map(|a| a.questions).into()),
+        (whole("mmlu_planned"), |r| mmlu(r).and_then(|a| a.planned).into()),
+        (flag("mmlu_stopped"), |r| mmlu(r).map(|a| a.stopped_before().is_some()).into()),
+        (whole("mmlu_shots"), |r| mmlu(r).and_then(|a| a.shots).into()),
+        (text("mmlu_data_sha256"), |r| sha256(mmlu(r).and_then(|a| a.data.as_ref()))),
+        (whole("math_questions"), |r| math(r).map(|a| a.questions).into()),
+        (whole("math_planned"), |r| math(r).and_then(|a| a.planned).into()),
+        (flag("math_stopped"), |r| math(r).map(|a| a.stopped_before().is_some()).into()),
+        (whole("math_max_new_tokens"), |r| math(r).and_then(|a| a.max_new_tokens).into()),
+        (text("math_data_sha256"), |r| sha256(math(r).and_then(|a| a.data.as_ref()))),
         (real("quantized_read_fraction"), |r| {
             r.measured.and_then(|m| m.quantized_read_fraction).or(r.run.quality.quantized_read_fraction).into()
         }),

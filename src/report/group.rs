@@ -64,7 +64,7 @@ impl<'a> Group<'a> {
             if let Some(tokens) = run.output {
                 name.push_str(&format!(" · {tokens} tokens out"));
             }
-            let subject = subjects.entry((model, run.subject()));
+            let subject = subjects.entry(run.subject());
             add(subject.or_insert_with(|| Subject::new(name, model, backend)));
         };
         for row in study.rows().filter(|r| r.measured.is_some()) {

@@ -29,16 +29,24 @@ pub fn short_models<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String
         .collect()
 }
 
-/// A model as it was loaded: its name, the float type, and whether its weights were random.
-pub fn loaded_as(result: &RunResult) -> (String, String, bool) {
-    let config = &result.model_config;
-    let dtype = match config.dtype.as_deref().unwrap_or_default() {
+/// The float type that a model was loaded in; empty where the file does not say.
+pub fn dtype(result: &RunResult) -> &str {
+    match result.model_config.dtype.as_deref().unwrap_or_default() {
         "float16" => "f16",
         "bfloat16" => "bf16",
         "float32" => "f32",
         other => other,
-    };
-    (result.model.clone(), dtype.to_string(), config.weights.as_deref() == Some("dummy"))
+    }
+}
+
+/// Whether a model's weights were random.
+pub fn random_weights(result: &RunResult) -> bool {
+    result.model_config.weights.as_deref() == Some("dummy")
+}
+
+/// A model as it was loaded: its name, the float type, and whether its weights were random.
+pub fn loaded_as(result: &RunResult) -> (String, String, bool) {
+    (result.model.clone(), dtype(result).to_string(), random_weights(result))
 }
 
 /// Names of models as they were loaded: [`short_models`], with the float type or the random weights where results of one model differ in

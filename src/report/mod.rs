@@ -21,7 +21,10 @@ pub mod needle_grid;
 pub mod number;
 pub mod quality;
 pub mod quality_summary;
+pub mod quality_tables;
 pub mod scene;
+pub mod scoring;
+pub mod sharing;
 pub mod study;
 pub mod summary;
 pub mod table;
@@ -30,13 +33,16 @@ pub mod warnings;
 
 use std::process::ExitCode;
 
-/// Names on standard error the files that `study` skipped and those it replaced by later ones; exit code 1 when any was skipped.
+/// Says on standard error which files `study` skipped, and how much in it later measurements replace; exit code 1 when any was skipped.
 pub fn report_rejected(study: &study::Study) -> ExitCode {
     for error in &study.rejected {
         eprintln!("skipped {error}");
     }
     if study.superseded > 0 {
         eprintln!("{} measurements are left out: a later file has the same experiment", study.superseded);
+    }
+    if study.superseded_scores > 0 {
+        eprintln!("{} scores are left out: the same cache was scored again later", study.superseded_scores);
     }
     ExitCode::from(u8::from(!study.rejected.is_empty()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::scoring;
 use crate::base::stats::{change_of_log, paired_rates, wilson};
 use crate::schema::{Accuracy, Kld, Needle, NeedleTrial, RunResult};
 
@@ -20,6 +21,8 @@ pub struct Score {
     pub delta: Option<f64>,
     /// Paired interval of `delta` at 95 %, where the pairs are known.
     pub delta_interval: Option<(f64, f64)>,
+    /// Trials that were to be made, where the run was stopped before the last.
+    pub stopped_before: Option<usize>,
 }
 
 /// Quality of one run.
@@ -57,11 +60,8 @@ impl Quality {
         let quantized = blocks.perplexity_quantized.as_ref().filter(|_| result.kv_quant.enabled);
         let own = quantized.or(blocks.perplexity.as_ref());
         let recorded = quantized.and_then(|q| q.reference_value).or(blocks.perplexity.as_ref().map(|p| p.value));
-        let elsewhere = other.and_then(|b| b.perplexity.as_ref()).filter(|p| {
-            own.is_some_and(|own| {
-                (&own.dataset, own.tokens, own.window, own.burn_in) == (&p.dataset, p.tokens, p.window, p.burn_in)
-            })
-        });
+        let alike = reference.is_some_and(|r| scoring::ppl(r) == scoring::ppl(result));
+        let elsewhere = other.and_then(|b| b.perplexity.as_ref()).filter(|_| alike);
         let ppl_reference = recorded.or(elsewhere.map(|p| p.value));
         let ppl_quantized = quantized.map(|q| q.value);
         let computed =
@@ -157,14 +157,14 @@ pub fn needle_pairs(trials: &[NeedleTrial], reference: &[NeedleTrial]) -> Vec<(b
 
 fn accuracy(block: &Accuracy, reference: Option<&Accuracy>) -> Score {
     let mut score = score(block.correct, block.questions);
+    score.stopped_before = block.stopped_before();
     let pairs = block
         .paired
         .lost
         .zip(block.paired.gained)
         .and_then(|(lost, gained)| paired_rates(lost, gained, block.questions));
-    let unpaired = reference
-        .filter(|r| r.questions == block.questions && r.data == block.data)
-        .map(|r| block.accuracy - r.accuracy);
+    let unpaired =
+        reference.filter(|r| scoring::questions(r) == scoring::questions(block)).map(|r| block.accuracy - r.accuracy);
     score.delta = pairs.map(|(difference, _)| difference).or(block.paired.delta).or(unpaired);
     score.delta_interval = pairs.map(|(_, interval)| interval);
     score

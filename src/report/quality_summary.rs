@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
+use super::scoring::{self, of_run};
 use crate::schema::{Accuracy, Benchmarks, Kld, RunResult};
 
 /// One row for each result that has a divergence, MMLU or MATH; `None` when no result has. Columns that would be empty
@@ -13,28 +14,40 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
     if !(kld || mmlu || math) {
         return None;
     }
+    let over = |scoring: scoring::Of| {
+        let rows: Vec<_> = results.iter().map(|result| scoring(result)).collect();
+        scoring::telling(&rows)
+    };
+    let (kld_over, mmlu_over, math_over) = (over(of_run::kld), over(of_run::mmlu), over(of_run::math));
     let mut header = vec!["KV cache"];
     if kld {
+        header.extend(kld_over.iter().map(|_| "KL over"));
         header.extend(["KL mean ± 95 %", "KL p99", "same top"]);
     }
     if mmlu {
+        header.extend(mmlu_over.iter().map(|_| "MMLU over"));
         header.extend(["MMLU", "Δ (p)"]);
     }
     if math {
+        header.extend(math_over.iter().map(|_| "MATH over"));
         header.extend(["MATH", "Δ (p)", "unparsed", "corrupted"]);
     }
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(header);
-    for result in results {
+    for (at, result) in results.iter().enumerate() {
+        let over = |words: &Option<Vec<String>>| words.as_ref().map(|words| words[at].clone());
         let b = &result.benchmarks;
         let mut row = vec![result.kv_quant.name.clone().unwrap_or_else(|| "none".into())];
         if kld {
+            row.extend(over(&kld_over));
             row.extend(divergence(b.kld.as_ref()));
         }
         if mmlu {
+            row.extend(over(&mmlu_over));
             row.extend(score(b.mmlu.as_ref()));
         }
         if math {
+            row.extend(over(&math_over));
             row.extend(score(b.math.as_ref()));
             let count = |n: Option<usize>| n.map_or_else(dash, |n| n.to_string());
             row.push(count(b.math.as_ref().and_then(|m| m.unparsed)));

@@ -7,9 +7,10 @@ use rayon::prelude::*;
 
 use super::label;
 use super::quality::Quality;
+use super::sharing::{Sources, measured_at, share_blocks};
 use crate::base::error::{Error, Result};
 use crate::schema::read;
-use crate::schema::{Benchmarks, Measurement, RunResult};
+use crate::schema::{Measurement, RunResult};
 
 /// Bytes in the unit that result files call MB.
 pub const MIB: f64 = 1_048_576.0;
@@ -19,7 +20,7 @@ pub const MIB: f64 = 1_048_576.0;
 pub struct Run {
     /// The file.
     pub file: PathBuf,
-    /// Its content; quality blocks that it lacks are those of the newest file of the same model, backend and cache that has them.
+    /// Its content; its quality blocks are the newest of the same model, backend and cache, whichever file they were measured into.
     pub result: RunResult,
     /// Which files its quality blocks are from.
     pub sources: Sources,
@@ -33,30 +34,15 @@ pub struct Run {
     pub quality: Quality,
 }
 
-/// The run of [`Study::runs`] that each quality block was read from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sources {
-    /// Perplexity, its reference included.
-    pub ppl: Option<usize>,
-    /// Divergence.
-    pub kld: Option<usize>,
-    /// Needle, its trials included.
-    pub needle: Option<usize>,
-    /// MMLU.
-    pub mmlu: Option<usize>,
-    /// MATH.
-    pub math: Option<usize>,
-}
-
 impl Run {
     /// Whether the cache is quantized.
     pub fn quantized(&self) -> bool {
         self.result.kv_quant.enabled
     }
 
-    /// Key of the runs that may be compared as caches: the same model on the same backend, and as much generated.
+    /// Key of the runs that may be compared as caches: the same model, loaded alike, on the same backend, and as much generated.
     pub fn subject(&self) -> (&str, &str, Option<usize>) {
-        (&self.result.model, &self.result.attn_backend, self.output)
+        (&self.model, &self.result.attn_backend, self.output)
     }
 }
 
@@ -126,8 +112,10 @@ pub struct Study {
     pub runs: Vec<Run>,
     /// Files that were skipped: each error names its file.
     pub rejected: Vec<Error>,
-    /// Measurements that a later file of the same experiment replaces.
+    /// Measurements that a later one of the same experiment replaces.
     pub superseded: usize,
+    /// Quality blocks that a later one of the same model, backend and cache replaces.
+    pub superseded_scores: usize,
     kept: Vec<(usize, Option<usize>)>,
 }
 
@@ -179,7 +167,7 @@ impl Study {
             let when = |r: &Run| (r.result.timestamp.clone(), r.file.clone());
             key(a).cmp(&key(b)).then_with(|| when(a).cmp(&when(b)))
         });
-        share_blocks(&mut runs);
+        let superseded_scores = share_blocks(&mut runs);
         let qualities: Vec<Quality> = {
             let mut references: BTreeMap<_, &RunResult> = BTreeMap::new();
             for run in runs.iter().filter(|r| !r.quantized()) {
@@ -190,17 +178,17 @@ impl Study {
         for (run, quality) in runs.iter_mut().zip(qualities) {
             run.quality = quality;
         }
-        let mut study = Study { runs, ..Study::default() };
+        let mut study = Study { runs, superseded_scores, ..Study::default() };
         study.keep_newest();
         study
     }
 
-    /// Picks the measurements to show: of two for the same model × backend × output × cache × context × batch, the later file's.
+    /// Picks the measurements to show: of two for the same model × backend × output × cache × context × batch, the later one.
     fn keep_newest(&mut self) {
         let mut newest: BTreeMap<_, (usize, Option<usize>)> = BTreeMap::new();
         let mut count = 0;
         for (index, run) in self.runs.iter().enumerate() {
-            let name = (&run.model, run.subject(), &run.cache);
+            let name = (run.subject(), &run.cache);
             let places: Vec<Option<usize>> = match run.result.measurements.len() {
                 0 => vec![None],
                 n => (0..n).map(Some).collect(),
@@ -208,8 +196,18 @@ impl Study {
             for place in places {
                 let measured = place.and_then(|p| run.result.measurements.get(p));
                 let size = measured.map(|m| (m.context_len, m.batch_size.unwrap_or(1)));
-                newest.insert((name, size), (index, place));
+                let when = |run: &Run| match size {
+                    Some((context, batch)) => {
+                        measured_at(&run.result, &format!("profile@{context}x{batch}")).to_string()
+                    }
+                    None => run.result.timestamp.clone(),
+                };
                 count += 1;
+                let chosen = newest.entry((name, size)).or_insert((index, place));
+                // The runs are in order of the times their files were begun, but a patch may have come later.
+                if when(run) >= when(&self.runs[chosen.0]) {
+                    *chosen = (index, place);
+                }
             }
         }
         self.kept = newest.into_values().collect();
@@ -228,64 +226,11 @@ impl Study {
     pub fn newest(&self) -> Vec<&Run> {
         let mut newest: BTreeMap<_, &Run> = BTreeMap::new();
         for run in &self.runs {
-            let entry = newest.entry((&run.model, run.subject(), &run.cache)).or_insert(run);
-            // In order of time: the last one stays. It has the blocks of those before it.
+            let entry = newest.entry((run.subject(), &run.cache)).or_insert(run);
+            // In order of time: the last one stays. Its blocks are the newest of all.
             *entry = run;
         }
         newest.into_values().collect()
-    }
-}
-
-/// A quality block as it is handed from one file to another.
-struct Shared {
-    present: fn(&Benchmarks) -> bool,
-    copy: fn(&Benchmarks, &mut Benchmarks),
-    source: fn(&mut Sources) -> &mut Option<usize>,
-}
-
-const SHARED: [Shared; 5] = [
-    Shared {
-        present: |b| b.perplexity.is_some() || b.perplexity_quantized.is_some(),
-        copy: |from, to| {
-            to.perplexity.clone_from(&from.perplexity);
-            to.perplexity_quantized.clone_from(&from.perplexity_quantized);
-        },
-        source: |s| &mut s.ppl,
-    },
-    Shared { present: |b| b.kld.is_some(), copy: |from, to| to.kld.clone_from(&from.kld), source: |s| &mut s.kld },
-    Shared {
-        present: |b| b.needle_in_haystack.is_some(),
-        copy: |from, to| {
-            to.needle_in_haystack.clone_from(&from.needle_in_haystack);
-            to.needle_in_haystack_trials.clone_from(&from.needle_in_haystack_trials);
-        },
-        source: |s| &mut s.needle,
-    },
-    Shared { present: |b| b.mmlu.is_some(), copy: |from, to| to.mmlu.clone_from(&from.mmlu), source: |s| &mut s.mmlu },
-    Shared { present: |b| b.math.is_some(), copy: |from, to| to.math.clone_from(&from.math), source: |s| &mut s.math },
-];
-
-/// Cost and each benchmark may have been measured at different times, into files of their own: gives every run the quality blocks
-/// that it lacks, from the newest run of the same model, backend and cache, however much it generated. `runs` are sorted.
-fn share_blocks(runs: &mut [Run]) {
-    let mut start = 0;
-    while start < runs.len() {
-        let first = &runs[start];
-        let name = |run: &Run| (run.result.model.clone(), run.result.attn_backend.clone(), run.cache.clone());
-        let same = |run: &&Run| name(run) == name(first);
-        let end = start + runs[start..].iter().take_while(same).count();
-        for Shared { present, copy, source } in &SHARED {
-            let Some(donor) = (start..end).rev().find(|&i| present(&runs[i].result.benchmarks)) else { continue };
-            let block = runs[donor].result.benchmarks.clone();
-            for (at, run) in runs.iter_mut().enumerate().take(end).skip(start) {
-                let own = present(&run.result.benchmarks);
-                if !own {
-                    copy(&block, &mut run.result.benchmarks);
-                }
-                *source(&mut run.sources) = Some(if own { at } else { donor });
-            }
-        }
-        start = end;
     }
 }
 

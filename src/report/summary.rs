@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
+use super::scoring::{self, Scoring};
 use crate::base::stats::Z95;
 use crate::schema::{Measurement, RunResult};
 
@@ -23,23 +24,17 @@ pub fn table(results: &[&RunResult]) -> String {
     let varying: Vec<&Identity> =
         IDENTITIES.iter().filter(|(_, of)| results.iter().any(|r| of(r) != of(results[0]))).collect();
     let names = varying.iter().map(|(name, _)| *name);
-    table.set_header(names.chain([
-        "KV cache",
-        "context",
-        "prefill ms",
-        "decode ms/token",
-        "tokens/s",
-        "cache MiB",
-        "saved",
-        "PPL",
-        "ΔPPL",
-        "needle",
-    ]));
-    for result in results {
+    let cost = ["KV cache", "context", "prefill ms", "decode ms/token", "tokens/s", "cache MiB", "saved"];
+    let scored: Vec<Option<Scoring>> = results.iter().map(|result| scoring::of_run::ppl(result)).collect();
+    let over = scoring::telling(&scored);
+    let quality = over.iter().map(|_| "PPL over").chain(["PPL", "ΔPPL", "needle"]);
+    table.set_header(names.chain(cost).chain(quality));
+    for (at, result) in results.iter().enumerate() {
         let rows = result.measurements.len().max(1);
         for row in 0..rows {
             let identity = varying.iter().map(|(_, of)| Cell::new(if row == 0 { of(result) } else { String::new() }));
-            table.add_row(identity.chain(cells(result, result.measurements.get(row), row == 0)));
+            let over = over.as_ref().map(|words| words[at].as_str());
+            table.add_row(identity.chain(cells(result, result.measurements.get(row), row == 0, over)));
         }
     }
     for column in table.column_iter_mut().skip(varying.len() + 1) {
@@ -48,7 +43,8 @@ pub fn table(results: &[&RunResult]) -> String {
     table.to_string()
 }
 
-fn cells(result: &RunResult, m: Option<&Measurement>, first: bool) -> Vec<Cell> {
+/// A row; `over` stands before the perplexity, where there is such a column.
+fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<&str>) -> Vec<Cell> {
     let number = |value: Option<f64>, digits: usize| value.map_or("–".to_string(), |v| format!("{v:.digits$}"));
     let name = result.kv_quant.name.clone().unwrap_or_else(|| "none".into());
     let context = m.map_or("–".to_string(), |m| match m.batch_size {
@@ -71,6 +67,7 @@ fn cells(result: &RunResult, m: Option<&Measurement>, first: bool) -> Vec<Cell> 
             cells.push(Cell::new(saved.map_or("–".into(), |s| format!("{s:.2}×"))));
         }
     }
+    cells.extend(over.map(|over| Cell::new(if first { over } else { "" })));
     cells.extend(if first { quality(result) } else { [String::new(), String::new(), String::new()] }.map(Cell::new));
     cells
 }

@@ -127,6 +127,9 @@ pub struct KldBin {
 pub struct Accuracy {
     /// Questions asked.
     pub questions: usize,
+    /// Questions that the run set out to ask: more than `questions` where it was stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<usize>,
     /// Answered correctly.
     pub correct: usize,
     /// `correct / questions`.
@@ -195,6 +198,13 @@ pub struct Accuracy {
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl Accuracy {
+    /// How many questions were to be asked, where the run was stopped before the last.
+    pub fn stopped_before(&self) -> Option<usize> {
+        self.planned.filter(|planned| self.questions < *planned)
+    }
 }
 
 /// Score of one subject of a question set.

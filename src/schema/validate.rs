@@ -25,6 +25,12 @@ pub fn validate(result: &RunResult) -> Vec<String> {
     for name in result.completed.iter().filter(|name| !result.holds(name)) {
         findings.push(format!("completed names {name}, which the file does not hold"));
     }
+    for (name, block) in [("mmlu", &result.benchmarks.mmlu), ("math", &result.benchmarks.math)] {
+        let stopped = block.as_ref().and_then(|block| Some((block.questions, block.stopped_before()?)));
+        if let Some((asked, planned)) = stopped.filter(|_| result.completed.iter().any(|done| done == name)) {
+            findings.push(format!("completed names {name}, which asked {asked} of {planned} questions"));
+        }
+    }
     findings
 }
 

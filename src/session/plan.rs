@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::base::hex::hex;
 use crate::bench::Settings;
 use crate::model::{LoadOptions, WeightsKind};
 use crate::quant::QuantSpec;
@@ -67,7 +68,7 @@ impl RunSpec {
     pub fn hash(&self) -> String {
         // Serialization of plain data into memory cannot fail; an empty text would still be a valid (shared) hash.
         let text = serde_json::to_string(self).unwrap_or_default();
-        Sha256::digest(text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
+        hex(&Sha256::digest(text.as_bytes())[..8])
     }
 }
 

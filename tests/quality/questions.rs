@@ -43,6 +43,9 @@ fn stopped_anywhere_gives_the_same(bench: &mut dyn FnMut() -> Bench, benchmark: 
     for stop_at in 0..items {
         let (partial, stopped) = bench().run_on(benchmark, quant, Benchmarks::default(), stop_at);
         assert!(stopped.is_err());
+        for score in [&partial.math, &partial.mmlu].into_iter().flatten() {
+            assert_eq!((score.questions, score.stopped_before()), (stop_at, Some(items)));
+        }
         // As a file would have it, in a new process.
         let partial: Benchmarks = serde_json::from_value(serde_json::to_value(partial).unwrap()).unwrap();
         let mut resumed = bench();
@@ -66,6 +69,7 @@ fn math_stopped_at_any_item_resumes_to_the_identical_result() {
     stopped_anywhere_gives_the_same(&mut bench, "math", "int2-hqq,residual=64", 3);
     let score = bench().run("math", "int2-hqq,residual=64").unwrap().math.unwrap();
     assert_eq!((score.questions, score.items.len(), score.prompt.as_deref()), (3, 3, Some("plain")));
+    assert_eq!((score.planned, score.stopped_before()), (Some(3), None));
     assert!(score.quantized_read_fraction.unwrap() > 0.0);
     assert!(score.items.iter().all(|item| item.outcome.text.is_some() && item.reference.is_some()));
     assert_eq!(score.data.unwrap().name, "math500");

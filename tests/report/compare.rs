@@ -129,3 +129,49 @@ fn runs_of_several_output_lengths_are_compared_length_by_length() {
         assert_eq!(of_length.count(), results::CONTEXTS.len(), "{decode:?}");
     }
 }
+
+#[test]
+fn random_weights_are_compared_in_cost_alone_and_every_form_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = one(folder.path(), "a", &results::run("m", &Cache::new("int4-hqq", 4, 0.004)));
+    let mut random = results::run("m", &Cache { slowdown: 2.0, ..Cache::new("int4-hqq", 4, 0.004) });
+    random.model_config.weights = Some("dummy".into());
+    let new = one(folder.path(), "b", &random);
+    let compare = |format: &str| {
+        let output =
+            kvprof().arg("compare").arg(&base).arg("--against").arg(&new).args(["-f", format]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
+    };
+    let sentence = "times and sizes are comparable, quality is not";
+    let (json, said) = compare("json");
+    assert!(
+        said.contains("not compared: m INT4-HQQ, random against trained weights: quality") && said.contains(sentence)
+    );
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    assert!(rows.iter().any(|row| row["metric"] == "decode"), "times are compared");
+    for row in &rows {
+        assert!(!["ppl", "kld", "needle", "mmlu", "math"].contains(&row["metric"].as_str().unwrap()), "{row}");
+        assert!(row["remark"].as_str().unwrap().contains(sentence), "{row}");
+    }
+    for format in ["md", "latex", "csv"] {
+        let (text, _) = compare(format);
+        assert!(
+            text.contains(sentence) && text.contains("INT4-HQQ, random against trained weights"),
+            "{format}: {text}"
+        );
+    }
+    // Where both sides have both, like is paired with like, and nothing is to be said.
+    let both = |side: &str| {
+        let (trained, random) = (results::run("m", &Cache::new("int4-hqq", 4, 0.004)), random.clone());
+        one(&folder.path().join(side), "trained", &trained);
+        one(&folder.path().join(side), "random", &random);
+        folder.path().join(side)
+    };
+    let output =
+        kvprof().arg("compare").arg(both("c")).arg("--against").arg(both("d")).args(["-f", "json"]).output().unwrap();
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(rows.iter().all(|row| row["remark"].is_null() && row["change_value"] == 0.0), "{rows:?}");
+    assert_eq!(rows.iter().filter(|row| row["metric"] == "decode").count(), 2 * results::CONTEXTS.len());
+    assert!(rows.iter().any(|row| row["metric"] == "ppl"));
+}

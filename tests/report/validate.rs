@@ -14,7 +14,7 @@ fn findings(files: &[kvprof::schema::RunResult]) -> (Option<i32>, Vec<String>) {
 }
 
 #[test]
-fn duplicates_broken_counts_and_old_versions_are_told_one_line_each() {
+fn broken_counts_and_old_versions_are_told_one_line_each() {
     let sound = results::run("org/Small-1B", &Cache::new("int4-hqq", 4, 0.01));
     let (code, lines) = findings(std::slice::from_ref(&sound));
     assert_eq!((code, lines.len()), (Some(0), 0), "{lines:?}");
@@ -33,14 +33,31 @@ fn duplicates_broken_counts_and_old_versions_are_told_one_line_each() {
     let mut counts = sound.clone();
     counts.benchmarks.mmlu.as_mut().unwrap().accuracy = 0.9;
     told(&counts, "mmlu");
+    let mut stopped = sound.clone();
+    stopped.completed.push("mmlu".into());
+    stopped.benchmarks.mmlu.as_mut().unwrap().planned = Some(300);
+    told(&stopped, "200 of 300 questions");
     let mut zero = sound.clone();
     zero.measurements[0].avg_power_watts = Some(0.0);
     told(&zero, "null");
     let mut old = sound.clone();
     old.benchmarks.kld.as_mut().unwrap().version = Some(999);
     told(&old, "kvprof patch --benchmarks kld");
-    // The same experiment in two files.
-    let (code, lines) = findings(&[sound.clone(), sound]);
+}
+
+#[test]
+fn measuring_again_is_no_finding_and_a_copy_is_one() {
+    let first = kvprof::schema::RunResult {
+        spec_hash: Some("5eed".into()),
+        ..results::run("org/Small-1B", &Cache::new("int4-hqq", 4, 0.01))
+    };
+    // The same command a minute later, into the same folder.
+    let mut again = first.clone();
+    again.experiment_id = first.experiment_id.replace("120000", "120100");
+    assert_ne!(again.experiment_id, first.experiment_id);
+    let (code, lines) = findings(&[first.clone(), again]);
+    assert_eq!((code, lines.len()), (Some(0), 0), "{lines:?}");
+    let (code, lines) = findings(&[first.clone(), first]);
     assert_eq!((code, lines.len()), (Some(1), 1), "{lines:?}");
-    assert!(lines[0].contains("the same experiment"), "{lines:?}");
+    assert!(lines[0].contains("0.json") && lines[0].contains("the same run"), "{lines:?}");
 }

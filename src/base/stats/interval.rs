@@ -1,7 +1,6 @@
 //! Intervals at 95 % of one set of measurements.
 
 use super::{Z95, mean, percentile, standard_error};
-use crate::base::rng::SplitMix64;
 
 /// Resamples of a bootstrap: the ends of a 95 % interval then rest on fifty of them each.
 const RESAMPLES: usize = 2000;
@@ -19,16 +18,16 @@ pub fn wilson(successes: usize, trials: usize) -> (f64, f64) {
     (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
 }
 
-/// Interval of the mean of many independent `values`, by the normal distribution; `None` when empty.
+/// Interval of the mean of many independent `values`, by the normal distribution; `None` for fewer than two.
 pub fn normal_interval(values: &[f64]) -> Option<(f64, f64)> {
-    let (mean, error) = (mean(values)?, standard_error(values));
+    let (mean, error) = (mean(values)?, standard_error(values)?);
     Some((mean - Z95 * error, mean + Z95 * error))
 }
 
-/// Root of the mean of many independent `squares`, with its interval; `None` when empty.
-pub fn root_mean_square(squares: &[f64]) -> Option<(f64, (f64, f64))> {
-    let (low, high) = normal_interval(squares)?;
-    Some((mean(squares)?.sqrt(), (low.max(0.0).sqrt(), high.sqrt())))
+/// Root of the mean of many independent `squares`, with its interval where there are at least two; `None` when empty.
+pub fn root_mean_square(squares: &[f64]) -> Option<(f64, Option<(f64, f64)>)> {
+    let interval = normal_interval(squares).map(|(low, high)| (low.max(0.0).sqrt(), high.sqrt()));
+    Some((mean(squares)?.sqrt(), interval))
 }
 
 /// Interval of the `p`-th percentile (0…100) of `values` sorted in ascending order, by order statistics: the ranks that a binomial
@@ -41,13 +40,6 @@ pub fn percentile_interval(sorted: &[f64], p: f64) -> Option<(f64, f64)> {
     Some((at((n * q - half).floor()), at((n * q + half).ceil())))
 }
 
-/// Percentile bootstrap interval of any `statistic` of independent `values` (Efron 1979). The resamples are seeded: the same values
-/// give the same interval. `None` for fewer than two values, or where the statistic is undefined.
-pub fn bootstrap(values: &[f64], statistic: impl Fn(&[f64]) -> Option<f64>) -> Option<(f64, f64)> {
-    let mut rng = SplitMix64::new(0);
-    (values.len() > 1).then(|| resample(|| statistic(&rng.resample(values)))).flatten()
-}
-
 /// The interval that the middle 95 % of many draws of a statistic span; `None` if one of them is undefined.
 pub(super) fn resample(mut draw: impl FnMut() -> Option<f64>) -> Option<(f64, f64)> {
     let draws = (0..RESAMPLES).map(|_| draw()).collect::<Option<Vec<f64>>>()?;
@@ -57,7 +49,6 @@ pub(super) fn resample(mut draw: impl FnMut() -> Option<f64>) -> Option<(f64, f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::stats::median;
 
     #[test]
     fn wilson_agrees_with_a_published_value() {
@@ -78,22 +69,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bootstrap_of_the_mean_agrees_with_the_normal_interval() {
-        let mut rng = SplitMix64::new(7);
-        let values: Vec<f64> = (0..400).map(|_| rng.below(1000) as f64).collect();
-        let (low, high) = bootstrap(&values, mean).unwrap();
-        let (normal_low, normal_high) = normal_interval(&values).unwrap();
-        let width = normal_high - normal_low;
-        assert!((low - normal_low).abs() < width / 10.0 && (high - normal_high).abs() < width / 10.0, "{low} {high}");
-        assert_eq!(bootstrap(&values, mean), Some((low, high)), "seeded");
-        assert_eq!(bootstrap(&[1.0], median), None);
-        assert_eq!(bootstrap(&values, |_| None), None);
-    }
-
-    #[test]
     fn a_root_mean_square_lies_in_its_interval() {
-        let (root, (low, high)) = root_mean_square(&[1.0, 4.0, 9.0, 16.0]).unwrap();
+        let (root, interval) = root_mean_square(&[1.0, 4.0, 9.0, 16.0]).unwrap();
+        let (low, high) = interval.unwrap();
         assert!((root - 7.5f64.sqrt()).abs() < 1e-12 && low < root && root < high);
+        assert_eq!(root_mean_square(&[4.0]), Some((2.0, None)));
         assert_eq!(root_mean_square(&[]), None);
     }
 }

@@ -9,10 +9,10 @@ mod student;
 use serde::{Deserialize, Serialize};
 
 pub use histogram::Histogram;
-pub use interval::{bootstrap, normal_interval, percentile_interval, root_mean_square, wilson};
+pub use interval::{normal_interval, percentile_interval, root_mean_square, wilson};
 pub use paired::{
     Change, PairTable, change_of_log, independent_rates, mcnemar_exact, mean_difference, paired_rates,
-    ratio_of_medians, ratio_of_pairs, ratio_of_repeats,
+    ratio_of_medians, ratio_of_repeats,
 };
 pub use student::student95;
 
@@ -70,9 +70,9 @@ pub fn sd(values: &[f64]) -> f64 {
     (squares / (values.len() - 1) as f64).sqrt()
 }
 
-/// Standard error of the mean of independent `values`; 0 for fewer than two.
-pub fn standard_error(values: &[f64]) -> f64 {
-    sd(values) / (values.len().max(1) as f64).sqrt()
+/// Standard error of the mean of independent `values`; `None` for fewer than two, which show no spread.
+pub fn standard_error(values: &[f64]) -> Option<f64> {
+    (values.len() > 1).then(|| sd(values) / (values.len() as f64).sqrt())
 }
 
 /// Standard normal deviate of a two-sided 95 % interval.
@@ -107,5 +107,7 @@ mod tests {
         assert!((s.p10 - 1.3).abs() < 1e-12 && (s.p90 - 3.7).abs() < 1e-12);
         assert_eq!(s.drift(), -0.5);
         assert!(Summary::of(&[]).is_none());
+        assert!((standard_error(&[4.0, 1.0, 3.0, 2.0]).unwrap() - s.sd / 2.0).abs() < 1e-12);
+        assert_eq!(standard_error(&[4.0]), None);
     }
 }

@@ -51,22 +51,6 @@ pub fn ratio_of_medians(base: &[f64], new: &[f64]) -> Option<Change> {
     Some(Change { value, interval })
 }
 
-/// Relative change of positive measurements made in pairs (`new[i]` right after `base[i]`): what the two sides of a pair have in
-/// common does not count as spread. Student's interval of the mean difference of logarithms. `None` when the sides differ in
-/// number, are empty, or hold a value that is not positive.
-pub fn ratio_of_pairs(base: &[f64], new: &[f64]) -> Option<Change> {
-    if base.len() != new.len() || base.iter().chain(new).any(|v| !v.is_finite() || *v <= 0.0) {
-        return None;
-    }
-    let logs: Vec<f64> = base.iter().zip(new).map(|(a, b)| (b / a).ln()).collect();
-    let centre = mean(&logs)?;
-    let interval = (logs.len() > 1).then(|| {
-        let half = student95((logs.len() - 1) as f64) * standard_error(&logs);
-        ((centre - half).exp_m1(), (centre + half).exp_m1())
-    });
-    Some(Change { value: centre.exp_m1(), interval })
-}
-
 /// The relative change whose logarithm is `centre` with standard error `error`; `None` for numbers that are not finite.
 pub fn change_of_log(centre: f64, error: f64) -> Option<Change> {
     let end = |z: f64| (centre + z * error).exp_m1();
@@ -74,9 +58,9 @@ pub fn change_of_log(centre: f64, error: f64) -> Option<Change> {
     finite.then(|| Change { value: centre.exp_m1(), interval: Some((end(-Z95), end(Z95))) })
 }
 
-/// Mean of `new[i] − base[i]` over pairs, and its standard error: what the pairs share cancels. `None` when the sides differ in
-/// number or are empty.
-pub fn mean_difference(base: &[f64], new: &[f64]) -> Option<(f64, f64)> {
+/// Mean of `new[i] − base[i]` over pairs, and its standard error where there are at least two: what the pairs share cancels. `None`
+/// when the sides differ in number or are empty.
+pub fn mean_difference(base: &[f64], new: &[f64]) -> Option<(f64, Option<f64>)> {
     if base.len() != new.len() {
         return None;
     }
@@ -209,17 +193,15 @@ mod tests {
 
     #[test]
     fn what_pairs_share_is_no_spread() {
-        // Both sides drift alike; each new value is 10 % over its partner.
-        let base = [10.0, 12.0, 15.0, 20.0];
-        let new = base.map(|v| v * 1.1);
-        let paired = ratio_of_pairs(&base, &new).unwrap();
-        let (low, high) = paired.interval.unwrap();
-        assert!((paired.value - 0.1).abs() < 1e-12 && (high - low) < 1e-9, "{paired:?}");
-        let (low, high) = ratio_of_repeats(&base, &new).unwrap().interval.unwrap();
-        assert!(low < 0.0 && high > 0.3, "unpaired, the drift counts: {low} {high}");
-        assert_eq!(ratio_of_pairs(&base, &new[1..]), None);
-        let (difference, error) = mean_difference(&[1.0, 2.0, 4.0], &[2.0, 3.0, 5.0]).unwrap();
-        assert_eq!((difference, error), (1.0, 0.0));
+        assert_eq!(mean_difference(&[1.0, 2.0, 4.0], &[2.0, 3.0, 5.0]), Some((1.0, Some(0.0))));
+        let (difference, error) = mean_difference(&[1.0, 2.0, 4.0], &[2.0, 3.5, 4.5]).unwrap();
+        let error = error.unwrap();
+        assert!(
+            (difference - 1.0).abs() < 1e-12 && (error - 0.5 / 3f64.sqrt()).abs() < 1e-12,
+            "{difference} ± {error}"
+        );
+        assert_eq!(mean_difference(&[1.0], &[3.0]), Some((2.0, None)), "one pair shows no spread");
+        assert_eq!(mean_difference(&[1.0, 2.0], &[1.0]), None);
     }
 
     #[test]

@@ -37,12 +37,13 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::base::hex::hex;
 
     fn fingerprint(seed: u64) -> String {
         let language = Language::builtin().unwrap();
         let mut rng = SplitMix64::new(seed);
         let chapters: Vec<String> = (0..20).map(|_| chapter::write(&language, &mut rng)).collect();
-        Sha256::digest(chapters.join("\n\n")).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(chapters.join("\n\n")))
     }
 
     #[test]

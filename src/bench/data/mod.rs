@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 pub use read::rows;
 
+use crate::base::hex::hex;
 use crate::model::hub::{Hub, HubRepo, commit_of, names_below};
 use crate::schema::DataSource;
 use crate::{Error, Result};
@@ -184,11 +185,6 @@ pub fn source(name: &str, revision: Option<String>, splits: &[&Files]) -> Result
         hasher.update(std::fs::read(path).map_err(|e| Error::io(path, e))?);
     }
     Ok(DataSource { name: name.into(), revision, sha256: hex(&hasher.finalize()) })
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn matching(pattern: &str, names: &[String]) -> Vec<String> {

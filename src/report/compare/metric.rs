@@ -3,6 +3,7 @@
 use crate::base::stats::{self, Change};
 use crate::report::number::{self, Digits};
 use crate::report::quality::{Score, needle_pairs};
+use crate::report::scoring;
 use crate::report::study::{MIB, Row, Run};
 use crate::schema::Perplexity;
 
@@ -21,8 +22,10 @@ pub struct Metric {
     pub points: bool,
     /// Its change between two measurements.
     pub cost: Option<fn(&Row<'_>, &Row<'_>) -> Option<Delta>>,
-    /// Its change between two runs' quality.
+    /// Its change between two runs' quality, which must have been scored alike.
     pub quality: Option<fn(&Run, &Run) -> Option<Delta>>,
+    /// What a run's quality was scored on.
+    pub scoring: scoring::Of,
 }
 
 /// A change.
@@ -94,6 +97,7 @@ pub static COST: [Metric; 5] = [
             exact(base, new, true)
         }),
         quality: None,
+        scoring: |_| None,
     },
     Metric {
         name: "memory",
@@ -106,6 +110,7 @@ pub static COST: [Metric; 5] = [
             relative(peak(a)?, peak(b)?, None, true)
         }),
         quality: None,
+        scoring: |_| None,
     },
     Metric {
         name: "prefill",
@@ -119,6 +124,7 @@ pub static COST: [Metric; 5] = [
             relative(a.measured?.prefill_ms?, b.measured?.prefill_ms?, change, true)
         }),
         quality: None,
+        scoring: |_| None,
     },
     Metric {
         name: "decode",
@@ -135,6 +141,7 @@ pub static COST: [Metric; 5] = [
             relative(a.decode_rate()?, b.decode_rate()?, change, false)
         }),
         quality: None,
+        scoring: |_| None,
     },
     Metric {
         name: "energy",
@@ -144,6 +151,7 @@ pub static COST: [Metric; 5] = [
         points: false,
         cost: Some(|a, b| relative(a.energy_j()?, b.energy_j()?, None, true)),
         quality: None,
+        scoring: |_| None,
     },
 ];
 
@@ -157,6 +165,7 @@ pub static QUALITY: [Metric; 5] = [
         points: false,
         cost: None,
         quality: Some(perplexity),
+        scoring: scoring::ppl,
     },
     Metric {
         name: "kld",
@@ -173,6 +182,7 @@ pub static QUALITY: [Metric; 5] = [
                 .and_then(|(a, b)| stats::change_of_log((after.mean / before.mean).ln(), a.hypot(b)));
             relative(before.mean, after.mean, change, true)
         }),
+        scoring: scoring::kld,
     },
     Metric {
         name: "needle",
@@ -188,6 +198,7 @@ pub static QUALITY: [Metric; 5] = [
             let paired = stats::paired_rates(count(true, false), count(false, true), pairs.len());
             score(a.quality.needle.as_ref()?, b.quality.needle.as_ref()?, paired)
         }),
+        scoring: scoring::needle,
     },
     Metric {
         name: "mmlu",
@@ -197,6 +208,7 @@ pub static QUALITY: [Metric; 5] = [
         points: true,
         cost: None,
         quality: Some(|a, b| score(a.quality.mmlu.as_ref()?, b.quality.mmlu.as_ref()?, None)),
+        scoring: scoring::mmlu,
     },
     Metric {
         name: "math",
@@ -206,6 +218,7 @@ pub static QUALITY: [Metric; 5] = [
         points: true,
         cost: None,
         quality: Some(|a, b| score(a.quality.math.as_ref()?, b.quality.math.as_ref()?, None)),
+        scoring: scoring::math,
     },
 ];
 
@@ -250,10 +263,6 @@ fn perplexity(before: &Run, after: &Run) -> Option<Delta> {
         b.perplexity_quantized.clone().filter(|_| run.quantized()).or(b.perplexity.clone())
     };
     let (a, b) = (block(before)?, block(after)?);
-    // Other tokens make another quantity.
-    if (&a.dataset, a.tokens, a.window, a.burn_in) != (&b.dataset, b.tokens, b.window, b.burn_in) {
-        return None;
-    }
     let (qa, qb) = (&before.quality, &after.quality);
     let close = |x: Option<f64>, y: f64| x.is_some_and(|x| (x / y - 1.0).abs() < 1e-6);
     let through_reference = match (before.quantized(), after.quantized()) {

@@ -6,7 +6,9 @@ pub mod metric;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::metric::{Delta, Metric, Verdict};
+use super::label;
 use super::number::Digits;
+use super::scoring;
 use super::study::{Row, Run, Study};
 use super::table::{Cell, Column, Table};
 
@@ -23,7 +25,13 @@ pub struct Line {
     pub metric: &'static Metric,
     /// The change.
     pub delta: Delta,
+    /// What a reader must know of the pair.
+    pub remark: Option<&'static str>,
 }
+
+/// Remark on a pair of which one side has random weights.
+const RANDOM: &str =
+    "trained weights on one side, random ones on the other: times and sizes are comparable, quality is not";
 
 /// A comparison.
 #[derive(Debug, Default)]
@@ -34,11 +42,21 @@ pub struct Comparison {
     pub unpaired: Vec<String>,
 }
 
-/// A backend, a cache, and the tokens generated where a study has several lengths.
-type Setting<'a> = (&'a str, &'a str, Option<usize>);
+/// How one model was run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Setting<'a> {
+    backend: &'a str,
+    cache: &'a str,
+    /// Tokens generated, where a study has several lengths.
+    output: Option<usize>,
+    /// Float type; empty where the file does not say.
+    dtype: &'a str,
+    random_weights: bool,
+}
 
-/// Compares `new` with `base`. A setting (backend and cache) of a model is paired with the same setting; one that the base lacks
-/// is paired with the base's only setting of that model, if it has just one (INT4 against FP16).
+/// Compares `new` with `base`. A setting of a model is paired with the same setting; one that the base lacks is paired with the base's
+/// only one of the same backend and cache, else with its only one of the same float type and kind of weights, else with its only
+/// one of that model (INT4 against FP16). Quality is not compared between trained and random weights.
 pub fn compare(base: &Study, new: &Study) -> Comparison {
     let mut out = Comparison::default();
     let settings = by_model(base);
@@ -58,14 +76,24 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
         };
         used.insert((model, partner));
         let what = words(partner, setting(row.run));
+        let remark = (partner.random_weights != setting(row.run).random_weights).then_some(RANDOM);
+        if remark.is_some() {
+            out.unpaired.push(format!("{} {what}: quality ({RANDOM})", row.run.model));
+        }
         let new_key = (model, setting(row.run));
         if let (Some(before), Some(after)) = (base_runs.get(&(model, partner)), new_runs.get(&new_key)) {
             let key = (std::ptr::from_ref::<Run>(before) as usize, std::ptr::from_ref::<Run>(after) as usize);
-            if seen.insert(key) {
-                out.lines.extend(metric::QUALITY.iter().filter_map(|m| {
-                    let delta = (m.quality?)(before, after)?;
-                    Some(Line { model: row.run.model.clone(), what: what.clone(), place: None, metric: m, delta })
-                }));
+            if seen.insert(key) && remark.is_none() {
+                for metric in &metric::QUALITY {
+                    let sides = [before, after].map(|run| (metric.scoring)(&run.result));
+                    if let ([Some(_), Some(_)], Some(words)) = (&sides, scoring::telling(&sides)) {
+                        let (model, name) = (&row.run.model, metric.name);
+                        out.unpaired.push(format!("{model} {what}: {name} ({} against {})", words[1], words[0]));
+                    } else if let Some(delta) = metric.quality.and_then(|change| change(before, after)) {
+                        let (model, what) = (row.run.model.clone(), what.clone());
+                        out.lines.push(Line { model, what, place: None, metric, delta, remark });
+                    }
+                }
             }
         }
         match base_rows.get(&((model, partner), row.context(), row.batch())) {
@@ -73,7 +101,7 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
                 let place = row.context().zip(row.batch());
                 out.lines.extend(metric::COST.iter().filter_map(|m| {
                     let delta = (m.cost?)(before, &row)?;
-                    Some(Line { model: row.run.model.clone(), what: what.clone(), place, metric: m, delta })
+                    Some(Line { model: row.run.model.clone(), what: what.clone(), place, metric: m, delta, remark })
                 }));
             }
             Some(_) => out.unpaired.push(format!("{} {what}{}: skipped on a side", row.run.model, at(&row))),
@@ -85,7 +113,7 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
     }
     for (model, settings) in &settings {
         for s in settings.iter().filter(|s| !used.contains(&(*model, **s))) {
-            out.unpaired.push(format!("base: {model} {} ({}) has no partner", s.1, s.0));
+            out.unpaired.push(format!("base: {model} {} ({}) has no partner", s.cache, s.backend));
         }
     }
     let mut once = BTreeSet::new();
@@ -94,7 +122,13 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
 }
 
 fn setting(run: &Run) -> Setting<'_> {
-    (&run.result.attn_backend, &run.cache, run.output)
+    Setting {
+        backend: &run.result.attn_backend,
+        cache: &run.cache,
+        output: run.output,
+        dtype: label::dtype(&run.result),
+        random_weights: label::random_weights(&run.result),
+    }
 }
 
 fn by_model(study: &Study) -> BTreeMap<&str, BTreeSet<Setting<'_>>> {
@@ -108,26 +142,39 @@ fn by_model(study: &Study) -> BTreeMap<&str, BTreeSet<Setting<'_>>> {
 fn partner<'a>(base: Option<&BTreeSet<Setting<'a>>>, wanted: Setting<'_>) -> Option<Setting<'a>> {
     let base = base?;
     // A side that has one output length does not name it.
-    let like = |s: &&Setting<'a>| s.2 == wanted.2 || s.2.is_none() || wanted.2.is_none();
+    let like = |s: &&Setting<'a>| s.output == wanted.output || s.output.is_none() || wanted.output.is_none();
     let only = |of: &dyn Fn(&&Setting<'a>) -> bool| {
         let mut found = base.iter().filter(|s| like(s) && of(s));
         found.next().filter(|_| found.next().is_none())
     };
-    let same = only(&|s| (s.0, s.1) == (wanted.0, wanted.1));
-    same.or_else(|| only(&|_| true)).copied()
+    let run_alike = |s: &&Setting<'a>| (s.backend, s.cache) == (wanted.backend, wanted.cache);
+    let loaded_alike = |s: &&Setting<'a>| (s.dtype, s.random_weights) == (wanted.dtype, wanted.random_weights);
+    only(&|s| run_alike(s) && loaded_alike(s))
+        .or_else(|| only(&run_alike))
+        .or_else(|| only(&loaded_alike))
+        .or_else(|| only(&|_| true))
+        .copied()
 }
 
 fn words(base: Setting<'_>, new: Setting<'_>) -> String {
-    let words = match (base.0 == new.0, base.1 == new.1) {
-        (true, true) => new.1.to_string(),
-        (true, false) => format!("{} against {}", new.1, base.1),
-        (false, true) => format!("{}: {} against {}", new.1, new.0, base.0),
-        (false, false) => format!("{} {} against {} {}", new.0, new.1, base.0, base.1),
+    let mut words = match (base.backend == new.backend, base.cache == new.cache) {
+        (true, true) => new.cache.to_string(),
+        (true, false) => format!("{} against {}", new.cache, base.cache),
+        (false, true) => format!("{}: {} against {}", new.cache, new.backend, base.backend),
+        (false, false) => format!("{} {} against {} {}", new.backend, new.cache, base.backend, base.cache),
     };
-    match new.2 {
-        Some(tokens) => format!("{words}, {tokens} tokens out"),
-        None => words,
+    if base.dtype != new.dtype {
+        let name = |dtype: &str| if dtype.is_empty() { "unknown float type" } else { dtype }.to_string();
+        words.push_str(&format!(", {} against {}", name(new.dtype), name(base.dtype)));
     }
+    if base.random_weights != new.random_weights {
+        let name = |random| if random { "random" } else { "trained" };
+        words.push_str(&format!(", {} against {} weights", name(new.random_weights), name(base.random_weights)));
+    }
+    if let Some(tokens) = new.output {
+        words.push_str(&format!(", {tokens} tokens out"));
+    }
+    words
 }
 
 fn at(row: &Row<'_>) -> String {
@@ -153,6 +200,7 @@ pub fn table(comparison: &Comparison) -> Table {
         Column::real("change_low", "95 % low", Digits::Significant(4)),
         Column::real("change_high", "95 % high", Digits::Significant(4)),
         Column::text("verdict", "verdict"),
+        Column::text("remark", "remark"),
     ];
     let rows = comparison
         .lines
@@ -173,18 +221,21 @@ pub fn table(comparison: &Comparison) -> Table {
                 d.interval.map(|i| i.0).into(),
                 d.interval.map(|i| i.1).into(),
                 d.verdict.words().into(),
+                line.remark.into(),
             ]
         })
         .collect();
-    Table { id: "compare".into(), title: String::new(), note: String::new(), columns, rows }
+    let remarks: BTreeSet<&str> = comparison.lines.iter().filter_map(|line| line.remark).collect();
+    let note = remarks.into_iter().map(|remark| format!("Lines that say so have {remark}.")).collect();
+    Table { id: "compare".into(), title: String::new(), note, columns, rows }
 }
 
-/// The columns of [`table`] that people need; machine formats have all.
+/// The columns of [`table`] that people need, remarks being in its note; machine formats have all.
 pub fn for_people(table: &Table) -> Table {
     let keep: Vec<bool> = table
         .columns
         .iter()
-        .map(|c| !["change_value", "change_low", "change_high"].contains(&c.name.as_str()))
+        .map(|c| !["change_value", "change_low", "change_high", "remark"].contains(&c.name.as_str()))
         .collect();
     let pick = |cells: &[Cell]| cells.iter().zip(&keep).filter(|(_, k)| **k).map(|(c, _)| c.clone()).collect();
     Table {

@@ -1,0 +1,76 @@
+//! Which file's quality blocks speak for a cache that several files measured.
+
+use std::path::Path;
+
+use kvprof::schema::RunResult;
+
+use crate::results::{self, Cache};
+use crate::{kvprof, stderr};
+
+/// What `aggregate` says of a folder in `column`, row by row, and on standard error.
+fn column(folder: &Path, name: &str) -> (Vec<String>, String) {
+    let output = kvprof().arg("aggregate").arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut reader = csv::Reader::from_reader(&output.stdout[..]);
+    let place = reader.headers().unwrap().iter().position(|head| head == name).unwrap();
+    (reader.records().map(|row| row.unwrap()[place].to_string()).collect(), stderr(&output))
+}
+
+/// INT4 begun at `time`, generating `tokens`, with a perplexity that rose by `ln_ratio`.
+fn int4(time: &str, tokens: usize, ln_ratio: f64) -> RunResult {
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, ln_ratio));
+    result.timestamp = format!("2026-11-01T{time}");
+    result.experiment_id = format!("m_fused_int4_hqq_20261101_{}", time.replace(':', ""));
+    result.config.decode_tokens = tokens;
+    result
+}
+
+#[test]
+fn the_newest_score_counts_however_much_its_run_generated() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cost = int4("10:00:00", 128, 0.0);
+    cost.benchmarks = Default::default();
+    results::write(folder.path(), &cost);
+    results::write(folder.path(), &int4("11:00:00", 1024, 0.5));
+    results::write(folder.path(), &int4("12:00:00", 512, 0.004));
+    let (ratios, errors) = column(folder.path(), "ln_ppl_ratio");
+    assert_eq!(ratios.len(), 3 * results::CONTEXTS.len());
+    assert!(ratios.iter().all(|ratio| ratio == "0.004"), "{ratios:?}");
+    assert!(errors.contains("4 scores are left out"), "ppl, kld, needle and mmlu of one file: {errors}");
+}
+
+#[test]
+fn a_patch_makes_the_blocks_of_an_older_file_newer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut older = int4("10:00:00", 128, 0.5);
+    older
+        .extra
+        .insert("patched".into(), serde_json::json!([{ "time": "2026-11-03T09:00:00", "blocks": ["ppl", "profile"] }]));
+    older.measurements[0].prefill_ms = Some(777.0);
+    let newer = int4("12:00:00", 128, 0.004);
+    results::write(folder.path(), &newer);
+    // The patch failed: what is there is what was there before.
+    results::write(folder.path(), &older);
+    assert_eq!(column(folder.path(), "ln_ppl_ratio").0[0], "0.004");
+    assert_ne!(column(folder.path(), "prefill_ms").0[0], "777.0");
+    older.completed = vec!["ppl".into(), "profile@1024x1".into()];
+    results::write(folder.path(), &older);
+    assert_eq!(column(folder.path(), "ln_ppl_ratio").0, ["0.5", "0.5", "0.5"]);
+    assert_eq!(column(folder.path(), "prefill_ms").0[0], "777.0");
+}
+
+#[test]
+fn scores_do_not_pass_between_float_types_or_to_random_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    results::write(folder.path(), &int4("10:00:00", 128, 0.004));
+    for (time, dtype, weights) in [("11:00:00", "bf16", "trained"), ("12:00:00", "f16", "dummy")] {
+        let mut other = int4(time, 128, 0.0);
+        other.benchmarks = Default::default();
+        other.model_config.dtype = Some(dtype.into());
+        other.model_config.weights = Some(weights.into());
+        results::write(folder.path(), &other);
+    }
+    let (ratios, _) = column(folder.path(), "ln_ppl_ratio");
+    assert_eq!(ratios.iter().filter(|ratio| *ratio == "0.004").count(), results::CONTEXTS.len(), "{ratios:?}");
+    assert_eq!(ratios.iter().filter(|ratio| ratio.is_empty()).count(), 2 * results::CONTEXTS.len(), "{ratios:?}");
+}
