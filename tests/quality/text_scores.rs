@@ -1,7 +1,7 @@
 //! Perplexity, divergence and needles on the built-in model.
 
 use super::Bench;
-use kvprof::bench::data::hex;
+use kvprof::base::hex::hex;
 use kvprof::bench::settings::{NeedleKind, Protocol};
 use kvprof::schema::Kld;
 use sha2::{Digest, Sha256};
