@@ -52,6 +52,31 @@ fn a_context_longer_than_the_model_allows_is_refused() {
 }
 
 #[test]
+fn requests_that_contradict_themselves_are_refused() {
+    assert!(refused(&["run", "--benchmarks", "ppl", "none"]).contains("none stands alone"));
+    let untraced = ["run", "--no-profile", "--benchmarks", "ppl", "--trace-out", "t.json"];
+    assert!(refused(&untraced).contains("--no-profile"));
+    assert!(refused(&["run", "--benchmarks", "math", "--data", "no/such/folder"]).contains("no/such/folder"));
+}
+
+#[test]
+fn a_text_that_changed_is_scored_again_by_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text.txt");
+    let run = |content: &str| {
+        std::fs::write(&text, content.repeat(100)).unwrap();
+        let mut command = kvprof();
+        command.args(["run", "--no-profile", "--kv-quant", "none", "--benchmarks", "ppl", "--ppl-tokens", "64"]);
+        command.args(["--ppl-window", "64", "--ppl-burn-in", "8", "--resume", "--quiet", "--ppl-data"]).arg(&text);
+        assert!(command.arg("--output-dir").arg(folder.path().join("out")).output().unwrap().status.success());
+        json_files(&folder.path().join("out")).len()
+    };
+    assert_eq!(run("The miller went to the market. "), 1);
+    assert_eq!(run("The miller went to the market. "), 1, "nothing is left to do");
+    assert_eq!(run("The baker stayed at home all day. "), 2);
+}
+
+#[test]
 fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
     let refused = |args: &[&str]| refused(&[&["run", "--kv-quant", "int4-hqq"], args].concat());
     assert!(refused(&["--benchmarks", "ppl", "--ppl-window", "5000"]).contains("--ppl-window 5000"));

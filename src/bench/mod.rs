@@ -19,7 +19,6 @@ pub mod windows;
 
 use std::collections::HashMap;
 
-use crate::Result;
 use crate::base::progress::Progress;
 use crate::cache::{self, CacheShape, KvCache};
 use crate::measure::energy::EnergyMeter;
@@ -27,6 +26,7 @@ use crate::model::Subject;
 use crate::model::attention::Attention;
 use crate::quant::QuantSpec;
 use crate::schema;
+use crate::{Error, Result};
 
 pub use settings::Settings;
 
@@ -147,11 +147,17 @@ pub fn all() -> Vec<Box<dyn Benchmark>> {
 }
 
 /// What `--benchmarks` means: `all` is every benchmark and `none` is none; other names stay as they are.
-pub fn expand(names: &[String]) -> Vec<String> {
+///
+/// # Errors
+/// When `none` does not stand alone.
+pub fn expand(names: &[String]) -> Result<Vec<String>> {
+    if names.len() > 1 && names.iter().any(|name| name == "none") {
+        return Err(Error::usage("--benchmarks none stands alone: it leaves out all of them"));
+    }
     let one = |name: &String| match name.as_str() {
         "all" => all().iter().map(|b| b.name().to_string()).collect(),
         "none" => Vec::new(),
         _ => vec![name.clone()],
     };
-    names.iter().flat_map(one).collect()
+    Ok(names.iter().flat_map(one).collect())
 }

@@ -20,6 +20,7 @@ mod size;
 pub mod sweep;
 pub mod validate;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -115,7 +116,13 @@ fn start_log(level: &str) -> anyhow::Result<()> {
         return Err(wrong("no such level".into()).into());
     }
     let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|e| wrong(e.to_string()))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .without_time()
+        .init();
     Ok(())
 }
 

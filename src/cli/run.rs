@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use super::outcome;
 use super::output::say;
 use super::settings::SettingsArgs;
-use crate::Result;
 use crate::measure::trace::chrome;
 use crate::report::{instrument_summary, needle_grid, quality_summary, summary, warnings};
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
 use crate::session::{interrupt, store};
+use crate::{Error, Result};
 
 /// Arguments of `kvprof run`.
 #[derive(clap::Args)]
@@ -164,6 +164,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     store::prepare_folder(&args.output_dir)?;
     // Every run of a plan has the file of its settings; a file that cannot be written is told before anything is measured.
     if let Some(file) = runs.iter().find_map(|run| run.settings.trace_out.as_ref()) {
+        if runs.iter().all(|run| !run.profile) {
+            return Err(Error::usage("--trace-out traces the profile, which --no-profile leaves out").into());
+        }
         chrome::check(file)?;
     }
     let progress = Terminal::new(args.quiet || args.json);

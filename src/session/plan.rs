@@ -1,6 +1,7 @@
 //! What a run consists of.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -64,11 +65,20 @@ pub struct RunSpec {
 }
 
 impl RunSpec {
-    /// Hex hash of everything that defines the experiment: equal hashes are the same experiment.
+    /// Hex hash of everything that defines the experiment: equal hashes are the same experiment. Files of texts and questions count
+    /// by their content.
     pub fn hash(&self) -> String {
         // Serialization of plain data into memory cannot fail; an empty text would still be a valid (shared) hash.
-        let text = serde_json::to_string(self).unwrap_or_default();
-        hex(&Sha256::digest(text.as_bytes())[..8])
+        let mut hasher = Sha256::new_with_prefix(serde_json::to_string(self).unwrap_or_default());
+        let Settings { ppl_data, needle_haystack, data, .. } = &self.settings;
+        let named = ppl_data.iter().chain([needle_haystack]).map(Path::new).chain(data.as_deref());
+        for path in named.filter(|path| path.is_file()) {
+            // One that cannot be read is told of where it is to be scored.
+            if let Ok(content) = std::fs::read(path) {
+                hasher.update(Sha256::digest(content));
+            }
+        }
+        hex(&hasher.finalize()[..8])
     }
 }
 

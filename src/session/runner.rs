@@ -83,6 +83,9 @@ impl Prepared {
         if !spec.profile && spec.benchmarks.is_empty() {
             return Err(Error::usage("there is nothing to measure: the profile is left out and no benchmark is named"));
         }
+        if let Some(data) = spec.settings.data.as_deref().filter(|path| !path.exists()) {
+            return Err(Error::usage(format!("--data {}: no such file or folder", data.display())));
+        }
         let named = |names: &[&str]| spec.benchmarks.iter().any(|name| names.contains(&name.as_str()));
         if named(&["ppl", "kld"]) {
             text::check_name(spec.settings.ppl_data.as_deref().unwrap_or("builtin"), "--ppl-data")?;

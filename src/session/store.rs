@@ -37,7 +37,7 @@ pub fn experiment_id(model: &str, backend: &str, quant_label: &str, time: &chron
     let stem = [".gguf", ".config.json", ".json"].iter().find_map(|ending| last.strip_suffix(ending)).unwrap_or(last);
     // Every model's configuration is called config.json: the folder says which.
     let name = if stem == "config" { parts.next().unwrap_or(stem) } else { stem }.to_lowercase();
-    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
+    let name: String = name.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '_' }).collect();
     format!("{name}_{backend}_{quant_label}_{}", time.format("%Y%m%d_%H%M%S"))
 }
 
@@ -253,6 +253,7 @@ mod tests {
             experiment_id("shapes/Mistral-7B.config.json", "fused", "fp16", &time),
             "mistral_7b_fused_fp16_20260502_152932"
         );
+        assert_eq!(experiment_id("模型/甲.gguf", "fused", "fp16", &time), "甲_fused_fp16_20260502_152932");
         assert_eq!(experiment_id("a/config.json", "fused", "fp16", &time), "a_fused_fp16_20260502_152932");
     }
 

@@ -187,7 +187,7 @@ impl Sweep {
             let overrides = self.model.get(model).cloned().unwrap_or_default();
             let request = overrides.request(model)?;
             let benchmarks = match &matrix.benchmarks {
-                Some(names) => bench::expand(names),
+                Some(names) => bench::expand(names)?,
                 None if *model == DEFAULT_MODEL && !request.dummy => vec!["ppl".into(), "needle".into()],
                 None => Vec::new(),
             };

@@ -142,6 +142,11 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     };
     m.warnings.extend(overflow);
     fill_times(&mut m, &times, batch);
+    let limit = subject.config().max_positions;
+    if length + steps > limit {
+        m.warnings
+            .push(format!("{steps} tokens after {length} go past the {limit} positions that the model was made for"));
+    }
     let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
     if spec.is_quantized() && reads.from_codes == 0 {

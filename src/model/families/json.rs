@@ -65,9 +65,9 @@ impl ConfigJson {
         self.optional(field, "a count", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
-    /// A number, or `default`.
+    /// A number above 0, as all of a configuration must be, or `default`.
     pub fn number_or(&self, field: &str, default: f64) -> Result<f64> {
-        Ok(self.optional(field, "a number", Value::as_f64)?.unwrap_or(default))
+        Ok(self.optional(field, "a number above 0", positive)?.unwrap_or(default))
     }
 
     /// True or false, or `default`.
@@ -146,7 +146,7 @@ impl ConfigJson {
             return Ok(Rope { base: top_level_base, scaling: RopeScaling::None });
         };
         let inner = ConfigJson { path: self.path.clone(), fields: fields.clone() };
-        let number = |name: &str| inner.required(name, inner.optional(name, "a number", Value::as_f64));
+        let number = |name: &str| inner.required(name, inner.optional(name, "a number above 0", positive));
         let base = inner.number_or("rope_theta", top_level_base)?;
         if inner.number_or("partial_rotary_factor", 1.0)? != 1.0 {
             return Err(self.wrong(field, "rotates only a part of each head, which is not supported"));
@@ -199,9 +199,23 @@ impl ConfigJson {
     }
 }
 
+fn positive(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|number| *number > 0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_would_make_every_result_infinite_are_refused() {
+        let factor = r#"{"rope_scaling": {"type": "linear", "factor": 0}}"#;
+        for error in
+            [parse(factor).rope(64).unwrap_err(), parse(r#"{"eps": -1e-6}"#).number_or("eps", 1.0).unwrap_err()]
+        {
+            assert!(error.to_string().contains("above 0"), "{error}");
+        }
+    }
 
     fn parse(text: &str) -> ConfigJson {
         ConfigJson::parse(Path::new("config.json"), text).unwrap()
