@@ -3,7 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
-use super::scoring;
+use super::scoring::{self, of_run};
 use crate::schema::{Accuracy, Benchmarks, Kld, RunResult};
 
 /// One row for each result that has a divergence, MMLU or MATH; `None` when no result has. Columns that would be empty
@@ -18,7 +18,7 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
         let rows: Vec<_> = results.iter().map(|result| scoring(result)).collect();
         scoring::telling(&rows)
     };
-    let (kld_over, mmlu_over, math_over) = (over(scoring::kld), over(scoring::mmlu), over(scoring::math));
+    let (kld_over, mmlu_over, math_over) = (over(of_run::kld), over(of_run::mmlu), over(of_run::math));
     let mut header = vec!["KV cache"];
     if kld {
         header.extend(kld_over.iter().map(|_| "KL over"));

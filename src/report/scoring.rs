@@ -45,7 +45,7 @@ fn text(
     let parts = [
         part("tokens", Some(format!("{tokens} tokens"))),
         part("window", window.map(|n| format!("windows of {n}"))),
-        part("burn-in", burn_in.map(|n| format!("{n} of each not scored"))),
+        part("burn-in", burn_in.map(|n| format!("all but the first {n} of each"))),
         part("protocol", protocol.map(str::to_string)),
     ];
     parts.into_iter()
@@ -110,11 +110,45 @@ pub fn questions(a: &Accuracy) -> Scoring {
     Scoring(data(a.data.as_ref().map(|d| d.name.as_str()), a.data.as_ref()).into_iter().chain(rest).collect())
 }
 
+/// Scorings that also tell where less was scored than the run's own settings ask for. Blocks that were patched in or handed over from other
+/// files may have been measured with other settings: these are for the tables at the end of a run.
+pub mod of_run {
+    use super::{Accuracy, RunResult, Scoring};
+
+    /// As [`super::ppl`].
+    pub fn ppl(result: &RunResult) -> Option<Scoring> {
+        let b = &result.benchmarks;
+        let tokens = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref())?.tokens;
+        Some(super::ppl(result)?.asked("tokens", tokens, result.config.ppl_tokens))
+    }
+
+    /// As [`super::kld`].
+    pub fn kld(result: &RunResult) -> Option<Scoring> {
+        let tokens = result.benchmarks.kld.as_ref()?.tokens;
+        Some(super::kld(result)?.asked("tokens", tokens, result.config.ppl_tokens))
+    }
+
+    /// As [`super::mmlu`].
+    pub fn mmlu(result: &RunResult) -> Option<Scoring> {
+        result.benchmarks.mmlu.as_ref().map(|a| questions(a, result, "mmlu-questions"))
+    }
+
+    /// As [`super::math`].
+    pub fn math(result: &RunResult) -> Option<Scoring> {
+        result.benchmarks.math.as_ref().map(|a| questions(a, result, "math-problems"))
+    }
+
+    fn questions(a: &Accuracy, result: &RunResult, flag: &str) -> Scoring {
+        let asked = result.config.flags.get(flag).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        super::questions(a).asked("questions", a.questions, asked as usize)
+    }
+}
+
 impl Scoring {
-    /// The same, told that `asked` tokens (0: the whole text) were to be scored.
-    pub fn asked(mut self, tokens: usize, asked: usize) -> Self {
-        for part in self.0.iter_mut().filter(|part| part.name == "tokens" && tokens < asked) {
-            (part.words, part.odd) = (Some(format!("{tokens} of {asked} tokens")), true);
+    /// The same, told that `asked` of `unit` (`tokens`, `questions`; 0: all there are) were to be scored, and `scored` could be.
+    fn asked(mut self, unit: &str, scored: usize, asked: usize) -> Self {
+        for part in self.0.iter_mut().filter(|part| part.name == unit && !part.odd && scored < asked) {
+            (part.words, part.odd) = (Some(format!("{scored} of {asked} {unit}")), true);
         }
         self
     }
@@ -170,15 +204,15 @@ mod tests {
             ["windows of 1024", "", "windows of 512"]
         );
         let shared = common(&[scored(4096, 1024), None, scored(4096, 512)]).unwrap();
-        assert_eq!(shared, "wikitext2, SHA-256 01234567, 4096 tokens, 256 of each not scored");
+        assert_eq!(shared, "wikitext2, SHA-256 01234567, 4096 tokens, all but the first 256 of each");
         assert_eq!(common(&[None]), None);
     }
 
     #[test]
     fn fewer_tokens_than_asked_for_are_told_though_all_rows_have_them() {
-        let short = scored(3000, 1024).unwrap().asked(3000, 4096);
+        let short = scored(3000, 1024).unwrap().asked("tokens", 3000, 4096);
         assert_eq!(telling(&[Some(short.clone()), Some(short)]).unwrap(), ["3000 of 4096 tokens"; 2]);
-        let whole = scored(3000, 1024).unwrap().asked(3000, 0);
+        let whole = scored(3000, 1024).unwrap().asked("tokens", 3000, 0);
         assert_eq!(telling(&[Some(whole)]), None, "the whole text was asked for");
     }
 }

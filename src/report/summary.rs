@@ -25,7 +25,7 @@ pub fn table(results: &[&RunResult]) -> String {
         IDENTITIES.iter().filter(|(_, of)| results.iter().any(|r| of(r) != of(results[0]))).collect();
     let names = varying.iter().map(|(name, _)| *name);
     let cost = ["KV cache", "context", "prefill ms", "decode ms/token", "tokens/s", "cache MiB", "saved"];
-    let scored: Vec<Option<Scoring>> = results.iter().map(|result| scored(result)).collect();
+    let scored: Vec<Option<Scoring>> = results.iter().map(|result| scoring::of_run::ppl(result)).collect();
     let over = scoring::telling(&scored);
     let quality = over.iter().map(|_| "PPL over").chain(["PPL", "ΔPPL", "needle"]);
     table.set_header(names.chain(cost).chain(quality));
@@ -41,13 +41,6 @@ pub fn table(results: &[&RunResult]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
-}
-
-/// What the perplexity was scored on, and whether that is less than was asked for.
-fn scored(result: &RunResult) -> Option<Scoring> {
-    let b = &result.benchmarks;
-    let tokens = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref())?.tokens;
-    Some(scoring::ppl(result)?.asked(tokens, result.config.ppl_tokens))
 }
 
 /// A row; `over` stands before the perplexity, where there is such a column.

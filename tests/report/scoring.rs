@@ -119,6 +119,12 @@ fn the_tables_at_the_end_of_a_run_say_what_was_scored() {
     short.config.ppl_tokens = 8192;
     let text = summary::table(&[&short]);
     assert!(text.contains("4096 of 8192 tokens"), "{text}");
+    short.config.flags.insert("mmlu-questions".into(), 300.into());
+    let text = quality_summary::table(&[&short]).unwrap();
+    assert!(text.contains("4096 of 8192 tokens") && text.contains("200 of 300 questions"), "{text}");
+    short.config.flags.insert("mmlu-questions".into(), 0.into());
+    let text = quality_summary::table(&[&short]).unwrap();
+    assert!(!text.contains("MMLU over"), "all there are were asked for: {text}");
     let mut fewer = int(4);
     fewer.benchmarks.kld.as_mut().unwrap().tokens = 512;
     let text = quality_summary::table(&[&int(8), &fewer]).unwrap();
