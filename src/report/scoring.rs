@@ -45,7 +45,7 @@ fn text(
     let parts = [
         part("tokens", Some(format!("{tokens} tokens"))),
         part("window", window.map(|n| format!("windows of {n}"))),
-        part("burn-in", burn_in.map(|n| format!("{n} of each not scored"))),
+        part("burn-in", burn_in.map(|n| format!("all but the first {n} of each"))),
         part("protocol", protocol.map(str::to_string)),
     ];
     parts.into_iter()
@@ -204,7 +204,7 @@ mod tests {
             ["windows of 1024", "", "windows of 512"]
         );
         let shared = common(&[scored(4096, 1024), None, scored(4096, 512)]).unwrap();
-        assert_eq!(shared, "wikitext2, SHA-256 01234567, 4096 tokens, 256 of each not scored");
+        assert_eq!(shared, "wikitext2, SHA-256 01234567, 4096 tokens, all but the first 256 of each");
         assert_eq!(common(&[None]), None);
     }
 
