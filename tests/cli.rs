@@ -4,6 +4,10 @@
 
 #[path = "support/program.rs"]
 mod program;
+#[path = "cli/refusals.rs"]
+mod refusals;
+#[path = "cli/rows.rs"]
+mod rows;
 
 use serde_json::Value;
 
@@ -23,42 +27,6 @@ const QUICK: [&str; 10] = [
     "256",
 ];
 
-/// What a wrong request prints: one line, exit code 2, no panic.
-fn refused(args: &[&str]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let output = kvprof().args(args).args(["--output-dir"]).arg(folder.path()).output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-    assert!(!text.contains("panicked"), "{text}");
-    assert_eq!(text.trim().lines().count(), 1, "{args:?}: {text}");
-    assert_eq!(json_files(folder.path()).len(), 0, "nothing was measured, so nothing is written");
-    text
-}
-
-#[test]
-fn an_unknown_quantization_is_answered_with_the_nearest_names() {
-    assert!(refused(&["run", "--kv-quant", "int4-hq"]).contains("int4-hqq"));
-}
-
-#[test]
-fn an_unknown_benchmark_or_backend_is_answered_with_those_there_are() {
-    assert!(refused(&["run", "--benchmarks", "pp"]).contains("needle"));
-    assert!(refused(&["run", "--attn-backend", "flash"]).contains("fused"));
-}
-
-#[test]
-fn a_context_longer_than_the_model_allows_is_refused() {
-    assert!(refused(&["run", "--context-lengths", "100000"]).contains("100000"));
-}
-
-#[test]
-fn requests_that_contradict_themselves_are_refused() {
-    assert!(refused(&["run", "--benchmarks", "ppl", "none"]).contains("none stands alone"));
-    let untraced = ["run", "--no-profile", "--benchmarks", "ppl", "--trace-out", "t.json"];
-    assert!(refused(&untraced).contains("--no-profile"));
-    assert!(refused(&["run", "--benchmarks", "math", "--data", "no/such/folder"]).contains("no/such/folder"));
-}
-
 #[test]
 fn a_text_that_changed_is_scored_again_by_resume() {
     let folder = tempfile::tempdir().unwrap();
@@ -76,23 +44,6 @@ fn a_text_that_changed_is_scored_again_by_resume() {
     assert_eq!(run("The baker stayed at home all day. "), 2);
 }
 
-#[test]
-fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
-    let refused = |args: &[&str]| refused(&[&["run", "--kv-quant", "int4-hqq"], args].concat());
-    assert!(refused(&["--benchmarks", "ppl", "--ppl-window", "5000"]).contains("--ppl-window 5000"));
-    assert!(refused(&["--benchmarks", "kld", "--ppl-window", "300", "--ppl-burn-in", "299"]).contains("--ppl-burn-in"));
-    assert!(refused(&["--benchmarks", "ppl", "--ppl-tokens", "0"]).contains("--ppl-tokens"));
-    assert!(refused(&["--benchmarks", "needle", "--context-lengths", "32"]).contains("32 tokens"));
-    let two_phase = ["--benchmarks", "ppl", "--ppl-protocol", "two-phase", "--ppl-burn-in", "8"];
-    assert!(refused(&two_phase).contains("--ppl-burn-in"));
-}
-
-#[test]
-fn a_group_that_does_not_divide_the_head_is_refused() {
-    assert!(refused(&["run", "--kv-quant", "int4-hqq-token,group=128"]).contains("group"));
-}
-
-/// Every option that is a number, by command, as its help shows it: a negative one is a bad value of that option.
 #[test]
 fn a_negative_number_is_a_bad_value_of_its_option() {
     const NUMBERS: [&str; 11] =
@@ -124,26 +75,6 @@ fn a_negative_number_is_a_bad_value_of_its_option() {
         }
     }
     assert!(seen > 25, "only {seen} options found: the help is read wrongly");
-}
-
-#[test]
-fn files_that_are_no_models_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let gguf = folder.path().join("broken.gguf");
-    std::fs::write(&gguf, b"GGUF\x03\0\0\0not really").unwrap();
-    assert!(refused(&["run", "--model", gguf.to_str().unwrap()]).contains("broken.gguf"));
-    let config = folder.path().join("config.json");
-    std::fs::write(&config, r#"{"model_type": "mamba"}"#).unwrap();
-    std::fs::write(folder.path().join("model.safetensors"), b"").unwrap();
-    let text = refused(&["run", "--model", folder.path().to_str().unwrap()]);
-    assert!(text.contains("mamba") && text.contains("llama"), "{text}");
-    assert!(refused(&["run", "--model", "no/such/folder/at/all"]).contains("no/such/folder"));
-}
-
-#[test]
-fn random_weights_refuse_quality() {
-    let text = refused(&["run", "--weights", "dummy", "--benchmarks", "ppl"]);
-    assert!(text.contains("quality"), "{text}");
 }
 
 #[test]
@@ -373,55 +304,6 @@ fn models_says_why_a_configuration_cannot_be_had() {
 }
 
 #[test]
-fn a_trace_on_the_cpu_adds_up_in_eight_categories_and_opens_in_a_viewer() {
-    let folder = tempfile::tempdir().unwrap();
-    let trace = folder.path().join("trace.chrome");
-    let run = kvprof()
-        .args(["run", "--kv-quant", "none", "int4-hqq,residual=64", "--attn-backend", "eager", "--benchmarks", "none"])
-        .args(["--quiet", "--trace-out"])
-        .arg(&trace)
-        .arg("--output-dir")
-        .arg(folder.path())
-        .args(QUICK)
-        .output()
-        .unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let files = json_files(folder.path());
-    assert_eq!(files.len(), 2);
-    for file in &files {
-        let kernels = &read(file)["measurements"][0]["kernels"];
-        assert_eq!(kernels["source"], "timers");
-        assert!(kernels["traced_slowdown"].as_f64().unwrap() > 0.0);
-        for phase in ["prefill", "decode"] {
-            let phase = &kernels[phase];
-            let categories = phase["categories"].as_object().unwrap();
-            let ms = |name: &str| categories[name]["ms"].as_f64().unwrap();
-            assert_eq!(categories.len(), 8);
-            let (sum, busy) = (categories.keys().map(|c| ms(c)).sum::<f64>(), phase["busy_ms"].as_f64().unwrap());
-            assert!((sum - busy).abs() < 0.01 * busy, "categories sum to {sum} ms of {busy}");
-            let (wall, share) = (phase["wall_ms"].as_f64().unwrap(), phase["busy_share"].as_f64().unwrap());
-            assert!(
-                (0.5..=1.0).contains(&share) && (busy / wall - share).abs() < 1e-6,
-                "{busy} of {wall} ms is {share}"
-            );
-            assert!(phase["unclassified_share"].as_f64().unwrap() < 0.03);
-            for part in ["attention", "ffn", "normalization", "memory", "sampling", "elementwise"] {
-                assert!(ms(part) > 0.0, "{part} in {}", file.display());
-            }
-            let quantized = file.to_string_lossy().contains("int4");
-            assert_eq!(ms("dequantization") > 0.0, quantized, "{}", file.display());
-        }
-        // 256 tokens, 64 of them kept: three blocks of each of the layers leave in the prompt.
-        let quantize = kernels["prefill"]["quantize"]["count"].as_u64().unwrap();
-        assert_eq!(quantize > 0, file.to_string_lossy().contains("int4"));
-    }
-    let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
-    let passes = events.iter().filter(|e| e["name"] == "process_name").count();
-    assert_eq!(passes, 2, "one process for each traced pass");
-    assert!(events.iter().any(|e| e["cat"] == "ffn" && e["dur"].as_f64().unwrap() > 0.0));
-}
-
-#[test]
 fn rule_8_what_ran_is_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let run = kvprof()
@@ -461,72 +343,6 @@ fn env_says_which_build_it_is_and_what_devices_there_are() {
     }
 }
 
-/// A row of a quick run with `args`, and what the run printed to standard error.
-fn quick_row(args: &[&str]) -> (Value, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = kvprof();
-    command.args(["run", "--benchmarks", "none", "--quiet", "--warmup-runs", "0", "--measure-runs", "1"]);
-    let output = command.args(args).arg("--output-dir").arg(folder.path()).output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{text}");
-    (read(&json_files(folder.path())[0])["measurements"][0].clone(), text)
-}
-
-#[test]
-fn one_decode_step_can_be_traced() {
-    let (row, _) = quick_row(&["--kv-quant", "none", "--context-lengths", "64", "--output-tokens", "1", "--trace"]);
-    assert_eq!(row["kernels"]["source"], "timers", "{row}");
-    assert!(row["decode_ms"].as_f64().unwrap() > 0.0);
-}
-
-#[test]
-fn a_trace_that_cannot_be_written_costs_no_times() {
-    let (row, _) = quick_row(&[
-        "--kv-quant",
-        "none",
-        "--context-lengths",
-        "64",
-        "--output-tokens",
-        "4",
-        "--trace-out",
-        "/dev/full",
-    ]);
-    assert!(row["decode_ms"].as_f64().unwrap() > 0.0);
-    let warnings = row["warnings"].to_string();
-    assert!(warnings.contains("trace was not written") && warnings.contains("/dev/full"), "{warnings}");
-}
-
-#[test]
-fn a_row_in_which_nothing_was_quantized_says_so() {
-    let warned = |context: &str| {
-        let (row, _) = quick_row(&["--kv-quant", "int4-hqq", "--context-lengths", context, "--output-tokens", "8"]);
-        row["warnings"].to_string().contains("nothing was quantized")
-    };
-    assert!(warned("100"));
-    assert!(!warned("256"));
-}
-
-#[test]
-fn a_checkpoint_with_more_layers_than_its_configuration_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama");
-    std::fs::copy(fixture.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-    let mut config = read(&fixture.join("config.json"));
-    let layers = config["num_hidden_layers"].as_u64().unwrap();
-    config["num_hidden_layers"] = (layers - 1).into();
-    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let text = refused(&[
-        "run",
-        "--model",
-        folder.path().to_str().unwrap(),
-        "--benchmarks",
-        "none",
-        "--context-lengths",
-        "32",
-    ]);
-    assert!(text.contains(&format!("layer {}", layers - 1)) && text.contains("model.safetensors"), "{text}");
-}
-
 #[cfg(unix)]
 #[test]
 fn output_that_cannot_be_written_is_an_error_and_no_panic() {
@@ -538,4 +354,29 @@ fn output_that_cannot_be_written_is_an_error_and_no_panic() {
         assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
         assert!(text.contains("standard output") && !text.contains("panicked"), "{args:?}: {text}");
     }
+}
+
+#[test]
+fn a_flag_may_narrow_a_file_with_exclusions() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("runs.toml");
+    let matrix = "[[matrix]]\nkv-quants = ['none', 'int4-hqq']\noutput-tokens = [8, 16]\nbenchmarks = []\n";
+    std::fs::write(&file, format!("{matrix}exclude = [{{ kv-quants = ['int4-hqq'], output-tokens = [16] }}]\n"))
+        .unwrap();
+    let out = folder.path().join("out");
+    let mut command = kvprof();
+    command.args([
+        "run",
+        "--kv-quant",
+        "none",
+        "--output-tokens",
+        "4",
+        "--context-lengths",
+        "64",
+        "--quiet",
+        "--config",
+    ]);
+    let output = command.arg(&file).arg("--output-dir").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(json_files(&out).len(), 1);
 }

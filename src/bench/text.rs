@@ -94,12 +94,17 @@ impl Text {
     }
 }
 
+/// Whether `name` is a text that `--data` may hold.
+pub fn is_data_set(name: &str) -> bool {
+    [WIKITEXT2.name, PG19.name].contains(&name)
+}
+
 /// Refuses the name of a text that there is not; `flag` gave it.
 ///
 /// # Errors
 /// A usage error that says what there is.
 pub fn check_name(name: &str, flag: &str) -> Result<()> {
-    if ["builtin", WIKITEXT2.name, PG19.name].contains(&name) || Path::new(name).is_file() {
+    if name == "builtin" || is_data_set(name) || Path::new(name).is_file() {
         return Ok(());
     }
     let what = if Path::new(name).exists() { "is not a file" } else { "is no text" };

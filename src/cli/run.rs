@@ -46,8 +46,8 @@ pub struct Args {
     /// Folder for the result files.
     #[arg(long, value_name = "DIR", default_value = "results/raw")]
     output_dir: PathBuf,
-    /// Go on with the runs of the same settings whose files are in the output folder, from where they were stopped, instead of
-    /// beginning new ones.
+    /// Go on with the runs of the same settings (and the same texts) whose files are in the output folder, from where they were
+    /// stopped, instead of beginning new ones.
     #[arg(long)]
     resume: bool,
     /// No progress bars and no table.

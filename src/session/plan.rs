@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::hex::hex;
 use crate::bench::Settings;
+use crate::model::hub::names_below;
 use crate::model::{LoadOptions, WeightsKind};
 use crate::quant::QuantSpec;
 use crate::{Error, Result};
@@ -66,20 +67,34 @@ pub struct RunSpec {
 
 impl RunSpec {
     /// Hex hash of everything that defines the experiment: equal hashes are the same experiment. Files of texts and questions count
-    /// by their content.
+    /// by their content, a folder of them by the names and sizes of its files.
     pub fn hash(&self) -> String {
         // Serialization of plain data into memory cannot fail; an empty text would still be a valid (shared) hash.
         let mut hasher = Sha256::new_with_prefix(serde_json::to_string(self).unwrap_or_default());
         let Settings { ppl_data, needle_haystack, data, .. } = &self.settings;
         let named = ppl_data.iter().chain([needle_haystack]).map(Path::new).chain(data.as_deref());
-        for path in named.filter(|path| path.is_file()) {
-            // One that cannot be read is told of where it is to be scored.
-            if let Ok(content) = std::fs::read(path) {
-                hasher.update(Sha256::digest(content));
-            }
+        for path in named {
+            // What cannot be read is told of where it is to be scored.
+            let _ = add_content(&mut hasher, path);
         }
         hex(&hasher.finalize()[..8])
     }
+}
+
+/// Adds what a file holds, or which files a folder does. A name that is neither adds nothing.
+fn add_content(hasher: &mut Sha256, path: &Path) -> Result<()> {
+    if path.is_file() {
+        let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+        std::io::copy(&mut file, hasher).map_err(|e| Error::io(path, e))?;
+    } else if path.is_dir() {
+        let mut names = names_below(path)?;
+        names.sort();
+        for name in names {
+            let bytes = std::fs::metadata(path.join(&name)).map_or(0, |file| file.len());
+            hasher.update(format!("\n{name} {bytes}"));
+        }
+    }
+    Ok(())
 }
 
 /// Parses `--kv-quant` names, each with each of `residuals` where any are given; duplicates are dropped.

@@ -83,12 +83,17 @@ impl Prepared {
         if !spec.profile && spec.benchmarks.is_empty() {
             return Err(Error::usage("there is nothing to measure: the profile is left out and no benchmark is named"));
         }
-        if let Some(data) = spec.settings.data.as_deref().filter(|path| !path.exists()) {
-            return Err(Error::usage(format!("--data {}: no such file or folder", data.display())));
-        }
         let named = |names: &[&str]| spec.benchmarks.iter().any(|name| names.contains(&name.as_str()));
         if named(&["ppl", "kld"]) {
             text::check_name(spec.settings.ppl_data.as_deref().unwrap_or("builtin"), "--ppl-data")?;
+        }
+        let texts = [
+            named(&["ppl", "kld"]).then(|| text::default_name(&spec.settings, &spec.model.model)),
+            named(&["needle"]).then_some(spec.settings.needle_haystack.as_str()),
+        ];
+        let reads_data = named(&["mmlu", "math"]) || texts.iter().flatten().any(|name| text::is_data_set(name));
+        if let Some(data) = spec.settings.data.as_deref().filter(|path| reads_data && !path.exists()) {
+            return Err(Error::usage(format!("--data {}: no such file or folder", data.display())));
         }
         if named(&["needle"]) && spec.settings.needle_haystack != "filler" {
             text::check_name(&spec.settings.needle_haystack, "--needle-haystack")?;
@@ -131,7 +136,9 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
     for run in runs {
         let spec = &run.spec;
         let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
-        let outcome = match resumable(spec, output, shapes) {
+        // A model that is loaded takes memory which its own runs do not lack.
+        let free = || bench.as_ref().map_or_else(|| available_bytes(&spec.model), |bench| bench.free_bytes);
+        let outcome = match resumable(spec, output, shapes, free) {
             Ok(Start::Complete(stored)) => Outcome { name, stored: Some(*stored), error: None },
             Ok(Start::Claimed) => Outcome { name, stored: None, error: None },
             Ok(Start::Go { stored, claim }) => {
@@ -203,7 +210,12 @@ enum Start {
     Go { stored: Option<Stored>, claim: Option<Claim> },
 }
 
-fn resumable(spec: &RunSpec, output: &Output<'_>, shapes: &mut Estimator) -> Result<Start> {
+fn resumable(
+    spec: &RunSpec,
+    output: &Output<'_>,
+    shapes: &mut Estimator,
+    free: impl FnOnce() -> Option<u64>,
+) -> Result<Start> {
     let hash = spec.hash();
     if output.existing == Existing::Keep {
         // A new file is made whoever measures the same; the claim, where it can be had, keeps others from resuming that file meanwhile.
@@ -211,7 +223,7 @@ fn resumable(spec: &RunSpec, output: &Output<'_>, shapes: &mut Estimator) -> Res
     }
     let Some(claim) = Claim::take(&output.folder, &hash)? else { return Ok(Start::Claimed) };
     Ok(match Stored::find(&output.folder, &hash) {
-        Some(stored) if is_complete(spec, &stored, shapes) => Start::Complete(Box::new(stored)),
+        Some(stored) if is_complete(spec, &stored, shapes, free) => Start::Complete(Box::new(stored)),
         stored => Start::Go { stored, claim: Some(claim) },
     })
 }
@@ -322,10 +334,10 @@ impl Bench {
     fn check(&self, run: &Prepared) -> Result<()> {
         let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
+        let settings = self.settings(spec);
         if spec.profile || spec.benchmarks.iter().any(|name| name == "needle") {
-            bench::profile::check_lengths(config, &self.settings(spec))?;
+            bench::profile::check_lengths(config, &settings)?;
         }
-        let settings = spec.settings.for_model(config);
         for benchmark in &run.benchmarks {
             if benchmark.is_quality() {
                 self.subject.require_trained(benchmark.name())?;

@@ -88,16 +88,17 @@ pub(super) fn skip_what_cannot_fit(
     Ok(skipped)
 }
 
-/// Whether the rows `missing` (context and batch) of a file were all skipped and would be again.
+/// Whether the rows `missing` (context and batch) of a file were all skipped and would be again, `free` bytes being there before the
+/// model is loaded.
 pub(super) fn would_be_skipped_again(
     spec: &RunSpec,
     stored: &Stored,
     missing: &[(usize, usize)],
     shapes: &mut Estimator,
+    free: Option<u64>,
 ) -> bool {
     let rows = missing.iter().map(|&(length, batch)| stored.skipped(length, batch)).collect::<Option<Vec<_>>>();
     let Some(rows) = rows.filter(|rows| !rows.is_empty()) else { return missing.is_empty() };
-    let free = available_bytes(&spec.model);
     let mut refused = |row: &Measurement| {
         let (Some(free), Some(shape)) = (free, shapes.shape(&spec.model)) else { return false };
         let settings = spec.settings.for_model(&shape.config);

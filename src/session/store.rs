@@ -131,6 +131,8 @@ impl Stored {
             ..Default::default()
         };
         put(&mut self.result.measurements, row);
+        // Earlier versions took a row that ran out of memory for complete.
+        self.result.completed.retain(|block| *block != profile_block(context_len, batch));
         self.save()
     }
 

@@ -146,7 +146,11 @@ impl Sweep {
     /// # Errors
     /// As [`read`](Sweep::read).
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|e| Error::file(path, e.to_string().trim_end().to_string()))
+        let sweep: Sweep = toml::from_str(text).map_err(|e| Error::file(path, e.to_string().trim_end().to_string()))?;
+        for matrix in &sweep.matrix {
+            matrix.check_exclusions(&sweep.settings).map_err(|e| Error::file(path, e.to_string()))?;
+        }
+        Ok(sweep)
     }
 
     /// All its runs.
@@ -174,15 +178,8 @@ impl Sweep {
     }
 
     fn expand(&self, matrix: &Matrix, runs: &mut Vec<RunSpec>) -> Result<()> {
-        let backends = or_default(&matrix.attn_backends, &[DEFAULT_BACKEND.to_string()]);
-        let outputs = or_default(&matrix.output_tokens, &[self.settings.decode_tokens]);
-        let names = or_default(&matrix.kv_quants, &DEFAULT_QUANTIZATIONS.map(String::from));
-        for exclude in &matrix.exclude {
-            require_known("models", &exclude.models, &matrix.models())?;
-            require_known("kv-quants", &exclude.kv_quants, &names)?;
-            require_known("attn-backends", &exclude.attn_backends, &backends)?;
-            require_known("output-tokens", &exclude.output_tokens, &outputs)?;
-        }
+        let (backends, names) = (matrix.attn_backends(), matrix.kv_quants());
+        let outputs = matrix.output_tokens(&self.settings);
         for model in &matrix.models() {
             let overrides = self.model.get(model).cloned().unwrap_or_default();
             let request = overrides.request(model)?;
@@ -230,6 +227,32 @@ impl Matrix {
     pub fn models(&self) -> Vec<String> {
         or_default(&self.models, &[DEFAULT_MODEL.to_string()])
     }
+
+    fn attn_backends(&self) -> Vec<String> {
+        or_default(&self.attn_backends, &[DEFAULT_BACKEND.to_string()])
+    }
+
+    fn kv_quants(&self) -> Vec<String> {
+        or_default(&self.kv_quants, &DEFAULT_QUANTIZATIONS.map(String::from))
+    }
+
+    fn output_tokens(&self, settings: &Settings) -> Vec<usize> {
+        or_default(&self.output_tokens, &[settings.decode_tokens])
+    }
+
+    /// Refuses to leave out what the matrix does not have: a misspelt name would leave out nothing.
+    fn check_exclusions(&self, settings: &Settings) -> Result<()> {
+        let quants = quantizations(&self.kv_quants(), &self.residual_lengths)?;
+        let residuals: Vec<usize> = quants.iter().filter(|q| q.is_quantized()).map(|q| q.residual).collect();
+        for exclude in &self.exclude {
+            require_known("models", &exclude.models, &self.models())?;
+            require_known("kv-quants", &exclude.kv_quants, &self.kv_quants())?;
+            require_known("attn-backends", &exclude.attn_backends, &self.attn_backends())?;
+            require_known("output-tokens", &exclude.output_tokens, &self.output_tokens(settings))?;
+            require_known("residual-lengths", &exclude.residual_lengths, &residuals)?;
+        }
+        Ok(())
+    }
 }
 
 impl Exclude {
@@ -245,7 +268,6 @@ impl Exclude {
     }
 }
 
-/// Refuses to leave out what the matrix does not have: a misspelt name would leave out nothing.
 fn require_known<T: PartialEq + std::fmt::Debug>(key: &str, excluded: &[T], of_matrix: &[T]) -> Result<()> {
     match excluded.iter().find(|value| !of_matrix.contains(value)) {
         Some(value) => {
@@ -292,7 +314,7 @@ mod tests {
     use super::*;
 
     fn plan(text: &str) -> Result<Plan> {
-        toml::from_str::<Sweep>(text).unwrap().plan()
+        Sweep::parse(Path::new("sweep.toml"), text)?.plan()
     }
 
     #[test]
@@ -335,7 +357,13 @@ mod tests {
 
     #[test]
     fn an_exclusion_of_what_is_not_there_is_refused() {
-        for wrong in ["models = ['b']", "kv-quants = ['int4-hq']", "attn-backends = ['fusd']", "output-tokens = [65]"] {
+        for wrong in [
+            "models = ['b']",
+            "kv-quants = ['int4-hq']",
+            "attn-backends = ['fusd']",
+            "output-tokens = [65]",
+            "residual-lengths = [65]",
+        ] {
             let text = format!(
                 "[[matrix]]\nmodels = ['a']\nkv-quants = ['int4-hqq']\noutput-tokens = [64]\nexclude = [{{ {wrong} }}]"
             );

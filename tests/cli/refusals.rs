@@ -1,0 +1,97 @@
+//! Wrong requests: one line that says what to change, before anything is measured.
+
+use crate::program::{json_files, kvprof, read};
+
+/// What a wrong request prints: one line, exit code 2, no panic.
+fn refused(args: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let output = kvprof().args(args).args(["--output-dir"]).arg(folder.path()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    assert_eq!(text.trim().lines().count(), 1, "{args:?}: {text}");
+    assert_eq!(json_files(folder.path()).len(), 0, "nothing was measured, so nothing is written");
+    text
+}
+
+#[test]
+fn an_unknown_quantization_is_answered_with_the_nearest_names() {
+    assert!(refused(&["run", "--kv-quant", "int4-hq"]).contains("int4-hqq"));
+}
+
+#[test]
+fn an_unknown_benchmark_or_backend_is_answered_with_those_there_are() {
+    assert!(refused(&["run", "--benchmarks", "pp"]).contains("needle"));
+    assert!(refused(&["run", "--attn-backend", "flash"]).contains("fused"));
+}
+
+#[test]
+fn a_context_longer_than_the_model_allows_is_refused() {
+    assert!(refused(&["run", "--context-lengths", "100000"]).contains("100000"));
+}
+
+#[test]
+fn requests_that_contradict_themselves_are_refused() {
+    assert!(refused(&["run", "--benchmarks", "ppl", "none"]).contains("none stands alone"));
+    let untraced = ["run", "--no-profile", "--benchmarks", "ppl", "--trace-out", "t.json"];
+    assert!(refused(&untraced).contains("--no-profile"));
+    assert!(refused(&["run", "--benchmarks", "math", "--data", "no/such/folder"]).contains("no/such/folder"));
+}
+
+#[test]
+fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
+    let refused = |args: &[&str]| refused(&[&["run", "--kv-quant", "int4-hqq"], args].concat());
+    assert!(refused(&["--benchmarks", "ppl", "--ppl-window", "5000"]).contains("--ppl-window 5000"));
+    assert!(refused(&["--benchmarks", "kld", "--ppl-window", "300", "--ppl-burn-in", "299"]).contains("--ppl-burn-in"));
+    assert!(refused(&["--benchmarks", "ppl", "--ppl-tokens", "0"]).contains("--ppl-tokens"));
+    assert!(refused(&["--benchmarks", "needle", "--context-lengths", "32"]).contains("32 tokens"));
+    let two_phase = ["--benchmarks", "ppl", "--ppl-protocol", "two-phase", "--ppl-burn-in", "8"];
+    assert!(refused(&two_phase).contains("--ppl-burn-in"));
+}
+
+#[test]
+fn a_group_that_does_not_divide_the_head_is_refused() {
+    assert!(refused(&["run", "--kv-quant", "int4-hqq-token,group=128"]).contains("group"));
+}
+
+/// Every option that is a number, by command, as its help shows it: a negative one is a bad value of that option.
+#[test]
+fn files_that_are_no_models_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let gguf = folder.path().join("broken.gguf");
+    std::fs::write(&gguf, b"GGUF\x03\0\0\0not really").unwrap();
+    assert!(refused(&["run", "--model", gguf.to_str().unwrap()]).contains("broken.gguf"));
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, r#"{"model_type": "mamba"}"#).unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), b"").unwrap();
+    let text = refused(&["run", "--model", folder.path().to_str().unwrap()]);
+    assert!(text.contains("mamba") && text.contains("llama"), "{text}");
+    assert!(refused(&["run", "--model", "no/such/folder/at/all"]).contains("no/such/folder"));
+}
+
+#[test]
+fn random_weights_refuse_quality() {
+    let text = refused(&["run", "--weights", "dummy", "--benchmarks", "ppl"]);
+    assert!(text.contains("quality"), "{text}");
+}
+
+#[test]
+fn a_checkpoint_with_more_layers_than_its_configuration_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/llama");
+    std::fs::copy(fixture.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let mut config = read(&fixture.join("config.json"));
+    let layers = config["num_hidden_layers"].as_u64().unwrap();
+    config["num_hidden_layers"] = (layers - 1).into();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let text = refused(&[
+        "run",
+        "--model",
+        folder.path().to_str().unwrap(),
+        "--benchmarks",
+        "none",
+        "--context-lengths",
+        "32",
+    ]);
+    assert!(text.contains(&format!("layer {}", layers - 1)) && text.contains("model.safetensors"), "{text}");
+}

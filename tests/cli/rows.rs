@@ -1,0 +1,100 @@
+//! What single rows of the profile say.
+
+use serde_json::Value;
+
+use crate::QUICK;
+use crate::program::{json_files, kvprof, read};
+
+/// A row of a quick run with `args`, and what the run printed to standard error.
+fn quick_row(args: &[&str]) -> (Value, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = kvprof();
+    command.args(["run", "--benchmarks", "none", "--quiet", "--warmup-runs", "0", "--measure-runs", "1"]);
+    let output = command.args(args).arg("--output-dir").arg(folder.path()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    (read(&json_files(folder.path())[0])["measurements"][0].clone(), text)
+}
+
+#[test]
+fn one_decode_step_can_be_traced() {
+    let (row, _) = quick_row(&["--kv-quant", "none", "--context-lengths", "64", "--output-tokens", "1", "--trace"]);
+    assert_eq!(row["kernels"]["source"], "timers", "{row}");
+    assert!(row["decode_ms"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_costs_no_times() {
+    let (row, _) = quick_row(&[
+        "--kv-quant",
+        "none",
+        "--context-lengths",
+        "64",
+        "--output-tokens",
+        "4",
+        "--trace-out",
+        "/dev/full",
+    ]);
+    assert!(row["decode_ms"].as_f64().unwrap() > 0.0);
+    let warnings = row["warnings"].to_string();
+    assert!(warnings.contains("trace was not written") && warnings.contains("/dev/full"), "{warnings}");
+}
+
+#[test]
+fn a_row_in_which_nothing_was_quantized_says_so() {
+    let warned = |context: &str| {
+        let (row, _) = quick_row(&["--kv-quant", "int4-hqq", "--context-lengths", context, "--output-tokens", "8"]);
+        row["warnings"].to_string().contains("nothing was quantized")
+    };
+    assert!(warned("100"));
+    assert!(!warned("256"));
+}
+
+#[test]
+fn a_trace_on_the_cpu_adds_up_in_eight_categories_and_opens_in_a_viewer() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.chrome");
+    let run = kvprof()
+        .args(["run", "--kv-quant", "none", "int4-hqq,residual=64", "--attn-backend", "eager", "--benchmarks", "none"])
+        .args(["--quiet", "--trace-out"])
+        .arg(&trace)
+        .arg("--output-dir")
+        .arg(folder.path())
+        .args(QUICK)
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let files = json_files(folder.path());
+    assert_eq!(files.len(), 2);
+    for file in &files {
+        let kernels = &read(file)["measurements"][0]["kernels"];
+        assert_eq!(kernels["source"], "timers");
+        assert!(kernels["traced_slowdown"].as_f64().unwrap() > 0.0);
+        for phase in ["prefill", "decode"] {
+            let phase = &kernels[phase];
+            let categories = phase["categories"].as_object().unwrap();
+            let ms = |name: &str| categories[name]["ms"].as_f64().unwrap();
+            assert_eq!(categories.len(), 8);
+            let (sum, busy) = (categories.keys().map(|c| ms(c)).sum::<f64>(), phase["busy_ms"].as_f64().unwrap());
+            assert!((sum - busy).abs() < 0.01 * busy, "categories sum to {sum} ms of {busy}");
+            let (wall, share) = (phase["wall_ms"].as_f64().unwrap(), phase["busy_share"].as_f64().unwrap());
+            assert!(
+                (0.5..=1.0).contains(&share) && (busy / wall - share).abs() < 1e-6,
+                "{busy} of {wall} ms is {share}"
+            );
+            assert!(phase["unclassified_share"].as_f64().unwrap() < 0.03);
+            for part in ["attention", "ffn", "normalization", "memory", "sampling", "elementwise"] {
+                assert!(ms(part) > 0.0, "{part} in {}", file.display());
+            }
+            let quantized = file.to_string_lossy().contains("int4");
+            assert_eq!(ms("dequantization") > 0.0, quantized, "{}", file.display());
+        }
+        // 256 tokens, 64 of them kept: three blocks of each of the layers leave in the prompt.
+        let quantize = kernels["prefill"]["quantize"]["count"].as_u64().unwrap();
+        assert_eq!(quantize > 0, file.to_string_lossy().contains("int4"));
+    }
+    let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
+    let passes = events.iter().filter(|e| e["name"] == "process_name").count();
+    assert_eq!(passes, 2, "one process for each traced pass");
+    assert!(events.iter().any(|e| e["cat"] == "ffn" && e["dur"].as_f64().unwrap() > 0.0));
+}
