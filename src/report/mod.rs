@@ -24,6 +24,7 @@ pub mod quality_summary;
 pub mod quality_tables;
 pub mod scene;
 pub mod scoring;
+pub mod setting;
 pub mod sharing;
 pub mod study;
 pub mod summary;

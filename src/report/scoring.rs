@@ -1,7 +1,8 @@
 //! What a score was measured on: which text or questions, how much of them, in what windows. Scores that differ in it are scores of
 //! different things: a table that holds both has a column that tells them apart.
 
-use crate::schema::{Accuracy, DataSource, RunResult};
+use super::number;
+use crate::schema::{Accuracy, DataSource, NeedleTrial, RunResult};
 
 /// What one score was measured on; scores of one benchmark have the same parts in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,13 +16,15 @@ struct Part {
     words: Option<String>,
     /// Whether it must be told although all rows of a table have it in common.
     odd: bool,
+    /// What it would be had the run not been stopped half-way; `None` where it was not.
+    whole: Option<String>,
 }
 
 /// The scoring of one benchmark in a result; `None` where it has no score.
 pub type Of = fn(&RunResult) -> Option<Scoring>;
 
 fn part(name: &'static str, words: Option<String>) -> Part {
-    Part { name, words, odd: false }
+    Part { name, words, odd: false, whole: None }
 }
 
 /// The data's name, and the first digits of its digest.
@@ -74,13 +77,25 @@ pub fn needle(result: &RunResult) -> Option<Scoring> {
     let mut contexts: Vec<&String> = n.per_context.keys().collect();
     contexts.sort_by_key(|context| context.parse::<usize>().ok());
     let contexts = contexts.into_iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
+    let [_, digest] = data(None, n.data.as_ref());
     Some(Scoring(vec![
         part("kind", n.kind.clone()),
         part("haystack", n.haystack.as_ref().map(|text| format!("in {text}"))),
+        digest,
         part("contexts", Some(format!("at {contexts} tokens"))),
+        part("depths", result.benchmarks.needle_in_haystack_trials.as_deref().map(depths)),
         part("trials", Some(format!("{} trials", n.total_trials))),
         version(n.version),
     ]))
+}
+
+fn depths(trials: &[NeedleTrial]) -> String {
+    let mut depths: Vec<f64> = trials.iter().map(|trial| trial.depth_percent).collect();
+    depths.sort_by(f64::total_cmp);
+    depths.dedup();
+    // 0…1, in spite of its name.
+    let shown: Vec<String> = depths.iter().map(|depth| number::significant(depth * 100.0, 1)).collect();
+    format!("{} % deep", shown.join(", "))
 }
 
 /// Of MMLU.
@@ -101,7 +116,11 @@ pub fn questions(a: &Accuracy) -> Scoring {
         None => format!("{} questions", a.questions),
     };
     let rest = [
-        Part { odd: a.stopped_before().is_some(), ..part("questions", Some(questions)) },
+        Part {
+            odd: a.stopped_before().is_some(),
+            whole: a.stopped_before().map(|planned| format!("{planned} questions")),
+            ..part("questions", Some(questions))
+        },
         part("shots", a.shots.map(|n| format!("{n} shots"))),
         part("length", a.max_new_tokens.map(|n| format!("answers of up to {n} tokens"))),
         part("prompt", a.prompt.as_ref().map(|prompt| format!("{prompt} prompt"))),
@@ -151,6 +170,16 @@ impl Scoring {
             (part.words, part.odd) = (Some(format!("{scored} of {asked} {unit}")), true);
         }
         self
+    }
+
+    /// Where it set out to score something else than `other`: what, in words. Another version of a benchmark and a run that was
+    /// stopped half-way set out for the same.
+    pub fn unlike(&self, other: &Self) -> Option<String> {
+        fn aim(part: &Part) -> Option<&String> {
+            part.whole.as_ref().or(part.words.as_ref()).filter(|_| part.name != "version")
+        }
+        let differs: Vec<bool> = self.0.iter().zip(&other.0).map(|(own, other)| aim(own) != aim(other)).collect();
+        differs.contains(&true).then(|| self.words(&differs))
     }
 
     /// The parts at which `pick` points, in words.

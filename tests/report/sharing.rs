@@ -22,6 +22,7 @@ fn int4(time: &str, tokens: usize, ln_ratio: f64) -> RunResult {
     result.timestamp = format!("2026-11-01T{time}");
     result.experiment_id = format!("m_fused_int4_hqq_20261101_{}", time.replace(':', ""));
     result.config.decode_tokens = tokens;
+    result.measurements.iter_mut().for_each(|m| m.decode_tokens = Some(tokens));
     result
 }
 

@@ -102,7 +102,7 @@ mod tests {
     fn comparison(name: &str, base: f64, new: f64) -> Comparison {
         let metric = metric::all().find(|m| m.name == name).unwrap();
         let change = if metric.points { new - base } else { new / base - 1.0 };
-        let delta = Delta { base, new, change, interval: None, verdict: Verdict::Same };
+        let delta = Delta { base, new, change, interval: None, unpaired: None, verdict: Verdict::Same };
         let line = Line { model: "m".into(), what: "INT4".into(), place: None, metric, delta, remark: None };
         Comparison { lines: vec![line], unpaired: Vec::new() }
     }
