@@ -3,7 +3,8 @@
 use super::group::{Group, Subject};
 use super::number::{self, Digits};
 use super::quality::{Quality, Score};
-use super::study::{Row, Run};
+use super::run::Run;
+use super::study::Row;
 
 /// How much quality may be lost.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::label;
-use super::study::{Row, Run, Study};
+use super::run::Run;
+use super::study::{Row, Study};
 
 /// One model on one backend, measured with the same settings.
 #[derive(Debug)]

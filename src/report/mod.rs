@@ -22,6 +22,7 @@ pub mod number;
 pub mod quality;
 pub mod quality_summary;
 pub mod quality_tables;
+pub mod run;
 pub mod scene;
 pub mod scoring;
 pub mod setting;

@@ -9,24 +9,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::run::{Run, Sources};
 use super::scoring;
-use super::study::Run;
 use crate::schema::{Benchmarks, RunResult};
-
-/// The run of [`Study::runs`](super::study::Study::runs) that each quality block was read from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sources {
-    /// Perplexity, its reference included.
-    pub ppl: Option<usize>,
-    /// Divergence.
-    pub kld: Option<usize>,
-    /// Needle, its trials included.
-    pub needle: Option<usize>,
-    /// MMLU.
-    pub mmlu: Option<usize>,
-    /// MATH.
-    pub math: Option<usize>,
-}
 
 /// A quality block as it is handed from one file to another.
 struct Shared {

@@ -7,49 +7,15 @@ use rayon::prelude::*;
 
 use super::label;
 use super::quality::Quality;
+use super::run::{Run, Sources};
 use super::setting::{Part, Setting};
-use super::sharing::{Sources, measured_at, set_apart, share_blocks};
+use super::sharing::{measured_at, set_apart, share_blocks};
 use crate::base::error::{Error, Result};
 use crate::schema::read;
 use crate::schema::{Benchmarks, Measurement, RunResult};
 
 /// Bytes in the unit that result files call MB.
 pub const MIB: f64 = 1_048_576.0;
-
-/// A result file, or the part of one that was measured alike, and what follows from it.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// The file.
-    pub file: PathBuf,
-    /// Its content; its quality blocks are the newest of the same model, backend and cache, whichever file they were measured into.
-    pub result: RunResult,
-    /// Which files its quality blocks are from.
-    pub sources: Sources,
-    /// The model's name for people: without its owner and its version suffix, as long as that is unambiguous.
-    pub model: String,
-    /// The cache's name for people: `INT4-KIVI`, `FP16`.
-    pub cache: String,
-    /// What its rows were measured with: all of them with the same. Nothing for a run without rows.
-    pub setting: Setting,
-    /// The parts of it that runs of the same model differ in.
-    pub told: Setting,
-    /// What its scores were measured on, in words, where newer scores of the same cache were measured on something else.
-    pub scored: BTreeSet<String>,
-    /// Quality, with the reference it is held against.
-    pub quality: Quality,
-}
-
-impl Run {
-    /// Whether the cache is quantized.
-    pub fn quantized(&self) -> bool {
-        self.result.kv_quant.enabled
-    }
-
-    /// Key of the runs that may be compared as caches: the same model, loaded alike, on the same backend, measured with the same settings.
-    pub fn subject(&self) -> (&str, &str, &Setting, &BTreeSet<String>) {
-        (&self.model, &self.result.attn_backend, &self.told, &self.scored)
-    }
-}
 
 /// One measurement of one run.
 #[derive(Debug, Clone, Copy)]

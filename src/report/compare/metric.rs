@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use crate::base::stats::{self, Change};
 use crate::report::number::{self, Digits};
 use crate::report::quality::{Quality, Score, needle_pairs};
+use crate::report::run::Run;
 use crate::report::scoring;
 use crate::report::setting::Part;
-use crate::report::study::{MIB, Row, Run};
+use crate::report::study::{MIB, Row};
 use crate::schema::{Accuracy, Benchmarks, Kld, Perplexity, QuestionItem};
 
 /// A metric.

@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use self::metric::{Delta, Metric, Verdict};
 use self::pair::{Measured, Way};
 use super::number::Digits;
+use super::run::Run;
 use super::scoring::{self, Scoring};
-use super::study::{Row, Run, Study};
+use super::study::{Row, Study};
 use super::table::{Cell, Column, Table};
 
 /// One pair of results and one metric.

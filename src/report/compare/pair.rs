@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::report::label;
+use crate::report::run::Run;
 use crate::report::setting::Setting;
-use crate::report::study::{Row, Run, Study};
+use crate::report::study::{Row, Study};
 
 /// How one model was loaded and run, but for the [`Setting`] of each row.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
