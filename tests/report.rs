@@ -16,6 +16,8 @@ mod report;
 mod results;
 #[path = "report/scoring.rs"]
 mod scoring;
+#[path = "report/settings.rs"]
+mod settings;
 #[path = "report/sharing.rs"]
 mod sharing;
 #[path = "report/thesis.rs"]

@@ -12,8 +12,12 @@ use crate::report::export::TableFormat;
 use crate::report::study::Study;
 use crate::report::{report_rejected, write_file};
 
+// --against takes all paths that follow it, so that BASE must stand before it; the line that clap would write has it the other way round.
+const USAGE: &str = "kvprof compare [OPTIONS] <BASE>... --against <NEW>...";
+
 /// Arguments of `kvprof compare`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = USAGE)]
 pub struct Args {
     /// What to compare with: result files, or folders that hold them.
     #[arg(required = true, value_name = "BASE")]

@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         written - composed,
         written.elapsed()
     );
-    say!("{}: {} tables, {} figures from {} files", path.display(), tables.len(), drawn.len(), study.runs.len());
+    say!("{}: {} tables, {} figures from {} files", path.display(), tables.len(), drawn.len(), study.files());
     Ok(skipped)
 }
 

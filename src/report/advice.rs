@@ -3,7 +3,8 @@
 use super::group::{Group, Subject};
 use super::number::{self, Digits};
 use super::quality::{Quality, Score};
-use super::study::{Row, Run};
+use super::run::Run;
+use super::study::Row;
 
 /// How much quality may be lost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,7 +68,9 @@ pub struct Advice<'a> {
 
 /// Advice for every subject of `group`.
 pub fn all<'a>(group: &Group<'a>, bound: &Bound) -> Vec<Advice<'a>> {
-    group.subjects.iter().map(|subject| advise(subject, bound)).collect()
+    // Scores that were set apart are of caches that newer scores speak for.
+    let current = |subject: &&Subject<'a>| subject.runs.iter().all(|run| run.scored.is_empty());
+    group.subjects.iter().filter(current).map(|subject| advise(subject, bound)).collect()
 }
 
 /// Holds `quality` against `bound`.

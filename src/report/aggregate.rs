@@ -1,7 +1,10 @@
 //! One row for each model × backend × cache × context × batch: the thesis tool's columns first, with its names and
 //! rounding, then what 3.0 files add, unrounded.
 
+use serde_json::Value;
+
 use super::number::{Digits, round};
+use super::setting;
 use super::study::{MIB, Row, Study};
 use super::table::{Cell, Column, Table};
 use crate::schema::{Accuracy, DataSource, Needle, Perplexity};
@@ -29,6 +32,11 @@ fn mmlu<'a>(row: &Row<'a>) -> Option<&'a Accuracy> {
 
 fn math<'a>(row: &Row<'a>) -> Option<&'a Accuracy> {
     row.run.result.benchmarks.math.as_ref()
+}
+
+/// A setting that a row was measured with.
+fn flag_of<'a>(row: &Row<'a>, name: &str) -> Option<&'a Value> {
+    setting::flags(&row.run.result, row.measured?).get(name)
 }
 
 fn sha256(data: Option<&DataSource>) -> Cell {
@@ -74,7 +82,13 @@ fn columns() -> Vec<(Column, Get)> {
         (text("model_id"), |r| r.run.result.model.as_str().into()),
         (text("attn_backend"), |r| r.run.result.attn_backend.as_str().into()),
         (text("kv_quant_name"), |r| r.run.result.kv_quant.name.as_deref().into()),
+        (whole("sliding_window"), |r| r.run.result.model_config.sliding_window.into()),
         (whole("batch_size"), |r| r.batch().into()),
+        // Empty where it is the usual one, or the file does not say.
+        (whole("prefill_chunk"), |r| {
+            flag_of(r, "prefill-chunk").and_then(Value::as_u64).map(|tokens| tokens as usize).into()
+        }),
+        (text("step_mode"), |r| flag_of(r, "step-mode").and_then(Value::as_str).into()),
         (whole("nbits_key"), |r| r.run.result.kv_quant.nbits.map(usize::from).into()),
         (whole("nbits_value"), |r| {
             let quant = &r.run.result.kv_quant;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::label;
-use super::study::{Row, Run, Study};
+use super::run::Run;
+use super::study::{Row, Study};
 
-/// One model on one backend, generating as much.
+/// One model on one backend, measured with the same settings.
 #[derive(Debug)]
 pub struct Subject<'a> {
-    /// For people: the model, and its backend and the tokens generated where the study has several.
+    /// For people: the model, and its backend and settings where the study has several.
     pub name: String,
     /// The model's short name.
     pub model: &'a str,
@@ -61,8 +62,12 @@ impl<'a> Group<'a> {
         let mut subject = |run: &'a Run, add: &mut dyn FnMut(&mut Subject<'a>)| {
             let (model, backend) = (run.model.as_str(), run.result.attn_backend.as_str());
             let mut name = if backends.len() > 1 { format!("{model} · {backend}") } else { model.to_string() };
-            if let Some(tokens) = run.output {
-                name.push_str(&format!(" · {tokens} tokens out"));
+            for words in run.told.words() {
+                name.push_str(&format!(" · {words}"));
+            }
+            if !run.scored.is_empty() {
+                let words: Vec<&str> = run.scored.iter().map(String::as_str).collect();
+                name.push_str(&format!(" · scored: {}", words.join("; ")));
             }
             let subject = subjects.entry(run.subject());
             add(subject.or_insert_with(|| Subject::new(name, model, backend)));

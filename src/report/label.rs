@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::schema::RunResult;
+use crate::schema::{RunResult, WINDOW_LAYERS};
 
 /// Residual length that a name need not mention.
 pub const USUAL_RESIDUAL: usize = 128;
@@ -44,24 +44,54 @@ pub fn random_weights(result: &RunResult) -> bool {
     result.model_config.weights.as_deref() == Some("dummy")
 }
 
-/// A model as it was loaded: its name, the float type, and whether its weights were random.
-pub fn loaded_as(result: &RunResult) -> (String, String, bool) {
-    (result.model.clone(), dtype(result).to_string(), random_weights(result))
+/// The sliding window in force, in words.
+pub fn window(result: &RunResult) -> String {
+    let config = &result.model_config;
+    let layers = config.extra.get(WINDOW_LAYERS).and_then(serde_json::Value::as_u64);
+    match (config.sliding_window, layers) {
+        (Some(tokens), _) => format!("sliding window of {tokens}"),
+        (None, Some(layers)) => format!("sliding window in {layers} of {} layers", config.num_layers),
+        // 2.0 ran every model over its whole context.
+        (None, None) => "no sliding window".into(),
+    }
 }
 
-/// Names of models as they were loaded: [`short_models`], with the float type or the random weights where results of one model differ in
-/// them, which are results of different things.
-pub fn models<'a>(results: impl Iterator<Item = &'a RunResult> + Clone) -> BTreeMap<(String, String, bool), String> {
+/// A model as it was loaded: results of two are results of different things.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Loaded {
+    model: String,
+    dtype: String,
+    random_weights: bool,
+    window: String,
+}
+
+/// The model of `result` as it was loaded.
+pub fn loaded_as(result: &RunResult) -> Loaded {
+    Loaded {
+        model: result.model.clone(),
+        dtype: dtype(result).to_string(),
+        random_weights: random_weights(result),
+        window: window(result),
+    }
+}
+
+/// Names of models as they were loaded: [`short_models`], with the float type, the sliding window or the random weights where results
+/// of one model differ in them.
+pub fn models<'a>(results: impl Iterator<Item = &'a RunResult> + Clone) -> BTreeMap<Loaded, String> {
     let short = short_models(results.clone().map(|result| result.model.as_str()));
     let all: BTreeSet<_> = results.map(loaded_as).collect();
-    let name = |loaded: &(String, String, bool)| {
-        let (model, dtype, dummy) = loaded;
-        let mut name = short.get(model).unwrap_or(model).clone();
-        if all.iter().any(|(other, other_dtype, _)| other == model && other_dtype != dtype) {
-            name.push_str(&format!(" · {}", if dtype.is_empty() { "unknown float type" } else { dtype }));
+    let name = |loaded: &Loaded| {
+        let differs = |from: &dyn Fn(&Loaded) -> bool| all.iter().any(|o| o.model == loaded.model && from(o));
+        let mut name = short.get(&loaded.model).unwrap_or(&loaded.model).clone();
+        let mut tell = |words: &str| name.push_str(&format!(" · {words}"));
+        if differs(&|other| other.dtype != loaded.dtype) {
+            tell(if loaded.dtype.is_empty() { "unknown float type" } else { &loaded.dtype });
         }
-        if *dummy && all.iter().any(|(other, _, other_dummy)| other == model && !other_dummy) {
-            name.push_str(" · random weights");
+        if differs(&|other| other.window != loaded.window) {
+            tell(&loaded.window);
+        }
+        if loaded.random_weights && differs(&|other| !other.random_weights) {
+            tell("random weights");
         }
         name
     };

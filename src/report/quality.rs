@@ -74,7 +74,9 @@ impl Quality {
         ];
         let empty = Vec::new();
         let trials = blocks.needle_in_haystack_trials.as_ref().unwrap_or(&empty);
-        let other_trials = before.and_then(|b| b.needle_in_haystack_trials.as_ref()).unwrap_or(&empty);
+        let same_needles = reference.is_some_and(|r| scoring::needle(r) == scoring::needle(result));
+        let other_trials = before.filter(|_| same_needles).and_then(|b| b.needle_in_haystack_trials.as_ref());
+        let other_trials = other_trials.unwrap_or(&empty);
         Quality {
             ppl_reference,
             ppl_quantized,

@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
+use super::number::{self, Digits};
 use super::scoring::{self, of_run};
 use crate::schema::{Accuracy, Benchmarks, Kld, RunResult};
 
@@ -44,11 +45,11 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
         }
         if mmlu {
             row.extend(over(&mmlu_over));
-            row.extend(score(b.mmlu.as_ref()));
+            row.extend(score(b.mmlu.as_ref(), result.kv_quant.enabled));
         }
         if math {
             row.extend(over(&math_over));
-            row.extend(score(b.math.as_ref()));
+            row.extend(score(b.math.as_ref(), result.kv_quant.enabled));
             let count = |n: Option<usize>| n.map_or_else(dash, |n| n.to_string());
             row.push(count(b.math.as_ref().and_then(|m| m.unparsed)));
             row.push(count(b.math.as_ref().and_then(|m| m.corrupted)));
@@ -76,12 +77,13 @@ fn divergence(kld: Option<&Kld>) -> [String; 3] {
     ]
 }
 
-/// Share of right answers with its interval; its change against the unquantized cache with McNemar's p.
-fn score(score: Option<&Accuracy>) -> [String; 2] {
+/// Share of right answers with its interval; the change of a `quantized` cache against the unquantized one with McNemar's p.
+fn score(score: Option<&Accuracy>, quantized: bool) -> [String; 2] {
     let Some(score) = score else { return [dash(), dash()] };
     let interval = score.paired.interval.map(|(low, high)| format!(" [{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
-    let change =
-        score.paired.delta.zip(score.paired.mcnemar_p).map(|(delta, p)| format!("{:+.1} ({p:.2})", 100.0 * delta));
+    // A cache is not held against itself.
+    let paired = score.paired.delta.zip(score.paired.mcnemar_p).filter(|_| quantized);
+    let change = paired.map(|(delta, p)| format!("{} ({p:.2})", number::shown(100.0 * delta, Digits::Signed(1))));
     [format!("{:.1} %{}", 100.0 * score.accuracy, interval.unwrap_or_default()), change.unwrap_or_else(dash)]
 }
 
@@ -109,6 +111,7 @@ mod tests {
             },
             ..Default::default()
         };
-        assert_eq!(score(Some(&accuracy)), ["25.0 % [20.0, 31.0]".to_string(), "-3.0 (0.50)".into()]);
+        assert_eq!(score(Some(&accuracy), true), ["25.0 % [20.0, 31.0]".to_string(), "−3.0 (0.50)".into()]);
+        assert_eq!(score(Some(&accuracy), false)[1], "–", "the unquantized cache has no change");
     }
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::group::{Group, Subject};
 use super::number::{self, Digits};
 use super::quality::Score;
+use super::run::{Run, Sources};
 use super::scoring::{self, Scoring};
-use super::sharing::Sources;
-use super::study::{Run, Study};
+use super::study::Study;
 use super::table::{Cell, Column, Table};
 
 /// Most caches that make columns; more make rows.

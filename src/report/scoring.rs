@@ -1,7 +1,8 @@
 //! What a score was measured on: which text or questions, how much of them, in what windows. Scores that differ in it are scores of
 //! different things: a table that holds both has a column that tells them apart.
 
-use crate::schema::{Accuracy, DataSource, RunResult};
+use super::number;
+use crate::schema::{Accuracy, DataSource, Flags, NeedleTrial, RunResult};
 
 /// What one score was measured on; scores of one benchmark have the same parts in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,13 +16,15 @@ struct Part {
     words: Option<String>,
     /// Whether it must be told although all rows of a table have it in common.
     odd: bool,
+    /// What it would be had the run not been stopped half-way; `None` where it was not.
+    whole: Option<String>,
 }
 
 /// The scoring of one benchmark in a result; `None` where it has no score.
 pub type Of = fn(&RunResult) -> Option<Scoring>;
 
 fn part(name: &'static str, words: Option<String>) -> Part {
-    Part { name, words, odd: false }
+    Part { name, words, odd: false, whole: None }
 }
 
 /// The data's name, and the first digits of its digest.
@@ -74,13 +77,25 @@ pub fn needle(result: &RunResult) -> Option<Scoring> {
     let mut contexts: Vec<&String> = n.per_context.keys().collect();
     contexts.sort_by_key(|context| context.parse::<usize>().ok());
     let contexts = contexts.into_iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
+    let [_, digest] = data(None, n.data.as_ref());
     Some(Scoring(vec![
         part("kind", n.kind.clone()),
         part("haystack", n.haystack.as_ref().map(|text| format!("in {text}"))),
+        digest,
         part("contexts", Some(format!("at {contexts} tokens"))),
+        part("depths", result.benchmarks.needle_in_haystack_trials.as_deref().map(depths)),
         part("trials", Some(format!("{} trials", n.total_trials))),
         version(n.version),
     ]))
+}
+
+fn depths(trials: &[NeedleTrial]) -> String {
+    let mut depths: Vec<f64> = trials.iter().map(|trial| trial.depth_percent).collect();
+    depths.sort_by(f64::total_cmp);
+    depths.dedup();
+    // 0…1, in spite of its name.
+    let shown: Vec<String> = depths.iter().map(|depth| number::significant(depth * 100.0, 1)).collect();
+    format!("{} % deep", shown.join(", "))
 }
 
 /// Of MMLU.
@@ -101,7 +116,11 @@ pub fn questions(a: &Accuracy) -> Scoring {
         None => format!("{} questions", a.questions),
     };
     let rest = [
-        Part { odd: a.stopped_before().is_some(), ..part("questions", Some(questions)) },
+        Part {
+            odd: a.stopped_before().is_some(),
+            whole: a.stopped_before().map(|planned| format!("{planned} questions")),
+            ..part("questions", Some(questions))
+        },
         part("shots", a.shots.map(|n| format!("{n} shots"))),
         part("length", a.max_new_tokens.map(|n| format!("answers of up to {n} tokens"))),
         part("prompt", a.prompt.as_ref().map(|prompt| format!("{prompt} prompt"))),
@@ -110,22 +129,24 @@ pub fn questions(a: &Accuracy) -> Scoring {
     Scoring(data(a.data.as_ref().map(|d| d.name.as_str()), a.data.as_ref()).into_iter().chain(rest).collect())
 }
 
-/// Scorings that also tell where less was scored than the run's own settings ask for. Blocks that were patched in or handed over from other
-/// files may have been measured with other settings: these are for the tables at the end of a run.
+/// Scorings that also tell where less was scored than was asked for: by the settings of the block where it was patched in, else by
+/// the run's. A block that was handed over from another file may have been asked for otherwise: these are for the tables at the end of a run.
 pub mod of_run {
-    use super::{Accuracy, RunResult, Scoring};
+    use super::{Accuracy, Flags, RunResult, Scoring};
 
     /// As [`super::ppl`].
     pub fn ppl(result: &RunResult) -> Option<Scoring> {
         let b = &result.benchmarks;
-        let tokens = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref())?.tokens;
-        Some(super::ppl(result)?.asked("tokens", tokens, result.config.ppl_tokens))
+        let block = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref())?;
+        let asked = asked(block.settings.as_ref(), "ppl-tokens").unwrap_or(result.config.ppl_tokens);
+        Some(super::ppl(result)?.asked("tokens", block.tokens, asked))
     }
 
     /// As [`super::kld`].
     pub fn kld(result: &RunResult) -> Option<Scoring> {
-        let tokens = result.benchmarks.kld.as_ref()?.tokens;
-        Some(super::kld(result)?.asked("tokens", tokens, result.config.ppl_tokens))
+        let block = result.benchmarks.kld.as_ref()?;
+        let asked = asked(block.settings.as_ref(), "ppl-tokens").unwrap_or(result.config.ppl_tokens);
+        Some(super::kld(result)?.asked("tokens", block.tokens, asked))
     }
 
     /// As [`super::mmlu`].
@@ -139,8 +160,12 @@ pub mod of_run {
     }
 
     fn questions(a: &Accuracy, result: &RunResult, flag: &str) -> Scoring {
-        let asked = result.config.flags.get(flag).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        super::questions(a).asked("questions", a.questions, asked as usize)
+        let asked = asked(a.settings.as_ref(), flag).or_else(|| asked(Some(&result.config.flags), flag));
+        super::questions(a).asked("questions", a.questions, asked.unwrap_or(0))
+    }
+
+    fn asked(settings: Option<&Flags>, flag: &str) -> Option<usize> {
+        settings?.get(flag)?.as_u64().map(|count| count as usize)
     }
 }
 
@@ -151,6 +176,16 @@ impl Scoring {
             (part.words, part.odd) = (Some(format!("{scored} of {asked} {unit}")), true);
         }
         self
+    }
+
+    /// Where it set out to score something else than `other`: what, in words. Another version of a benchmark and a run that was
+    /// stopped half-way set out for the same.
+    pub fn unlike(&self, other: &Self) -> Option<String> {
+        fn aim(part: &Part) -> Option<&String> {
+            part.whole.as_ref().or(part.words.as_ref()).filter(|_| part.name != "version")
+        }
+        let differs: Vec<bool> = self.0.iter().zip(&other.0).map(|(own, other)| aim(own) != aim(other)).collect();
+        differs.contains(&true).then(|| self.words(&differs))
     }
 
     /// The parts at which `pick` points, in words.

@@ -7,44 +7,15 @@ use rayon::prelude::*;
 
 use super::label;
 use super::quality::Quality;
-use super::sharing::{Sources, measured_at, share_blocks};
+use super::run::{Run, Sources};
+use super::setting::{Part, Setting};
+use super::sharing::{measured_at, set_apart, share_blocks};
 use crate::base::error::{Error, Result};
 use crate::schema::read;
-use crate::schema::{Measurement, RunResult};
+use crate::schema::{Benchmarks, Measurement, RunResult};
 
 /// Bytes in the unit that result files call MB.
 pub const MIB: f64 = 1_048_576.0;
-
-/// One result file and what follows from it.
-#[derive(Debug)]
-pub struct Run {
-    /// The file.
-    pub file: PathBuf,
-    /// Its content; its quality blocks are the newest of the same model, backend and cache, whichever file they were measured into.
-    pub result: RunResult,
-    /// Which files its quality blocks are from.
-    pub sources: Sources,
-    /// The model's name for people: without its owner and its version suffix, as long as that is unambiguous.
-    pub model: String,
-    /// The cache's name for people: `INT4-KIVI`, `FP16`.
-    pub cache: String,
-    /// Tokens that its timed decodes generated, where the study has runs of the same model that generated others.
-    pub output: Option<usize>,
-    /// Quality, with the reference it is held against.
-    pub quality: Quality,
-}
-
-impl Run {
-    /// Whether the cache is quantized.
-    pub fn quantized(&self) -> bool {
-        self.result.kv_quant.enabled
-    }
-
-    /// Key of the runs that may be compared as caches: the same model, loaded alike, on the same backend, and as much generated.
-    pub fn subject(&self) -> (&str, &str, Option<usize>) {
-        (&self.model, &self.result.attn_backend, self.output)
-    }
-}
 
 /// One measurement of one run.
 #[derive(Debug, Clone, Copy)]
@@ -144,25 +115,31 @@ impl Study {
     /// Sets results in order and derives what follows from them.
     pub fn of(results: Vec<(PathBuf, RunResult)>) -> Self {
         let short = label::models(results.iter().map(|(_, result)| result));
-        let outputs = outputs(&results);
-        let several = |result: &RunResult| outputs.get(&result.model).is_some_and(|lengths| lengths.len() > 1);
         let mut runs: Vec<Run> = results
             .into_iter()
-            .map(|(file, result)| Run {
-                model: short.get(&label::loaded_as(&result)).cloned().unwrap_or_else(|| result.model.clone()),
-                cache: label::cache(&result),
-                output: (several(&result) && !result.measurements.is_empty()).then_some(result.decode_tokens()),
-                quality: Quality::default(),
-                sources: Sources::default(),
-                file,
-                result,
+            .flat_map(|(file, result)| {
+                let model = short.get(&label::loaded_as(&result)).cloned().unwrap_or_else(|| result.model.clone());
+                measured_alike(result).into_iter().map(move |(setting, result)| Run {
+                    model: model.clone(),
+                    cache: label::cache(&result),
+                    setting,
+                    told: Setting::default(),
+                    scored: BTreeSet::new(),
+                    quality: Quality::default(),
+                    sources: Sources::default(),
+                    file: file.clone(),
+                    result,
+                })
             })
             .collect();
+        tell_settings(&mut runs);
+        set_apart(&mut runs);
         // The file name decides last, so that the order never depends on the folder's.
         runs.sort_by(|a, b| {
             let key = |r: &Run| {
                 let backend = r.result.attn_backend.clone();
-                (r.model.clone(), r.result.model.clone(), backend, label::order(&r.cache), r.output)
+                let cache = (label::order(&r.cache), r.scored.clone());
+                (r.model.clone(), r.result.model.clone(), backend, cache, r.told.clone())
             };
             let when = |r: &Run| (r.result.timestamp.clone(), r.file.clone());
             key(a).cmp(&key(b)).then_with(|| when(a).cmp(&when(b)))
@@ -183,7 +160,7 @@ impl Study {
         study
     }
 
-    /// Picks the measurements to show: of two for the same model × backend × output × cache × context × batch, the later one.
+    /// Picks the measurements to show: of two for the same subject × cache × context × batch, the later one.
     fn keep_newest(&mut self) {
         let mut newest: BTreeMap<_, (usize, Option<usize>)> = BTreeMap::new();
         let mut count = 0;
@@ -214,6 +191,11 @@ impl Study {
         self.superseded = count - self.kept.len();
     }
 
+    /// How many files were read.
+    pub fn files(&self) -> usize {
+        self.runs.iter().map(|run| &run.file).collect::<BTreeSet<_>>().len()
+    }
+
     /// The measurements, by model, backend, cache, context and batch.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.kept.iter().map(|&(index, place)| {
@@ -222,7 +204,7 @@ impl Study {
         })
     }
 
-    /// The newest run of each model × backend × cache, in order of name: where quality is read from.
+    /// The newest run of each subject × cache, in order of name: where quality is read from.
     pub fn newest(&self) -> Vec<&Run> {
         let mut newest: BTreeMap<_, &Run> = BTreeMap::new();
         for run in &self.runs {
@@ -234,13 +216,36 @@ impl Study {
     }
 }
 
-/// How many tokens the runs of each model generated in a timed decode.
-fn outputs(results: &[(PathBuf, RunResult)]) -> BTreeMap<String, BTreeSet<usize>> {
-    let mut outputs: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
-    for (_, result) in results.iter().filter(|(_, result)| !result.measurements.is_empty()) {
-        outputs.entry(result.model.clone()).or_default().insert(result.decode_tokens());
+/// A result by the settings of its rows, which are the same unless a patch measured some of them again with others. The first part
+/// keeps the quality blocks.
+fn measured_alike(result: RunResult) -> Vec<(Setting, RunResult)> {
+    let mut by_setting: BTreeMap<Setting, Vec<Measurement>> = BTreeMap::new();
+    for m in &result.measurements {
+        by_setting.entry(Setting::of(&result, m)).or_default().push(m.clone());
     }
-    outputs
+    if by_setting.len() < 2 {
+        let setting = by_setting.into_keys().next().unwrap_or_default();
+        return vec![(setting, result)];
+    }
+    let blocks = |at: usize| if at == 0 { result.benchmarks.clone() } else { Benchmarks::default() };
+    let part =
+        |(at, (setting, measurements))| (setting, RunResult { measurements, benchmarks: blocks(at), ..result.clone() });
+    by_setting.into_iter().enumerate().map(part).collect()
+}
+
+/// Says for each run the settings in which runs of its model differ.
+fn tell_settings(runs: &mut [Run]) {
+    let mut by_model: BTreeMap<String, Vec<Setting>> = BTreeMap::new();
+    for run in runs.iter() {
+        by_model.entry(run.model.clone()).or_default().push(run.setting.clone());
+    }
+    let varying: BTreeMap<String, BTreeSet<Part>> =
+        by_model.into_iter().map(|(model, settings)| (model, Setting::varying(settings.iter()))).collect();
+    for run in runs {
+        if let Some(parts) = varying.get(&run.model) {
+            run.told = run.setting.only(parts);
+        }
+    }
 }
 
 /// Files named by `paths`, folders searched below for `*.json` (hidden ones and links to folders left out), sorted.

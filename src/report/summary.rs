@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
+use super::number::{self, Digits};
 use super::scoring::{self, Scoring};
 use crate::base::stats::Z95;
 use crate::schema::{Measurement, RunResult};
@@ -24,7 +25,7 @@ pub fn table(results: &[&RunResult]) -> String {
     let varying: Vec<&Identity> =
         IDENTITIES.iter().filter(|(_, of)| results.iter().any(|r| of(r) != of(results[0]))).collect();
     let names = varying.iter().map(|(name, _)| *name);
-    let cost = ["KV cache", "context", "prefill ms", "decode ms/token", "tokens/s", "cache MiB", "saved"];
+    let cost = ["KV cache", "context", "prefill ms", "decode ms/step", "tokens/s", "cache MiB", "saved"];
     let scored: Vec<Option<Scoring>> = results.iter().map(|result| scoring::of_run::ppl(result)).collect();
     let over = scoring::telling(&scored);
     let quality = over.iter().map(|_| "PPL over").chain(["PPL", "ΔPPL", "needle"]);
@@ -79,8 +80,40 @@ fn quality(result: &RunResult) -> [String; 3] {
     let ppl = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref());
     let delta = b.perplexity_quantized.as_ref().and_then(|p| {
         let error = p.ln_ratio_standard_error.map(|e| format!(" ± {:.2}", 100.0 * Z95 * e)).unwrap_or_default();
-        p.ln_ratio.map(|ln| format!("{:+.2}{error} %", 100.0 * ln.exp_m1()))
+        p.ln_ratio.map(|ln| format!("{}{error} %", number::shown(100.0 * ln.exp_m1(), Digits::Signed(2))))
     });
     let needle = b.needle_in_haystack.as_ref().map(|n| format!("{}/{}", n.successes, n.total_trials));
     [ppl.map_or_else(none, |p| format!("{:.3}", p.value)), delta.unwrap_or_else(none), needle.unwrap_or_else(none)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Benchmarks, KvQuant, Perplexity, Steps, read};
+
+    fn result() -> RunResult {
+        let text = r#"{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{"num_params_b":1,
+            "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64},
+            "attn_backend":"fused","kv_quant":{"enabled":false,"asymmetric":false},"environment":{},"hardware":{},"config":{"seed":1,
+            "warmup_runs":0,"measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16},"measurements":[],"benchmarks":{},
+            "combo_elapsed_s":1.0}"#;
+        read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_step_of_several_sequences_is_told_as_a_step_not_as_a_token() {
+        let steps = Some(Steps { median_ms: 8.25, ..Default::default() });
+        let m = Measurement { batch_size: Some(4), steps, decode_tokens_per_sec: Some(480.0), ..Default::default() };
+        let text = table(&[&RunResult { measurements: vec![m], ..result() }]);
+        assert!(text.contains("decode ms/step") && text.contains("8.25") && !text.contains("ms/token"), "{text}");
+    }
+
+    #[test]
+    fn a_change_that_rounds_to_nothing_has_no_sign() {
+        let through = Perplexity { ln_ratio: Some(-1e-7), value: 2.0, ..Default::default() };
+        let benchmarks = Benchmarks { perplexity_quantized: Some(through), ..Default::default() };
+        let kv_quant = KvQuant { enabled: true, ..Default::default() };
+        let text = table(&[&RunResult { benchmarks, kv_quant, ..result() }]);
+        assert!(text.contains(" 0.00 %") && !text.contains("-0.00") && !text.contains("−0.00"), "{text}");
+    }
 }

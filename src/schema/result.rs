@@ -90,6 +90,9 @@ pub struct ModelConfig {
     pub extra: Map<String, Value>,
 }
 
+/// Field of a [`ModelConfig`] whose sliding window is not the same in all layers: how many of them have one.
+pub const WINDOW_LAYERS: &str = "sliding_window_layers";
+
 /// The cache's quantization.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KvQuant {

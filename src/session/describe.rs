@@ -9,7 +9,7 @@ use super::store::experiment_id;
 use crate::bench::{Settings, text};
 use crate::model::{DecoderConfig, Subject};
 use crate::quant::{QuantSpec, Scheme};
-use crate::schema::{Flags, KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION};
+use crate::schema::{Flags, KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION, WINDOW_LAYERS};
 use crate::{Error, Result};
 
 /// What a result says of its model.
@@ -94,8 +94,14 @@ fn model_config(spec: &RunSpec, model: &Described<'_>) -> ModelConfig {
         weights: Some(if spec.model.dummy { "dummy" } else { "trained" }.into()),
         revision: model.revision.clone(),
         dtype: Some(model.dtype.as_str().into()),
-        extra: requested(&spec.model),
+        extra: windows(config).into_iter().chain(requested(&spec.model)).collect(),
     }
+}
+
+/// In how many layers a sliding window is in force, where it is not in all: `sliding_window` is then `null`.
+fn windows(config: &DecoderConfig) -> Option<(String, Value)> {
+    let layers = config.windows.iter().flatten().count();
+    (layers > 0 && config.cache_window().is_none()).then(|| (WINDOW_LAYERS.into(), layers.into()))
 }
 
 /// What was asked of the model beyond what its shape shows.

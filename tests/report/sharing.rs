@@ -22,9 +22,7 @@ fn int4(time: &str, tokens: usize, ln_ratio: f64) -> RunResult {
     result.timestamp = format!("2026-11-01T{time}");
     result.experiment_id = format!("m_fused_int4_hqq_20261101_{}", time.replace(':', ""));
     result.config.decode_tokens = tokens;
-    for row in &mut result.measurements {
-        row.decode_tokens = Some(tokens);
-    }
+    result.measurements.iter_mut().for_each(|m| m.decode_tokens = Some(tokens));
     result
 }
 
@@ -76,4 +74,23 @@ fn scores_do_not_pass_between_float_types_or_to_random_weights() {
     let (ratios, _) = column(folder.path(), "ln_ppl_ratio");
     assert_eq!(ratios.iter().filter(|ratio| *ratio == "0.004").count(), results::CONTEXTS.len(), "{ratios:?}");
     assert_eq!(ratios.iter().filter(|ratio| ratio.is_empty()).count(), 2 * results::CONTEXTS.len(), "{ratios:?}");
+}
+
+#[test]
+fn a_patch_of_one_row_makes_no_other_row_newer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (patched, other) = (results::CONTEXTS[0], results::CONTEXTS[1]);
+    let mut older = int4("10:00:00", 128, 0.5);
+    let note = serde_json::json!({
+        "time": "2026-11-03T09:00:00", "blocks": ["profile"],
+        "settings": { "context-lengths": [patched], "batch-sizes": [1] },
+    });
+    older.extra.insert("patched".into(), serde_json::json!([note]));
+    older.completed = vec![format!("profile@{patched}x1"), format!("profile@{other}x1")];
+    older.measurements.iter_mut().for_each(|m| m.prefill_ms = Some(777.0));
+    results::write(folder.path(), &int4("12:00:00", 128, 0.004));
+    results::write(folder.path(), &older);
+    let shown = column(folder.path(), "prefill_ms").0;
+    assert_eq!(shown[0], "777.0");
+    assert_ne!(shown[1], "777.0");
 }

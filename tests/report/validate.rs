@@ -61,3 +61,36 @@ fn measuring_again_is_no_finding_and_a_copy_is_one() {
     assert_eq!((code, lines.len()), (Some(1), 1), "{lines:?}");
     assert!(lines[0].contains("0.json") && lines[0].contains("the same run"), "{lines:?}");
 }
+
+#[test]
+fn numbers_that_follow_from_others_are_held_to_them() {
+    let sound = results::run("org/Small-1B", &Cache::new("int4-hqq", 4, 0.01));
+    let told = |change: &dyn Fn(&mut kvprof::schema::RunResult), words: &str| {
+        let mut file = sound.clone();
+        change(&mut file);
+        let (code, lines) = findings(&[file]);
+        assert_eq!((code, lines.len()), (Some(1), 1), "{words}: {lines:?}");
+        assert!(lines[0].contains(words), "{lines:?}");
+    };
+    told(&|r| r.measurements[0].kv_cache_mb = Some(1.0), "kv_cache_mb is 1");
+    told(&|r| r.measurements[0].prefill_runs_ms.as_mut().unwrap().raw[2] *= 1.5, "prefill_runs_ms.mean is");
+    told(
+        &|r| {
+            let m = &mut r.measurements[0];
+            (m.prefill_ms, m.prefill_tokens_per_sec) = (Some(1.0), Some(1024e3));
+        },
+        "prefill_ms is 1, but the median",
+    );
+    told(&|r| r.measurements[0].prefill_tokens_per_sec = Some(7.0), "prefill_tokens_per_sec is 7");
+    told(&|r| r.measurements[0].decode_tokens_per_sec = Some(7.0), "decode_tokens_per_sec is 7");
+    told(&|r| r.benchmarks.perplexity_quantized.as_mut().unwrap().ln_ratio = Some(0.5), "exp(ln_ratio)");
+    told(&|r| r.benchmarks.kld.as_mut().unwrap().mean = -0.1, "negative");
+    told(&|r| r.timestamp = "yesterday".into(), "timestamp is \"yesterday\"");
+}
+
+#[test]
+fn files_of_the_thesis_tool_pass() {
+    let Some(files) = crate::thesis_data::files() else { return };
+    let output = kvprof().arg("validate").args(&files).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -15,7 +15,10 @@ pub fn wilson(successes: usize, trials: usize) -> (f64, f64) {
     let centre = p + z * z / (2.0 * n);
     let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + z * z / n;
-    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
+    // At the ends the bound is the end itself, which rounding would miss.
+    let low = if successes == 0 { 0.0 } else { ((centre - half) / scale).max(0.0) };
+    let high = if successes == trials { 1.0 } else { ((centre + half) / scale).min(1.0) };
+    (low, high)
 }
 
 /// Interval of the mean of many independent `values`, by the normal distribution; `None` for fewer than two.
@@ -55,6 +58,15 @@ mod tests {
         // 81 of 263: (0.2553, 0.3662) in Newcombe (1998), table I.
         let (low, high) = wilson(81, 263);
         assert!((low - 0.2553).abs() < 5e-5 && (high - 0.3662).abs() < 5e-5, "{low} {high}");
+    }
+
+    #[test]
+    fn all_and_none_reach_the_ends_exactly() {
+        for trials in 1..200 {
+            let (all, none) = (wilson(trials, trials), wilson(0, trials));
+            assert_eq!((all.1, none.0), (1.0, 0.0), "{trials} trials");
+            assert!(all.0 > 0.0 && none.1 < 1.0, "{all:?} {none:?}");
+        }
     }
 
     #[test]

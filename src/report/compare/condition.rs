@@ -18,9 +18,9 @@ pub struct Condition {
 /// In what a change is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Limit {
-    /// `new / base − 1`.
+    /// As a share of the base.
     Relative(f64),
-    /// `new − base`, in the metric's unit.
+    /// In the metric's unit.
     Absolute(f64),
 }
 
@@ -75,12 +75,15 @@ impl Condition {
     }
 
     fn holds(&self, line: &Line) -> bool {
+        // All from the change that the line shows, which is paired: base and new by themselves may say something else.
         let d = &line.delta;
         let (value, limit) = match self.limit {
-            Limit::Relative(limit) if line.metric.points => (d.new / d.base - 1.0, limit),
+            // Nothing found, and still nothing: no change, though 0 has no percentage.
+            Limit::Relative(limit) if line.metric.points && d.change == 0.0 => (0.0, limit),
+            Limit::Relative(limit) if line.metric.points => (d.change / d.base, limit),
             Limit::Relative(limit) => (d.change, limit),
             Limit::Absolute(limit) if line.metric.points => (d.change, limit),
-            Limit::Absolute(limit) => (d.new - d.base, limit),
+            Limit::Absolute(limit) => (d.change * d.base, limit),
         };
         match (self.above, self.inclusive) {
             (true, false) => value > limit,
@@ -99,7 +102,7 @@ mod tests {
     fn comparison(name: &str, base: f64, new: f64) -> Comparison {
         let metric = metric::all().find(|m| m.name == name).unwrap();
         let change = if metric.points { new - base } else { new / base - 1.0 };
-        let delta = Delta { base, new, change, interval: None, verdict: Verdict::Same };
+        let delta = Delta { base, new, change, interval: None, unpaired: None, verdict: Verdict::Same };
         let line = Line { model: "m".into(), what: "INT4".into(), place: None, metric, delta, remark: None };
         Comparison { lines: vec![line], unpaired: Vec::new() }
     }
@@ -121,6 +124,28 @@ mod tests {
             let crossed = Condition::parse(text).unwrap().crossed(&comparison).unwrap();
             assert_eq!(!crossed.is_empty(), expected, "{text} {base} {new}");
         }
+    }
+
+    #[test]
+    fn a_condition_is_held_against_the_change_that_the_line_shows() {
+        // By themselves the rates rose by half; on the pairs, which count, they fell.
+        let mut needle = comparison("needle", 0.4, 0.6);
+        needle.lines[0].delta.change = -0.1;
+        let mut decode = comparison("decode", 100.0, 120.0);
+        decode.lines[0].delta.change = -0.1;
+        for (text, comparison, expected) in [
+            ("needle>10%", &needle, false),
+            ("needle<-20%", &needle, true),
+            ("needle<-5pt", &needle, true),
+            ("decode>5", &decode, false),
+            ("decode<-5", &decode, true),
+        ] {
+            let crossed = Condition::parse(text).unwrap().crossed(comparison).unwrap();
+            assert_eq!(!crossed.is_empty(), expected, "{text}");
+        }
+        let nothing = comparison("needle", 0.0, 0.0);
+        assert!(Condition::parse("needle<-1%").unwrap().crossed(&nothing).unwrap().is_empty());
+        assert_eq!(Condition::parse("needle>=0%").unwrap().crossed(&nothing).unwrap().len(), 1);
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! What can be compared, and how sure a change is.
 
+use std::collections::BTreeMap;
+
 use crate::base::stats::{self, Change};
 use crate::report::number::{self, Digits};
-use crate::report::quality::{Score, needle_pairs};
+use crate::report::quality::{Quality, Score, needle_pairs};
+use crate::report::run::Run;
 use crate::report::scoring;
-use crate::report::study::{MIB, Row, Run};
-use crate::schema::Perplexity;
+use crate::report::setting::Part;
+use crate::report::study::{MIB, Row};
+use crate::schema::{Accuracy, Benchmarks, Kld, Perplexity, QuestionItem};
 
 /// A metric.
 #[derive(Debug)]
@@ -22,11 +26,16 @@ pub struct Metric {
     pub points: bool,
     /// Its change between two measurements.
     pub cost: Option<fn(&Row<'_>, &Row<'_>) -> Option<Delta>>,
+    /// The settings that it depends on, so that rows which differ in them measure different things.
+    pub depends_on: &'static [Part],
     /// Its change between two runs' quality, which must have been scored alike.
-    pub quality: Option<fn(&Run, &Run) -> Option<Delta>>,
+    pub quality: Option<fn(&Run, &Run) -> Outcome>,
     /// What a run's quality was scored on.
     pub scoring: scoring::Of,
 }
+
+/// A change; none where a side has no number; why not, where the two sides turn out to be of different things.
+pub type Outcome = Result<Option<Delta>, String>;
 
 /// A change.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,9 +48,14 @@ pub struct Delta {
     pub change: f64,
     /// Interval of `change` at 95 %.
     pub interval: Option<(f64, f64)>,
+    /// Why two rates were not compared item by item, where they were not.
+    pub unpaired: Option<&'static str>,
     /// What it amounts to.
     pub verdict: Verdict,
 }
+
+/// Remark on rates that were not compared item by item.
+const UNPAIRED: &str = "rates that were not compared item by item, since a file does not hold what became of each";
 
 /// What a change amounts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +94,7 @@ impl Metric {
         };
         let interval = delta.interval.filter(|(low, high)| low != high);
         let interval = interval.map_or_else(String::new, |(low, high)| format!(" [{}, {}]", shown(low), shown(high)));
-        format!("{}{interval}", shown(delta.change))
+        format!("{}{interval}{}", shown(delta.change), if delta.unpaired.is_some() { ", unpaired" } else { "" })
     }
 }
 
@@ -96,6 +110,7 @@ pub static COST: [Metric; 5] = [
             let (base, new) = (a.cache_bytes()?, b.cache_bytes()?);
             exact(base, new, true)
         }),
+        depends_on: &[Part::Output, Part::Chunk],
         quality: None,
         scoring: |_| None,
     },
@@ -109,6 +124,7 @@ pub static COST: [Metric; 5] = [
             let peak = |r: &Row<'_>| r.measured?.vram_peak_mb.map(|mb| mb * MIB);
             relative(peak(a)?, peak(b)?, None, true)
         }),
+        depends_on: &[Part::Output, Part::Chunk],
         quality: None,
         scoring: |_| None,
     },
@@ -123,6 +139,7 @@ pub static COST: [Metric; 5] = [
             let change = runs(a).zip(runs(b)).and_then(|(a, b)| stats::ratio_of_repeats(&a, &b));
             relative(a.measured?.prefill_ms?, b.measured?.prefill_ms?, change, true)
         }),
+        depends_on: &[Part::Chunk],
         quality: None,
         scoring: |_| None,
     },
@@ -140,6 +157,7 @@ pub static COST: [Metric; 5] = [
             let change = runs(a).zip(runs(b)).filter(|_| same).and_then(|(a, b)| stats::ratio_of_repeats(&b, &a));
             relative(a.decode_rate()?, b.decode_rate()?, change, false)
         }),
+        depends_on: &[Part::Output],
         quality: None,
         scoring: |_| None,
     },
@@ -150,6 +168,7 @@ pub static COST: [Metric; 5] = [
         less_is_better: true,
         points: false,
         cost: Some(|a, b| relative(a.energy_j()?, b.energy_j()?, None, true)),
+        depends_on: &[Part::Output],
         quality: None,
         scoring: |_| None,
     },
@@ -164,7 +183,8 @@ pub static QUALITY: [Metric; 5] = [
         less_is_better: true,
         points: false,
         cost: None,
-        quality: Some(perplexity),
+        depends_on: &[],
+        quality: Some(|a, b| Ok(perplexity(a, b))),
         scoring: scoring::ppl,
     },
     Metric {
@@ -174,14 +194,8 @@ pub static QUALITY: [Metric; 5] = [
         less_is_better: true,
         points: false,
         cost: None,
-        quality: Some(|a, b| {
-            let (before, after) = (a.quality.kld.as_ref()?, b.quality.kld.as_ref()?);
-            let share = |k: &crate::schema::Kld| k.standard_error.filter(|_| k.mean > 0.0).map(|e| e / k.mean);
-            let change = share(before)
-                .zip(share(after))
-                .and_then(|(a, b)| stats::change_of_log((after.mean / before.mean).ln(), a.hypot(b)));
-            relative(before.mean, after.mean, change, true)
-        }),
+        depends_on: &[],
+        quality: Some(|a, b| Ok(divergence(a, b))),
         scoring: scoring::kld,
     },
     Metric {
@@ -191,13 +205,8 @@ pub static QUALITY: [Metric; 5] = [
         less_is_better: false,
         points: true,
         cost: None,
-        quality: Some(|a, b| {
-            let trials = |run: &Run| run.result.benchmarks.needle_in_haystack_trials.clone().unwrap_or_default();
-            let pairs = needle_pairs(&trials(b), &trials(a));
-            let count = |before, after| pairs.iter().filter(|p| **p == (before, after)).count();
-            let paired = stats::paired_rates(count(true, false), count(false, true), pairs.len());
-            score(a.quality.needle.as_ref()?, b.quality.needle.as_ref()?, paired)
-        }),
+        depends_on: &[],
+        quality: Some(needle),
         scoring: scoring::needle,
     },
     Metric {
@@ -207,7 +216,8 @@ pub static QUALITY: [Metric; 5] = [
         less_is_better: false,
         points: true,
         cost: None,
-        quality: Some(|a, b| score(a.quality.mmlu.as_ref()?, b.quality.mmlu.as_ref()?, None)),
+        depends_on: &[],
+        quality: Some(|a, b| questions([a, b], |b| b.mmlu.as_ref(), |q| q.mmlu.as_ref())),
         scoring: scoring::mmlu,
     },
     Metric {
@@ -217,7 +227,8 @@ pub static QUALITY: [Metric; 5] = [
         less_is_better: false,
         points: true,
         cost: None,
-        quality: Some(|a, b| score(a.quality.math.as_ref()?, b.quality.math.as_ref()?, None)),
+        depends_on: &[],
+        quality: Some(|a, b| questions([a, b], |b| b.math.as_ref(), |q| q.math.as_ref())),
         scoring: scoring::math,
     },
 ];
@@ -246,7 +257,7 @@ fn relative(base: f64, new: f64, change: Option<Change>, less_is_better: bool) -
     }
     let change = change.unwrap_or(Change { value: new / base - 1.0, interval: None });
     let verdict = verdict(change.value, change.interval, less_is_better);
-    Some(Delta { base, new, change: change.value, interval: change.interval, verdict })
+    Some(Delta { base, new, change: change.value, interval: change.interval, unpaired: None, verdict })
 }
 
 /// A relative change of numbers that have no spread.
@@ -283,15 +294,68 @@ fn perplexity(before: &Run, after: &Run) -> Option<Delta> {
     relative(a.value, b.value, change, true)
 }
 
-/// Difference of two rates: paired where the pairs are known.
-fn score(a: &Score, b: &Score, paired: Option<(f64, (f64, f64))>) -> Option<Delta> {
+/// Change of the mean divergence, the two taken as independent.
+fn divergence(a: &Run, b: &Run) -> Option<Delta> {
+    let (before, after) = (a.quality.kld.as_ref()?, b.quality.kld.as_ref()?);
+    let share = |k: &Kld| k.standard_error.filter(|_| k.mean > 0.0).map(|e| e / k.mean);
+    let change = share(before)
+        .zip(share(after))
+        .and_then(|(a, b)| stats::change_of_log((after.mean / before.mean).ln(), a.hypot(b)));
+    relative(before.mean, after.mean, change, true)
+}
+
+/// Change of the share of needles found, trial by trial.
+fn needle(a: &Run, b: &Run) -> Outcome {
+    let trials = |run: &Run| run.result.benchmarks.needle_in_haystack_trials.clone().unwrap_or_default();
+    let (before, after) = (trials(a), trials(b));
+    let pairs = needle_pairs(&after, &before);
+    let known = (!before.is_empty() && !after.is_empty()).then_some((before.len().max(after.len()), pairs));
+    score([a, b], |q| q.needle.as_ref(), "needles", known)
+}
+
+/// Change of an accuracy, question by question.
+fn questions(
+    sides: [&Run; 2],
+    block: fn(&Benchmarks) -> Option<&Accuracy>,
+    of: fn(&Quality) -> Option<&Score>,
+) -> Outcome {
+    let items = |run: &Run| block(&run.result.benchmarks).map_or(Vec::new(), |block| block.items.clone());
+    let [before, after] = sides.map(items);
+    let outcomes: BTreeMap<_, bool> =
+        before.iter().map(|item| ((&item.id, &item.expected, item.shots), item.outcome.correct)).collect();
+    let pair =
+        |item: &QuestionItem| Some((*outcomes.get(&(&item.id, &item.expected, item.shots))?, item.outcome.correct));
+    let pairs: Vec<(bool, bool)> = after.iter().filter_map(pair).collect();
+    let known = (!before.is_empty() && !after.is_empty()).then_some((before.len().max(after.len()), pairs));
+    score(sides, of, "questions", known)
+}
+
+/// Change of a rate from the pairs (before, after) of the `items` that each side had; without these, as of independent rates.
+fn score(
+    sides: [&Run; 2],
+    of: fn(&Quality) -> Option<&Score>,
+    what: &str,
+    known: Option<(usize, Vec<(bool, bool)>)>,
+) -> Outcome {
+    let [Some(a), Some(b)] = sides.map(|run| of(&run.quality)) else { return Ok(None) };
+    if a.trials == 0 || b.trials == 0 {
+        return Ok(None);
+    }
+    let paired = match known {
+        Some((items, pairs)) if pairs.len() < items => {
+            return Err(format!("other {what}: {} of {items} on both sides", pairs.len()));
+        }
+        Some((items, pairs)) => {
+            let count = |before, after| pairs.iter().filter(|p| **p == (before, after)).count();
+            stats::paired_rates(count(true, false), count(false, true), items)
+        }
+        None => None,
+    };
+    let unpaired = paired.is_none().then_some(UNPAIRED);
     let (change, interval) =
         paired.unwrap_or_else(|| stats::independent_rates((a.rate, a.interval), (b.rate, b.interval)));
-    if a.trials == 0 || b.trials == 0 {
-        return None;
-    }
     let verdict = verdict(change, Some(interval), false);
-    Some(Delta { base: a.rate, new: b.rate, change, interval: Some(interval), verdict })
+    Ok(Some(Delta { base: a.rate, new: b.rate, change, interval: Some(interval), unpaired, verdict }))
 }
 
 #[cfg(test)]

@@ -2,14 +2,16 @@
 
 pub mod condition;
 pub mod metric;
+mod pair;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use self::metric::{Delta, Metric, Verdict};
-use super::label;
+use self::pair::{Measured, Way};
 use super::number::Digits;
-use super::scoring;
-use super::study::{Row, Run, Study};
+use super::run::Run;
+use super::scoring::{self, Scoring};
+use super::study::{Row, Study};
 use super::table::{Cell, Column, Table};
 
 /// One pair of results and one metric.
@@ -42,78 +44,35 @@ pub struct Comparison {
     pub unpaired: Vec<String>,
 }
 
-/// How one model was run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Setting<'a> {
-    backend: &'a str,
-    cache: &'a str,
-    /// Tokens generated, where a study has several lengths.
-    output: Option<usize>,
-    /// Float type; empty where the file does not say.
-    dtype: &'a str,
-    random_weights: bool,
-}
-
-/// Compares `new` with `base`. A setting of a model is paired with the same setting; one that the base lacks is paired with the base's
-/// only one of the same backend and cache, else with its only one of the same float type and kind of weights, else with its only
-/// one of that model (INT4 against FP16). Quality is not compared between trained and random weights.
+/// Compares `new` with `base`. A way of running a model is paired with the same way; one that the base lacks is paired with the base's
+/// only one of the same backend and cache, else with its only one that was loaded alike, else with its only one of that model (INT4
+/// against FP16). What was not measured on the same (text, questions, tokens out …) is left out, and said; quality is not compared
+/// between trained and random weights.
 pub fn compare(base: &Study, new: &Study) -> Comparison {
     let mut out = Comparison::default();
-    let settings = by_model(base);
-    let mut seen: BTreeSet<(usize, usize)> = BTreeSet::new();
-    let mut used: BTreeSet<(&str, Setting<'_>)> = BTreeSet::new();
-    let base_rows: BTreeMap<_, Row<'_>> =
-        base.rows().map(|r| (((r.run.result.model.as_str(), setting(r.run)), r.context(), r.batch()), r)).collect();
-    let base_runs: BTreeMap<_, &Run> =
-        base.newest().into_iter().map(|r| ((r.result.model.as_str(), setting(r)), r)).collect();
-    let new_runs: BTreeMap<_, &Run> =
-        new.newest().into_iter().map(|r| ((r.result.model.as_str(), setting(r)), r)).collect();
-    for row in new.rows() {
-        let model = row.run.result.model.as_str();
-        let Some(partner) = partner(settings.get(model), setting(row.run)) else {
-            out.unpaired.push(format!("new: {} {} has no partner", row.run.model, row.run.cache));
-            continue;
-        };
-        used.insert((model, partner));
-        let what = words(partner, setting(row.run));
-        let remark = (partner.random_weights != setting(row.run).random_weights).then_some(RANDOM);
-        if remark.is_some() {
-            out.unpaired.push(format!("{} {what}: quality ({RANDOM})", row.run.model));
-        }
-        let new_key = (model, setting(row.run));
-        if let (Some(before), Some(after)) = (base_runs.get(&(model, partner)), new_runs.get(&new_key)) {
-            let key = (std::ptr::from_ref::<Run>(before) as usize, std::ptr::from_ref::<Run>(after) as usize);
-            if seen.insert(key) && remark.is_none() {
-                for metric in &metric::QUALITY {
-                    let sides = [before, after].map(|run| (metric.scoring)(&run.result));
-                    if let ([Some(_), Some(_)], Some(words)) = (&sides, scoring::telling(&sides)) {
-                        let (model, name) = (&row.run.model, metric.name);
-                        out.unpaired.push(format!("{model} {what}: {name} ({} against {})", words[1], words[0]));
-                    } else if let Some(delta) = metric.quality.and_then(|change| change(before, after)) {
-                        let (model, what) = (row.run.model.clone(), what.clone());
-                        out.lines.push(Line { model, what, place: None, metric, delta, remark });
-                    }
-                }
+    let (base, new) = (pair::models(base), pair::models(new));
+    let mut used: BTreeSet<(&str, &Way<'_>)> = BTreeSet::new();
+    for (model, ways) in &new {
+        for (way, after) in ways {
+            let found = base.get(model).and_then(|base| Some((base, pair::partner(base, way)?)));
+            let Some((ways, partner)) = found else {
+                out.unpaired
+                    .extend(after.runs.iter().map(|run| format!("new: {} {} has no partner", run.model, run.cache)));
+                continue;
+            };
+            used.insert((model, partner));
+            let remark = (partner.random_weights != way.random_weights).then_some(RANDOM);
+            let both = Both { before: &ways[partner], after, what: pair::words(partner, way), remark };
+            match remark {
+                Some(_) => out.unpaired.extend(both.model().map(|m| format!("{m} {}: quality ({RANDOM})", both.what))),
+                None => out.quality(&both),
             }
-        }
-        match base_rows.get(&((model, partner), row.context(), row.batch())) {
-            Some(before) if !before.skipped() && !row.skipped() => {
-                let place = row.context().zip(row.batch());
-                out.lines.extend(metric::COST.iter().filter_map(|m| {
-                    let delta = (m.cost?)(before, &row)?;
-                    Some(Line { model: row.run.model.clone(), what: what.clone(), place, metric: m, delta, remark })
-                }));
-            }
-            Some(_) => out.unpaired.push(format!("{} {what}{}: skipped on a side", row.run.model, at(&row))),
-            None if row.measured.is_some() => {
-                out.unpaired.push(format!("new: {} {}{} has no partner", row.run.model, row.run.cache, at(&row)));
-            }
-            None => {}
+            out.cost(&both);
         }
     }
-    for (model, settings) in &settings {
-        for s in settings.iter().filter(|s| !used.contains(&(*model, **s))) {
-            out.unpaired.push(format!("base: {model} {} ({}) has no partner", s.cache, s.backend));
+    for (model, ways) in &base {
+        for way in ways.keys().filter(|way| !used.contains(&(*model, *way))) {
+            out.unpaired.push(format!("base: {model} {} ({}) has no partner", way.cache, way.backend));
         }
     }
     let mut once = BTreeSet::new();
@@ -121,60 +80,86 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
     out
 }
 
-fn setting(run: &Run) -> Setting<'_> {
-    Setting {
-        backend: &run.result.attn_backend,
-        cache: &run.cache,
-        output: run.output,
-        dtype: label::dtype(&run.result),
-        random_weights: label::random_weights(&run.result),
+/// What both sides measured of one model in one way each.
+struct Both<'b, 'a> {
+    before: &'b Measured<'a>,
+    after: &'b Measured<'a>,
+    what: String,
+    remark: Option<&'static str>,
+}
+
+impl Both<'_, '_> {
+    /// The model's name for people; each run has one.
+    fn model(&self) -> Option<&str> {
+        self.after.runs.first().map(|run| run.model.as_str())
     }
 }
 
-fn by_model(study: &Study) -> BTreeMap<&str, BTreeSet<Setting<'_>>> {
-    let mut out: BTreeMap<&str, BTreeSet<Setting<'_>>> = BTreeMap::new();
-    for run in &study.runs {
-        out.entry(&run.result.model).or_default().insert(setting(run));
+impl Comparison {
+    /// Compares what was scored alike, each score once, however many runs share it.
+    fn quality(&mut self, both: &Both<'_, '_>) {
+        let Both { before, after, what, remark } = both;
+        for metric in &metric::QUALITY {
+            let mut seen = BTreeSet::new();
+            for new in &after.runs {
+                let Some(scoring) = (metric.scoring)(&new.result).filter(|scoring| seen.insert(scoring.clone())) else {
+                    continue;
+                };
+                let scored = |base: &&Run| (metric.scoring)(&base.result);
+                let alike = before.runs.iter().find(|base| scored(base).as_ref() == Some(&scoring));
+                let compared = match alike {
+                    Some(base) => metric.quality.map_or(Ok(None), |change| change(base, new)),
+                    None => before.runs.iter().find_map(scored).map_or(Ok(None), |other| Err(unlike(other, scoring))),
+                };
+                match compared {
+                    Ok(Some(delta)) => {
+                        let (model, what, remark) = (new.model.clone(), what.clone(), remark.or(delta.unpaired));
+                        self.lines.push(Line { model, what, place: None, metric, delta, remark });
+                    }
+                    Err(why) => self.unpaired.push(format!("{} {what}: {} ({why})", new.model, metric.name)),
+                    Ok(None) => {}
+                }
+            }
+        }
     }
-    out
+
+    /// Compares the rows of one context and batch, but for what depends on settings in which they differ.
+    fn cost(&mut self, both: &Both<'_, '_>) {
+        for new in &both.after.rows {
+            let place = at(new);
+            let Some(base) = pair::row(&both.before.rows, new) else {
+                self.unpaired.push(format!("new: {} {}{place} has no partner", new.run.model, new.run.cache));
+                continue;
+            };
+            let model = &new.run.model;
+            let what = format!("{}{}", both.what, pair::settings(base.run, new.run));
+            if base.skipped() || new.skipped() {
+                self.unpaired.push(format!("{model} {what}{place}: skipped on a side"));
+                continue;
+            }
+            let differing = new.run.setting.differing(&base.run.setting);
+            let mut left_out = Vec::new();
+            for metric in &metric::COST {
+                let Some(delta) = metric.cost.and_then(|change| change(base, new)) else { continue };
+                if metric.depends_on.iter().any(|part| differing.contains(part)) {
+                    left_out.push(metric.name);
+                    continue;
+                }
+                let (model, what, place) = (model.clone(), what.clone(), new.context().zip(new.batch()));
+                self.lines.push(Line { model, what, place, metric, delta, remark: both.remark });
+            }
+            if !left_out.is_empty() {
+                // `what` says in which settings the two differ.
+                self.unpaired.push(format!("{model} {what}{place}: {}", left_out.join(", ")));
+            }
+        }
+    }
 }
 
-fn partner<'a>(base: Option<&BTreeSet<Setting<'a>>>, wanted: Setting<'_>) -> Option<Setting<'a>> {
-    let base = base?;
-    // A side that has one output length does not name it.
-    let like = |s: &&Setting<'a>| s.output == wanted.output || s.output.is_none() || wanted.output.is_none();
-    let only = |of: &dyn Fn(&&Setting<'a>) -> bool| {
-        let mut found = base.iter().filter(|s| like(s) && of(s));
-        found.next().filter(|_| found.next().is_none())
-    };
-    let run_alike = |s: &&Setting<'a>| (s.backend, s.cache) == (wanted.backend, wanted.cache);
-    let loaded_alike = |s: &&Setting<'a>| (s.dtype, s.random_weights) == (wanted.dtype, wanted.random_weights);
-    only(&|s| run_alike(s) && loaded_alike(s))
-        .or_else(|| only(&run_alike))
-        .or_else(|| only(&loaded_alike))
-        .or_else(|| only(&|_| true))
-        .copied()
-}
-
-fn words(base: Setting<'_>, new: Setting<'_>) -> String {
-    let mut words = match (base.backend == new.backend, base.cache == new.cache) {
-        (true, true) => new.cache.to_string(),
-        (true, false) => format!("{} against {}", new.cache, base.cache),
-        (false, true) => format!("{}: {} against {}", new.cache, new.backend, base.backend),
-        (false, false) => format!("{} {} against {} {}", new.backend, new.cache, base.backend, base.cache),
-    };
-    if base.dtype != new.dtype {
-        let name = |dtype: &str| if dtype.is_empty() { "unknown float type" } else { dtype }.to_string();
-        words.push_str(&format!(", {} against {}", name(new.dtype), name(base.dtype)));
-    }
-    if base.random_weights != new.random_weights {
-        let name = |random| if random { "random" } else { "trained" };
-        words.push_str(&format!(", {} against {} weights", name(new.random_weights), name(base.random_weights)));
-    }
-    if let Some(tokens) = new.output {
-        words.push_str(&format!(", {tokens} tokens out"));
-    }
-    words
+/// In what two scores were not measured alike.
+fn unlike(base: Scoring, new: Scoring) -> String {
+    let words = scoring::telling(&[Some(base), Some(new)]).unwrap_or_default();
+    words.into_iter().rev().collect::<Vec<_>>().join(" against ")
 }
 
 fn at(row: &Row<'_>) -> String {
@@ -226,7 +211,8 @@ pub fn table(comparison: &Comparison) -> Table {
         })
         .collect();
     let remarks: BTreeSet<&str> = comparison.lines.iter().filter_map(|line| line.remark).collect();
-    let note = remarks.into_iter().map(|remark| format!("Lines that say so have {remark}.")).collect();
+    let note =
+        remarks.into_iter().map(|remark| format!("Lines that say so have {remark}.")).collect::<Vec<_>>().join(" ");
     Table { id: "compare".into(), title: String::new(), note, columns, rows }
 }
 

@@ -7,7 +7,7 @@ use crate::base::stats::Z95;
 use crate::report::chart::{Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series};
 use crate::report::group::{Group, Subject};
 use crate::report::number::Digits;
-use crate::report::study::Run;
+use crate::report::run::Run;
 use crate::report::{font, number};
 
 /// Rise of the perplexity, in words.

@@ -7,7 +7,8 @@ use super::{FINE, axis, tip_head};
 use crate::report::advice::Bound;
 use crate::report::chart::{Axis, Chart, NumberForm, Panel, Plot, Point, Points, Scale, Series};
 use crate::report::group::{Group, Subject};
-use crate::report::study::{Row, Run};
+use crate::report::run::Run;
+use crate::report::study::Row;
 use crate::report::{label, number};
 
 /// By the name of the cache without its window, what was found at each window, the shortest first; at least two of them.

@@ -6,7 +6,7 @@ use crate::report::chart::{Chart, NumberForm, Panel, Plot, Point, Points, Scale,
 use crate::report::group::{Group, Subject};
 use crate::report::number;
 use crate::report::study::Row;
-use crate::schema::MemoryTimeline;
+use crate::schema::{MemorySample, MemoryTimeline};
 
 pub(super) fn memory(group: &Group<'_>) -> Chart {
     Chart {
@@ -36,24 +36,60 @@ fn panel(group: &Group<'_>, subject: &Subject<'_>) -> Option<Panel> {
     Some(Panel { title, plot: Plot::Points(Points { x, y, series: series.collect(), rule: None }) })
 }
 
-/// The samples as the bends of a line, of which the first after decoding began and the first of the largest are marked.
-fn points(row: &Row<'_>, timeline: &MemoryTimeline, unit: f64) -> Vec<Point> {
+/// A bend of the line: when, how much, and what is to be said of it.
+struct Bend {
+    ms: f64,
+    bytes: u64,
+    mark: Option<&'static str>,
+}
+
+/// The samples as the bends of a line, the first of the largest marked, and between them the moment at which decoding began: there the
+/// line has what was last seen before.
+fn bends(timeline: &MemoryTimeline) -> Vec<Bend> {
     let samples = &timeline.samples;
-    let began = samples.iter().position(|sample| sample.ms >= timeline.decode_began_ms);
     let most = samples.iter().map(|sample| sample.used_bytes).max();
     let peak = samples.iter().position(|sample| Some(sample.used_bytes) == most);
-    let marked = |i: usize| match (began == Some(i), peak == Some(i)) {
-        (true, true) => Some("the peak, as decoding began"),
-        (true, false) => Some("decoding began"),
-        (false, true) => Some("the peak"),
-        (false, false) => None,
-    };
-    let point = |(i, sample): (usize, &crate::schema::MemorySample)| {
-        let (bytes, ms) = (sample.used_bytes as f64, number::significant(sample.ms, 3));
-        let tip = marked(i).map_or_else(String::new, |what| {
-            format!("{}\n{what}: {} after {ms} ms", tip_head(row), number::bytes(bytes))
+    let mark = |at: usize| (peak == Some(at)).then_some("the peak");
+    let bend = |(at, s): (usize, &MemorySample)| Bend { ms: s.ms, bytes: s.used_bytes, mark: mark(at) };
+    let mut bends: Vec<Bend> = samples.iter().enumerate().map(bend).collect();
+    let before = samples.partition_point(|sample| sample.ms <= timeline.decode_began_ms);
+    if let Some(seen) = samples.get(before.saturating_sub(1)) {
+        let mark = Some("decoding began");
+        bends.insert(before, Bend { ms: timeline.decode_began_ms, bytes: seen.used_bytes, mark });
+    }
+    bends
+}
+
+fn points(row: &Row<'_>, timeline: &MemoryTimeline, unit: f64) -> Vec<Point> {
+    let point = |Bend { ms, bytes, mark }: Bend| {
+        let tip = mark.map_or_else(String::new, |what| {
+            let (bytes, ms) = (number::bytes(bytes as f64), number::significant(ms, 3));
+            format!("{}\n{what}: {bytes} after {ms} ms", tip_head(row))
         });
-        Point { x: sample.ms, y: bytes / unit, unmarked: marked(i).is_none(), tip, ..Point::default() }
+        Point { x: ms, y: bytes as f64 / unit, unmarked: mark.is_none(), tip, ..Point::default() }
     };
-    samples.iter().enumerate().map(point).collect()
+    bends(timeline).into_iter().map(point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(decode_began_ms: f64, samples: &[(f64, u64)]) -> Vec<(f64, u64, &'static str)> {
+        let sample = |&(ms, used_bytes): &(f64, u64)| MemorySample { ms, used_bytes, ..Default::default() };
+        let timeline = MemoryTimeline { decode_began_ms, samples: samples.iter().map(sample).collect() };
+        let bends = bends(&timeline);
+        assert!(bends.windows(2).all(|pair| pair[0].ms <= pair[1].ms));
+        bends.iter().filter_map(|bend| Some((bend.ms, bend.bytes, bend.mark?))).collect()
+    }
+
+    #[test]
+    fn the_mark_of_decoding_stands_where_decoding_began() {
+        // Samples that agree with both neighbours are left out, so that the next one may be far away.
+        let samples = [(0.0, 10), (40.0, 30), (900.0, 30), (902.0, 20)];
+        assert_eq!(marks(100.0, &samples), [(40.0, 30, "the peak"), (100.0, 30, "decoding began")]);
+        assert_eq!(marks(40.0, &samples)[1], (40.0, 30, "decoding began"));
+        assert_eq!(marks(950.0, &samples)[1], (950.0, 20, "decoding began"));
+        assert_eq!(marks(1.0, &[]), []);
+    }
 }

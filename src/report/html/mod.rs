@@ -3,6 +3,7 @@
 mod link;
 mod table;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::advice::{self, Bound};
@@ -80,7 +81,14 @@ pub fn render(page: &Page<'_>) -> Result<String> {
         .runs
         .iter()
         .zip(names.iter().zip(&links))
-        .map(|(run, (name, link))| {
+        .enumerate()
+        // A file whose parts were measured differently makes several runs.
+        .filter(|(at, (run, _))| !page.study.runs[..*at].iter().any(|before| before.file == run.file))
+        .map(|(_, (run, (name, link)))| {
+            let parts = page.study.runs.iter().filter(|part| part.file == run.file);
+            let mut warnings: Vec<String> = parts.flat_map(|part| warnings::of(&part.result)).collect();
+            let mut said = BTreeSet::new();
+            warnings.retain(|warning| said.insert(warning.clone()));
             let hardware = &run.result.hardware;
             context! {
                 name => name.as_str(),
@@ -90,7 +98,7 @@ pub fn render(page: &Page<'_>) -> Result<String> {
                 device => hardware.gpu_name.as_ref().or(hardware.device.as_ref()).cloned().unwrap_or_default(),
                 timestamp => run.result.timestamp.as_str(),
                 version => run.result.schema_version.as_str(),
-                warnings => warnings::of(&run.result),
+                warnings,
             }
         })
         .collect();

@@ -1,0 +1,117 @@
+//! Which results of the base a new one is held against.
+
+use std::collections::BTreeMap;
+
+use crate::report::label;
+use crate::report::run::Run;
+use crate::report::setting::Setting;
+use crate::report::study::{Row, Study};
+
+/// How one model was loaded and run, but for the [`Setting`] of each row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Way<'a> {
+    pub backend: &'a str,
+    pub cache: &'a str,
+    /// Float type; empty where the file does not say.
+    dtype: &'a str,
+    pub random_weights: bool,
+    /// Sliding window, in words.
+    window: String,
+}
+
+/// What was measured of one model in one way.
+#[derive(Default)]
+pub(super) struct Measured<'a> {
+    /// Where quality is read from.
+    pub runs: Vec<&'a Run>,
+    /// Cost.
+    pub rows: Vec<Row<'a>>,
+}
+
+/// Models by name, in the ways that they were run.
+pub(super) type Models<'a> = BTreeMap<&'a str, BTreeMap<Way<'a>, Measured<'a>>>;
+
+pub(super) fn models(study: &Study) -> Models<'_> {
+    let mut models = Models::new();
+    for run in study.newest() {
+        models.entry(&run.result.model).or_default().entry(way(run)).or_default().runs.push(run);
+    }
+    for row in study.rows().filter(|row| row.measured.is_some()) {
+        models.entry(&row.run.result.model).or_default().entry(way(row.run)).or_default().rows.push(row);
+    }
+    models
+}
+
+fn way(run: &Run) -> Way<'_> {
+    Way {
+        backend: &run.result.attn_backend,
+        cache: &run.cache,
+        dtype: label::dtype(&run.result),
+        random_weights: label::random_weights(&run.result),
+        window: label::window(&run.result),
+    }
+}
+
+/// The way of the base that `wanted` is held against: the same; else the only one of the same backend and cache, else the only one that was
+/// loaded alike, else the only one there is (INT4 against FP16).
+pub(super) fn partner<'b, 'a>(base: &'b BTreeMap<Way<'a>, Measured<'a>>, wanted: &Way<'_>) -> Option<&'b Way<'a>> {
+    let only = |of: &dyn Fn(&&Way<'a>) -> bool| {
+        let mut found = base.keys().filter(of);
+        found.next().filter(|_| found.next().is_none())
+    };
+    let run_alike = |w: &&Way<'a>| (w.backend, w.cache) == (wanted.backend, wanted.cache);
+    let loaded_alike = |w: &&Way<'a>| {
+        (w.dtype, w.random_weights, w.window.as_str()) == (wanted.dtype, wanted.random_weights, wanted.window.as_str())
+    };
+    only(&|w| run_alike(w) && loaded_alike(w))
+        .or_else(|| only(&run_alike))
+        .or_else(|| only(&loaded_alike))
+        .or_else(|| only(&|_| true))
+}
+
+/// The row of `base` that `new` is held against: of the same context and batch, with the same settings as far as both files tell; else the
+/// only one of that context and batch, whose settings are then no others' either.
+pub(super) fn row<'b, 'a>(base: &'b [Row<'a>], new: &Row<'_>) -> Option<&'b Row<'a>> {
+    let there = || base.iter().filter(|row| (row.context(), row.batch()) == (new.context(), new.batch()));
+    let alike = there().find(|row| row.run.setting.differing(&new.run.setting).is_empty());
+    alike.or_else(|| there().next().filter(|_| there().count() == 1))
+}
+
+/// The two ways in words: what they have in common once, where they differ both.
+pub(super) fn words(base: &Way<'_>, new: &Way<'_>) -> String {
+    let mut words = match (base.backend == new.backend, base.cache == new.cache) {
+        (true, true) => new.cache.to_string(),
+        (true, false) => format!("{} against {}", new.cache, base.cache),
+        (false, true) => format!("{}: {} against {}", new.cache, new.backend, base.backend),
+        (false, false) => format!("{} {} against {} {}", new.backend, new.cache, base.backend, base.cache),
+    };
+    if base.dtype != new.dtype {
+        let name = |dtype: &str| if dtype.is_empty() { "unknown float type" } else { dtype }.to_string();
+        words.push_str(&format!(", {} against {}", name(new.dtype), name(base.dtype)));
+    }
+    if base.window != new.window {
+        words.push_str(&format!(", {} against {}", new.window, base.window));
+    }
+    if base.random_weights != new.random_weights {
+        let name = |random| if random { "random" } else { "trained" };
+        words.push_str(&format!(", {} against {} weights", name(new.random_weights), name(base.random_weights)));
+    }
+    words
+}
+
+/// The settings of two rows in words, each with a comma before it: where they differ both, else what the new study has several of.
+pub(super) fn settings(base: &Run, new: &Run) -> String {
+    let mut words = String::new();
+    let differing = new.setting.differing(&base.setting);
+    let told = new.told.without(&differing);
+    for pair in pairs(&base.setting.only(&differing), &new.setting.only(&differing)).into_iter() {
+        words.push_str(&format!(", {pair}"));
+    }
+    told.words().iter().for_each(|told| words.push_str(&format!(", {told}")));
+    words
+}
+
+/// Two settings of the same parts, each part of one against that of the other.
+pub(super) fn pairs(base: &Setting, new: &Setting) -> Vec<String> {
+    new.words().iter().zip(base.words()).map(|(new, base)| format!("{new} against {base}")).collect()
+}

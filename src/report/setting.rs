@@ -1,0 +1,92 @@
+//! What a cost was measured with, beside model, backend, cache, context and batch: settings that change what is measured. Rows that
+//! differ in it are rows of different experiments.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::schema::{Flags, Measurement, RunResult};
+
+/// A setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Tokens that a timed decode generates: the cache has room for them, and each reads those before it.
+    Output,
+    /// Tokens of a prompt computed together: prefill's time, and its share of the cache's scratch.
+    Chunk,
+    /// How decode steps are made.
+    StepMode,
+    /// The machine: its card, or its processor.
+    Device,
+}
+
+/// What a part is, in words; sorted by its number first, where it has one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Told {
+    number: usize,
+    words: String,
+}
+
+/// The settings of a row. A part that its file does not tell is not in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Setting(BTreeMap<Part, Told>);
+
+/// The flags that the row `m` of `result` was measured with: its own where a patch measured it, else the run's.
+pub fn flags<'a>(result: &'a RunResult, m: &'a Measurement) -> &'a Flags {
+    m.settings.as_ref().unwrap_or(&result.config.flags)
+}
+
+impl Setting {
+    /// Of the row `m` of `result`.
+    pub fn of(result: &RunResult, m: &Measurement) -> Self {
+        let flags = flags(result, m);
+        let output = m.decode_tokens.unwrap_or_else(|| result.decode_tokens());
+        let chunk = flags.get("prefill-chunk").map(|chunk| match chunk.as_u64() {
+            Some(tokens) => Told { number: tokens as usize, words: format!("prefill chunks of {tokens}") },
+            None => Told { number: 0, words: "usual prefill chunks".into() },
+        });
+        let step_mode = flags.get("step-mode").and_then(Value::as_str);
+        let (hardware, cpu) = (&result.hardware, &result.environment.cpu);
+        let device = hardware.gpu_name.as_ref().or(cpu.as_ref()).or(hardware.device.as_ref());
+        let parts = [
+            (Part::Output, Some(Told { number: output, words: format!("{output} tokens out") })),
+            (Part::Chunk, chunk),
+            (Part::StepMode, step_mode.map(|mode| Told { number: 0, words: format!("step mode {mode}") })),
+            (Part::Device, device.map(|name| Told { number: 0, words: name.clone() })),
+        ];
+        Setting(parts.into_iter().filter_map(|(part, told)| Some((part, told?))).collect())
+    }
+
+    /// The parts that `settings` have several values of.
+    pub fn varying<'a>(settings: impl Iterator<Item = &'a Setting>) -> BTreeSet<Part> {
+        let mut first: BTreeMap<Part, &Told> = BTreeMap::new();
+        let mut varying = BTreeSet::new();
+        for (part, told) in settings.flat_map(|setting| &setting.0) {
+            if *first.entry(*part).or_insert(told) != told {
+                varying.insert(*part);
+            }
+        }
+        varying
+    }
+
+    /// The same without the parts that are not among `parts`.
+    pub fn only(&self, parts: &BTreeSet<Part>) -> Self {
+        Setting(self.0.iter().filter(|(part, _)| parts.contains(part)).map(|(p, t)| (*p, t.clone())).collect())
+    }
+
+    /// The same without `parts`.
+    pub fn without(&self, parts: &BTreeSet<Part>) -> Self {
+        Setting(self.0.iter().filter(|(part, _)| !parts.contains(part)).map(|(p, t)| (*p, t.clone())).collect())
+    }
+
+    /// The parts in which both tell something, and not the same.
+    pub fn differing(&self, other: &Self) -> BTreeSet<Part> {
+        let differs = |(part, told): (&Part, &Told)| other.0.get(part).is_some_and(|o| o != told).then_some(*part);
+        self.0.iter().filter_map(differs).collect()
+    }
+
+    /// Its parts in words.
+    pub fn words(&self) -> Vec<&str> {
+        self.0.values().map(|told| told.words.as_str()).collect()
+    }
+}
