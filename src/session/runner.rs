@@ -9,17 +9,17 @@ use super::claim::Claim;
 use super::describe::{Described, empty_result};
 use super::estimate::{Estimator, available_bytes};
 use super::plan::RunSpec;
+use super::prepared::Prepared;
 use super::resume::is_complete;
 use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
 use super::store::{Stored, profile_block};
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
-use crate::bench::{self, Benchmark, Block, Context, References, Settings, text};
+use crate::bench::{self, Block, Context, References, Settings};
 use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
 use crate::model::Subject;
-use crate::model::attention::{self, Attention};
 use crate::schema::{Environment, Hardware};
 use crate::{Error, Result};
 
@@ -63,44 +63,6 @@ pub struct Bench {
     energy: EnergyMeter,
     /// Memory that was free before the model was loaded.
     free_bytes: Option<u64>,
-}
-
-/// A run with its names resolved.
-pub struct Prepared {
-    /// What was asked for.
-    pub spec: RunSpec,
-    attention: Box<dyn Attention>,
-    benchmarks: Vec<Box<dyn Benchmark>>,
-}
-
-impl Prepared {
-    /// Resolves the names of `spec`.
-    ///
-    /// # Errors
-    /// When it names a backend or a benchmark that there is none of, or settings that cannot measure anything.
-    pub fn new(spec: RunSpec) -> Result<Self> {
-        spec.settings.check()?;
-        if !spec.profile && spec.benchmarks.is_empty() {
-            return Err(Error::usage("there is nothing to measure: the profile is left out and no benchmark is named"));
-        }
-        let named = |names: &[&str]| spec.benchmarks.iter().any(|name| names.contains(&name.as_str()));
-        if named(&["ppl", "kld"]) {
-            text::check_name(spec.settings.ppl_data.as_deref().unwrap_or("builtin"), "--ppl-data")?;
-        }
-        let texts = [
-            named(&["ppl", "kld"]).then(|| text::default_name(&spec.settings, &spec.model.model)),
-            named(&["needle"]).then_some(spec.settings.needle_haystack.as_str()),
-        ];
-        let reads_data = named(&["mmlu", "math"]) || texts.iter().flatten().any(|name| text::is_data_set(name));
-        if let Some(data) = spec.settings.data.as_deref().filter(|path| reads_data && !path.exists()) {
-            return Err(Error::usage(format!("--data {}: no such file or folder", data.display())));
-        }
-        if named(&["needle"]) && spec.settings.needle_haystack != "filler" {
-            text::check_name(&spec.settings.needle_haystack, "--needle-haystack")?;
-        }
-        let (attention, benchmarks) = (attention::new(&spec.attn_backend)?, benchmarks(&spec.benchmarks)?);
-        Ok(Prepared { spec, attention, benchmarks })
-    }
 }
 
 /// Refuses a plan that names what there is not, before anything is loaded.
@@ -396,14 +358,4 @@ impl Bench {
         }
         failed.map_or(Ok(()), Err)
     }
-}
-
-/// The benchmarks of the given names, each once, in their fixed order.
-fn benchmarks(names: &[String]) -> Result<Vec<Box<dyn Benchmark>>> {
-    let all = bench::all();
-    if let Some(unknown) = names.iter().find(|n| !all.iter().any(|b| b.name() == n.as_str())) {
-        let known: Vec<_> = all.iter().map(|b| b.name()).collect();
-        return Err(Error::usage(format!("unknown benchmark {unknown:?}; there are: {}", known.join(" "))));
-    }
-    Ok(all.into_iter().filter(|b| names.iter().any(|n| n == b.name())).collect())
 }

@@ -19,6 +19,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+pub use super::exclude::Exclude;
 use super::plan::{ModelRequest, RunSpec, arrange, quantizations};
 use crate::bench::{self, Settings};
 use crate::{Error, Result};
@@ -86,22 +87,6 @@ impl Default for Matrix {
             exclude: Vec::new(),
         }
     }
-}
-
-/// Leaves out the combinations that agree with every list given.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Exclude {
-    /// `--model`.
-    pub models: Vec<String>,
-    /// `--kv-quant`, as written in the matrix.
-    pub kv_quants: Vec<String>,
-    /// `--attn-backend`.
-    pub attn_backends: Vec<String>,
-    /// `--decode-tokens`.
-    pub output_tokens: Vec<usize>,
-    /// `--residual-length`.
-    pub residual_lengths: Vec<usize>,
 }
 
 /// What differs for one model.
@@ -245,35 +230,15 @@ impl Matrix {
         let quants = quantizations(&self.kv_quants(), &self.residual_lengths)?;
         let residuals: Vec<usize> = quants.iter().filter(|q| q.is_quantized()).map(|q| q.residual).collect();
         for exclude in &self.exclude {
-            require_known("models", &exclude.models, &self.models())?;
-            require_known("kv-quants", &exclude.kv_quants, &self.kv_quants())?;
-            require_known("attn-backends", &exclude.attn_backends, &self.attn_backends())?;
-            require_known("output-tokens", &exclude.output_tokens, &self.output_tokens(settings))?;
-            require_known("residual-lengths", &exclude.residual_lengths, &residuals)?;
+            exclude.require_known(&Exclude {
+                models: self.models(),
+                kv_quants: self.kv_quants(),
+                attn_backends: self.attn_backends(),
+                output_tokens: self.output_tokens(settings),
+                residual_lengths: residuals.clone(),
+            })?;
         }
         Ok(())
-    }
-}
-
-impl Exclude {
-    fn covers(&self, model: &str, quant: &str, backend: &str, output: usize, residual: Option<usize>) -> bool {
-        fn agrees<T: PartialEq>(list: &[T], value: &T) -> bool {
-            list.is_empty() || list.contains(value)
-        }
-        agrees(&self.models, &model.to_string())
-            && agrees(&self.kv_quants, &quant.to_string())
-            && agrees(&self.attn_backends, &backend.to_string())
-            && agrees(&self.output_tokens, &output)
-            && residual.map_or(self.residual_lengths.is_empty(), |residual| agrees(&self.residual_lengths, &residual))
-    }
-}
-
-fn require_known<T: PartialEq + std::fmt::Debug>(key: &str, excluded: &[T], of_matrix: &[T]) -> Result<()> {
-    match excluded.iter().find(|value| !of_matrix.contains(value)) {
-        Some(value) => {
-            Err(Error::usage(format!("exclude: {key} {value:?} is not in the matrix, which has {of_matrix:?}")))
-        }
-        None => Ok(()),
     }
 }
 
