@@ -1,7 +1,9 @@
 //! What a reader should know before trusting a number: warnings of runs, for pages and for the terminal.
 
+use serde_json::Value;
+
 use super::number;
-use crate::schema::RunResult;
+use crate::schema::{Flags, RunResult};
 
 /// A run's warnings, and those of its measurements with their context.
 pub fn of(result: &RunResult) -> Vec<String> {
@@ -34,7 +36,41 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
             }
         }
     }
-    said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", "))).collect()
+    let said = said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", ")));
+    said.chain(results.iter().flat_map(|result| patched(result))).collect()
+}
+
+/// Blocks that a patch measured with other settings than the run's, which a run that goes on in the file leaves as they are.
+fn patched(result: &RunResult) -> Vec<String> {
+    let cache = result.kv_quant.name.as_deref().unwrap_or("none");
+    let b = &result.benchmarks;
+    let ppl = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref());
+    let scores = [
+        ("ppl", ppl.and_then(|block| block.settings.as_ref())),
+        ("kld", b.kld.as_ref().and_then(|block| block.settings.as_ref())),
+        ("needle", b.needle_in_haystack.as_ref().and_then(|block| block.settings.as_ref())),
+        ("mmlu", b.mmlu.as_ref().and_then(|block| block.settings.as_ref())),
+        ("math", b.math.as_ref().and_then(|block| block.settings.as_ref())),
+    ];
+    let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), settings));
+    let rows = result.measurements.iter().map(|m| (format!("{cache} at {}", m.context_len), m.settings.as_ref()));
+    rows.chain(scores)
+        .filter_map(|(place, settings)| Some(format!("{place}: {}", difference(settings?, result)?)))
+        .collect()
+}
+
+/// In what `settings` differ from those of the run; `None` where they do not. Which rows a patch measured is no difference.
+fn difference(settings: &Flags, result: &RunResult) -> Option<String> {
+    let rows = ["context-lengths", "batch-sizes"];
+    let differs = |(flag, value): &(&String, &Value)| {
+        !rows.contains(&flag.as_str()) && result.config.flags.get(*flag).is_some_and(|runs| runs != *value)
+    };
+    let words = |value: &Value| if value.is_null() { "the default".to_string() } else { value.to_string() };
+    let told = |(flag, value): (&String, &Value)| {
+        format!("--{flag} {} (the run's: {})", words(value), words(&result.config.flags[flag]))
+    };
+    let told: Vec<String> = settings.iter().filter(differs).map(told).collect();
+    (!told.is_empty()).then(|| format!("patched with {}", told.join(", ")))
 }
 
 /// Prints [`lines`] on standard error.
@@ -73,5 +109,19 @@ mod tests {
             ["none at 4096 × 2, int4-hqq at 4096 × 2: throttled", "int4-hqq at 4096 × 2: drifted"]
         );
         assert!(lines(&[&result("none", &[])]).is_empty());
+    }
+
+    #[test]
+    fn what_a_patch_measured_otherwise_is_told() {
+        let mut patched = result("int4-hqq", &[]);
+        let flags = |window: Value, lengths: Value| {
+            Flags::from_iter([("ppl-window".into(), window), ("context-lengths".into(), lengths)])
+        };
+        patched.config.flags = flags(Value::Null, vec![256, 4096].into());
+        patched.measurements[0].settings = Some(flags(Value::Null, vec![4096].into()));
+        assert!(lines(&[&patched]).is_empty(), "which rows it measured is no difference");
+        patched.benchmarks.kld =
+            Some(crate::schema::Kld { settings: Some(flags(256.into(), vec![256].into())), ..Default::default() });
+        assert_eq!(lines(&[&patched]), ["int4-hqq, kld: patched with --ppl-window 256 (the run's: the default)"]);
     }
 }
