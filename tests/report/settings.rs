@@ -125,7 +125,7 @@ fn rows_that_a_patch_measured_with_another_setting_are_told_apart_within_a_file(
     older.experiment_id = "older".into();
     let (rows, said) = aggregate(&[patched, older]);
     assert_eq!(rows.len(), 3 + 3 - 1, "{said}");
-    assert!(said.contains("1 measurements are left out"), "{said}");
+    assert!(said.contains("1 measurement is left out"), "{said}");
     assert!(rows.iter().all(|row| row["ln_ppl_ratio"] == "0.004"), "a file's scores are those of all its rows");
 }
 
