@@ -71,10 +71,21 @@ impl<'a> Group<'a> {
             name
         };
 
+        // What is usual is told only where nothing else tells two subjects apart: a file may not say that its settings are the usual ones.
+        let short = |run: &Run| name(run, &run.told.unusual_words());
+        let mut bearers: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
+        for run in study.newest() {
+            bearers.entry(short(run)).or_default().insert(run.subject());
+        }
+        let own_name = |run: &Run| match bearers.get(&short(run)) {
+            Some(subjects) if subjects.len() > 1 => name(run, &run.told.words()),
+            _ => short(run),
+        };
+
         let mut subjects: BTreeMap<_, Subject<'a>> = BTreeMap::new();
         let mut subject = |run: &'a Run, add: &mut dyn FnMut(&mut Subject<'a>)| {
             let subject = subjects.entry(run.subject());
-            add(subject.or_insert_with(|| Subject::new(name(run, &run.told.words()), run)));
+            add(subject.or_insert_with(|| Subject::new(own_name(run), run)));
         };
         for row in study.rows().filter(|r| r.measured.is_some()) {
             subject(row.run, &mut |s| if row.skipped() { s.skipped.push(row) } else { s.rows.push(row) });
