@@ -36,6 +36,8 @@ pub struct Subject<'a> {
 pub struct Group<'a> {
     /// The subjects, by model and backend.
     pub subjects: Vec<Subject<'a>>,
+    /// The same for scores, which are shown once however many settings costs were measured with: without rows.
+    pub scored: Vec<Subject<'a>>,
     /// Names of all caches: unquantized, then by falling number of bits, then by name.
     pub caches: Vec<String>,
     colours: BTreeMap<String, u8>,
@@ -58,19 +60,32 @@ impl<'a> Group<'a> {
         let caches: Vec<String> = order.into_iter().map(|(_, (.., cache))| cache).collect();
         let backends: BTreeSet<&str> = study.runs.iter().map(|r| r.result.attn_backend.as_str()).collect();
 
-        let mut subjects: BTreeMap<_, Subject<'a>> = BTreeMap::new();
-        let mut subject = |run: &'a Run, add: &mut dyn FnMut(&mut Subject<'a>)| {
-            let (model, backend) = (run.model.as_str(), run.result.attn_backend.as_str());
-            let mut name = if backends.len() > 1 { format!("{model} · {backend}") } else { model.to_string() };
-            for words in run.told.words() {
-                name.push_str(&format!(" · {words}"));
-            }
+        let name = |run: &Run, settings: &[&str]| {
+            let mut name = run.model.clone();
+            let backend = (backends.len() > 1).then_some(run.result.attn_backend.as_str());
+            backend.iter().chain(settings).for_each(|words| name.push_str(&format!(" · {words}")));
             if !run.scored.is_empty() {
                 let words: Vec<&str> = run.scored.iter().map(String::as_str).collect();
                 name.push_str(&format!(" · scored: {}", words.join("; ")));
             }
+            name
+        };
+
+        // What is usual is told only where nothing else tells two subjects apart: a file may not say that its settings are the usual ones.
+        let short = |run: &Run| name(run, &run.told.unusual_words());
+        let mut bearers: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
+        for run in study.newest() {
+            bearers.entry(short(run)).or_default().insert(run.subject());
+        }
+        let own_name = |run: &Run| match bearers.get(&short(run)) {
+            Some(subjects) if subjects.len() > 1 => name(run, &run.told.words()),
+            _ => short(run),
+        };
+
+        let mut subjects: BTreeMap<_, Subject<'a>> = BTreeMap::new();
+        let mut subject = |run: &'a Run, add: &mut dyn FnMut(&mut Subject<'a>)| {
             let subject = subjects.entry(run.subject());
-            add(subject.or_insert_with(|| Subject::new(name, model, backend)));
+            add(subject.or_insert_with(|| Subject::new(own_name(run), run)));
         };
         for row in study.rows().filter(|r| r.measured.is_some()) {
             subject(row.run, &mut |s| if row.skipped() { s.skipped.push(row) } else { s.rows.push(row) });
@@ -78,13 +93,27 @@ impl<'a> Group<'a> {
         for run in study.newest() {
             subject(run, &mut |s| s.runs.push(run));
         }
+
+        let mut newest: BTreeMap<_, &'a Run> = BTreeMap::new();
+        for run in &study.runs {
+            let chosen = newest.entry((run.scored_as(), &run.cache)).or_insert(run);
+            if run.result.timestamp >= chosen.result.timestamp {
+                *chosen = run;
+            }
+        }
+        let mut scored: BTreeMap<_, Subject<'a>> = BTreeMap::new();
+        for run in newest.into_values() {
+            scored.entry(run.scored_as()).or_insert_with(|| Subject::new(name(run, &[]), run)).runs.push(run);
+        }
+
         let mut subjects: Vec<Subject<'a>> = subjects.into_values().collect();
-        for s in &mut subjects {
+        let mut scored: Vec<Subject<'a>> = scored.into_values().collect();
+        for s in subjects.iter_mut().chain(&mut scored) {
             s.runs.sort_by_key(|run| (rank(run), label::order(&run.cache)));
             s.rows.sort_by_key(|row| (rank(row.run), label::order(&row.run.cache), row.batch(), row.context()));
             s.look_up();
         }
-        Group { subjects, caches, colours }
+        Group { subjects, scored, caches, colours }
     }
 
     /// Palette place of a cache, the same in every figure.
@@ -104,11 +133,12 @@ fn rank(run: &Run) -> u8 {
 }
 
 impl<'a> Subject<'a> {
-    fn new(name: String, model: &'a str, backend: &'a str) -> Self {
+    /// That of `run`, empty.
+    fn new(name: String, run: &'a Run) -> Self {
         Subject {
             name,
-            model,
-            backend,
+            model: &run.model,
+            backend: &run.result.attn_backend,
             rows: Vec::new(),
             skipped: Vec::new(),
             runs: Vec::new(),

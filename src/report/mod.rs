@@ -41,12 +41,17 @@ pub fn report_rejected(study: &study::Study) -> ExitCode {
         eprintln!("skipped {error}");
     }
     if study.superseded > 0 {
-        eprintln!("{} measurements are left out: a later file has the same experiment", study.superseded);
+        eprintln!("{} left out: a later file has the same experiment", counted(study.superseded, "measurement"));
     }
     if study.superseded_scores > 0 {
-        eprintln!("{} scores are left out: the same cache was scored again later", study.superseded_scores);
+        eprintln!("{} left out: the same cache was scored again later", counted(study.superseded_scores, "score"));
     }
     ExitCode::from(u8::from(!study.rejected.is_empty()))
+}
+
+/// `1 score is`, `2 scores are`.
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what} is") } else { format!("{count} {what}s are") }
 }
 
 /// Writes `bytes` to `path` whole or not at all, making its folder first.

@@ -48,7 +48,7 @@ impl<'a> Scored<'a> {
                 .map(|(scoring, runs)| Scored { subject: s.name.as_str(), scoring, runs })
                 .collect::<Vec<_>>()
         };
-        group.subjects.iter().flat_map(of).collect()
+        group.scored.iter().flat_map(of).collect()
     }
 
     fn reference(&self) -> Cell {
@@ -177,7 +177,7 @@ fn all_scores() -> [Scores; 5] {
 
 pub(super) fn quality(study: &Study, group: &Group<'_>) -> Table {
     let runs: Vec<(&str, &Run)> = group
-        .subjects
+        .scored
         .iter()
         .flat_map(|s| s.runs.iter().map(|r| (s.name.as_str(), *r)))
         .filter(|(_, r)| r.quality.any())
@@ -220,7 +220,7 @@ pub(super) fn quality(study: &Study, group: &Group<'_>) -> Table {
 pub(super) fn needle(group: &Group<'_>) -> Table {
     let block = |run: &Run| run.result.benchmarks.needle_in_haystack.clone();
     let runs: Vec<(&Subject<'_>, &Run)> = group
-        .subjects
+        .scored
         .iter()
         .flat_map(|s| s.runs.iter().map(move |r| (s, *r)))
         .filter(|(_, run)| block(run).is_some())

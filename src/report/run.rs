@@ -40,6 +40,11 @@ impl Run {
     pub fn subject(&self) -> (&str, &str, &Setting, &BTreeSet<String>) {
         (&self.model, &self.result.attn_backend, &self.told, &self.scored)
     }
+
+    /// Key of the runs that may be compared by their scores, which do not depend on what costs were measured with.
+    pub fn scored_as(&self) -> (&str, &str, &BTreeSet<String>) {
+        (&self.model, &self.result.attn_backend, &self.scored)
+    }
 }
 
 /// The run of [`Study::runs`](super::study::Study::runs) that each quality block was read from.

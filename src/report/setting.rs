@@ -25,6 +25,18 @@ pub enum Part {
 struct Told {
     number: usize,
     words: String,
+    /// Whether it is what a run has that asks for nothing else: a name need not mention it.
+    usual: bool,
+}
+
+impl Told {
+    fn new(number: usize, words: String) -> Self {
+        Told { number, words, usual: false }
+    }
+
+    fn usual(words: String) -> Self {
+        Told { number: 0, words, usual: true }
+    }
 }
 
 /// The settings of a row. A part that its file does not tell is not in it.
@@ -36,23 +48,36 @@ pub fn flags<'a>(result: &'a RunResult, m: &'a Measurement) -> &'a Flags {
     m.settings.as_ref().unwrap_or(&result.config.flags)
 }
 
+/// Whether `--step-mode` chose how the row `m` of `result` made its steps: on a GPU, by `fused`, where the step kernels served the row
+/// or were not asked to. Elsewhere the plain decoder made them whatever the flag said.
+fn has_step_modes(result: &RunResult, m: &Measurement) -> bool {
+    // As `model::step` words it; a row that was skipped has none.
+    let kernel = m.attention_kernel.as_deref().unwrap_or_default();
+    let unserved = kernel.contains("plain decoder (") && !kernel.contains("plain decoder (asked for)");
+    result.attn_backend == "fused" && result.hardware.device.as_deref() != Some("cpu") && !unserved
+}
+
 impl Setting {
     /// Of the row `m` of `result`.
     pub fn of(result: &RunResult, m: &Measurement) -> Self {
         let flags = flags(result, m);
         let output = m.decode_tokens.unwrap_or_else(|| result.decode_tokens());
         let chunk = flags.get("prefill-chunk").map(|chunk| match chunk.as_u64() {
-            Some(tokens) => Told { number: tokens as usize, words: format!("prefill chunks of {tokens}") },
-            None => Told { number: 0, words: "usual prefill chunks".into() },
+            Some(tokens) => Told::new(tokens as usize, format!("prefill chunks of {tokens}")),
+            None => Told::usual("usual prefill chunks".into()),
         });
-        let step_mode = flags.get("step-mode").and_then(Value::as_str);
+        let step_mode = flags.get("step-mode").and_then(Value::as_str).filter(|_| has_step_modes(result, m));
+        let step_mode = step_mode.map(|mode| match format!("step mode {mode}") {
+            words if mode == "graph" => Told::usual(words),
+            words => Told::new(0, words),
+        });
         let (hardware, cpu) = (&result.hardware, &result.environment.cpu);
         let device = hardware.gpu_name.as_ref().or(cpu.as_ref()).or(hardware.device.as_ref());
         let parts = [
-            (Part::Output, Some(Told { number: output, words: format!("{output} tokens out") })),
+            (Part::Output, Some(Told::new(output, format!("{output} tokens out")))),
             (Part::Chunk, chunk),
-            (Part::StepMode, step_mode.map(|mode| Told { number: 0, words: format!("step mode {mode}") })),
-            (Part::Device, device.map(|name| Told { number: 0, words: name.clone() })),
+            (Part::StepMode, step_mode),
+            (Part::Device, device.map(|name| Told::new(0, name.clone()))),
         ];
         Setting(parts.into_iter().filter_map(|(part, told)| Some((part, told?))).collect())
     }
@@ -83,6 +108,11 @@ impl Setting {
     pub fn differing(&self, other: &Self) -> BTreeSet<Part> {
         let differs = |(part, told): (&Part, &Told)| other.0.get(part).is_some_and(|o| o != told).then_some(*part);
         self.0.iter().filter_map(differs).collect()
+    }
+
+    /// Its parts that are not as usual, in words.
+    pub fn unusual_words(&self) -> Vec<&str> {
+        self.0.values().filter(|told| !told.usual).map(|told| told.words.as_str()).collect()
     }
 
     /// Its parts in words.

@@ -88,6 +88,8 @@ pub struct Study {
     /// Quality blocks that a later one of the same model, backend and cache replaces.
     pub superseded_scores: usize,
     kept: Vec<(usize, Option<usize>)>,
+    /// See [`folded`].
+    folded: BTreeSet<usize>,
 }
 
 impl Study {
@@ -148,14 +150,14 @@ impl Study {
         let qualities: Vec<Quality> = {
             let mut references: BTreeMap<_, &RunResult> = BTreeMap::new();
             for run in runs.iter().filter(|r| !r.quantized()) {
-                references.insert(run.subject(), &run.result);
+                references.insert(run.scored_as(), &run.result);
             }
-            runs.iter().map(|run| Quality::of(&run.result, references.get(&run.subject()).copied())).collect()
+            runs.iter().map(|run| Quality::of(&run.result, references.get(&run.scored_as()).copied())).collect()
         };
         for (run, quality) in runs.iter_mut().zip(qualities) {
             run.quality = quality;
         }
-        let mut study = Study { runs, superseded_scores, ..Study::default() };
+        let mut study = Study { superseded_scores, folded: folded(&runs), runs, ..Study::default() };
         study.keep_newest();
         study
     }
@@ -163,8 +165,7 @@ impl Study {
     /// Picks the measurements to show: of two for the same subject × cache × context × batch, the later one.
     fn keep_newest(&mut self) {
         let mut newest: BTreeMap<_, (usize, Option<usize>)> = BTreeMap::new();
-        let mut count = 0;
-        for (index, run) in self.runs.iter().enumerate() {
+        for (index, run) in self.unfolded() {
             let name = (run.subject(), &run.cache);
             let places: Vec<Option<usize>> = match run.result.measurements.len() {
                 0 => vec![None],
@@ -179,7 +180,6 @@ impl Study {
                     }
                     None => run.result.timestamp.clone(),
                 };
-                count += 1;
                 let chosen = newest.entry((name, size)).or_insert((index, place));
                 // The runs are in order of the times their files were begun, but a patch may have come later.
                 if when(run) >= when(&self.runs[chosen.0]) {
@@ -188,7 +188,13 @@ impl Study {
             }
         }
         self.kept = newest.into_values().collect();
-        self.superseded = count - self.kept.len();
+        let measured: usize = self.runs.iter().map(|run| run.result.measurements.len()).sum();
+        self.superseded = measured - self.kept.iter().filter(|(_, place)| place.is_some()).count();
+    }
+
+    /// The runs that stand for themselves, each with its index.
+    fn unfolded(&self) -> impl Iterator<Item = (usize, &Run)> {
+        self.runs.iter().enumerate().filter(|(index, _)| !self.folded.contains(index))
     }
 
     /// How many files were read.
@@ -207,13 +213,23 @@ impl Study {
     /// The newest run of each subject × cache, in order of name: where quality is read from.
     pub fn newest(&self) -> Vec<&Run> {
         let mut newest: BTreeMap<_, &Run> = BTreeMap::new();
-        for run in &self.runs {
+        for (_, run) in self.unfolded() {
             let entry = newest.entry((run.subject(), &run.cache)).or_insert(run);
             // In order of time: the last one stays. Its blocks are the newest of all.
             *entry = run;
         }
         newest.into_values().collect()
     }
+}
+
+/// The runs without rows whose cache other runs have rows of: these carry their scores, whatever settings the rows were measured with.
+fn folded(runs: &[Run]) -> BTreeSet<usize> {
+    fn cache(run: &Run) -> ((&str, &str, &BTreeSet<String>), &str) {
+        (run.scored_as(), &run.cache)
+    }
+    let measured: BTreeSet<_> = runs.iter().filter(|run| !run.result.measurements.is_empty()).map(cache).collect();
+    let carried = |run: &Run| run.result.measurements.is_empty() && measured.contains(&cache(run));
+    runs.iter().enumerate().filter(|(_, run)| carried(run)).map(|(index, _)| index).collect()
 }
 
 /// A result by the settings of its rows, which are the same unless a patch measured some of them again with others. The first part

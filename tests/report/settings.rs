@@ -89,6 +89,48 @@ fn what_changes_a_cost_keeps_rows_apart_and_a_repetition_does_not() {
 }
 
 #[test]
+fn a_step_mode_counts_where_it_had_an_effect() {
+    let with = |mode: &str, change: &dyn Fn(&mut RunResult)| {
+        let mut result = flag(int4(), "step-mode", mode);
+        change(&mut result);
+        result
+    };
+    let unserved = |result: &mut RunResult| {
+        let kernel = "decode_int4_d80; step: plain decoder (heads of 80 channels)";
+        result.measurements.iter_mut().for_each(|m| m.attention_kernel = Some(kernel.into()));
+    };
+    let on_cpu = |result: &mut RunResult| result.hardware.device = Some("cpu".into());
+    let eager = |result: &mut RunResult| result.attn_backend = "eager".into();
+    for change in [&unserved as &dyn Fn(&mut RunResult), &on_cpu, &eager] {
+        let (rows, said) = aggregate(&[with("graph", change), later(with("plain", change))]);
+        assert_eq!(rows.len(), results::CONTEXTS.len(), "{said}");
+    }
+    let asked = |result: &mut RunResult| {
+        let kernel = "decode_int4_d64; step: plain decoder (asked for)";
+        result.measurements.iter_mut().for_each(|m| m.attention_kernel = Some(kernel.into()));
+    };
+    let (rows, said) = aggregate(&[with("graph", &|_| ()), later(with("plain", &asked))]);
+    assert_eq!(rows.len(), 2 * results::CONTEXTS.len(), "{said}");
+}
+
+#[test]
+fn a_name_leaves_out_what_is_usual() {
+    let row = |chunk: serde_json::Value, mode: &str| flag(flag(int4(), "prefill-chunk", chunk), "step-mode", mode);
+    let mut third = row(256.into(), "graph");
+    third.experiment_id.push_str("_third");
+    let folder = tempfile::tempdir().unwrap();
+    let files = [row(serde_json::Value::Null, "graph"), later(row(serde_json::Value::Null, "plain")), third];
+    let (raw, out) = (write(folder.path(), "raw", &files), folder.path().join("out"));
+    let output = kvprof().arg("report").arg(raw).arg("-o").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let latency = std::fs::read_to_string(out.join("tables/latency.csv")).unwrap();
+    for name in ["m,", "m · prefill chunks of 256,", "m · step mode plain,"] {
+        let rows = latency.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(rows, results::CONTEXTS.len(), "{name} in\n{latency}");
+    }
+}
+
+#[test]
 fn rows_say_which_setting_is_theirs() {
     let row = |chunk: usize, on: bool| flag(window(int4(), on), "prefill-chunk", chunk);
     let mut third = row(512, true);
@@ -125,7 +167,7 @@ fn rows_that_a_patch_measured_with_another_setting_are_told_apart_within_a_file(
     older.experiment_id = "older".into();
     let (rows, said) = aggregate(&[patched, older]);
     assert_eq!(rows.len(), 3 + 3 - 1, "{said}");
-    assert!(said.contains("1 measurements are left out"), "{said}");
+    assert!(said.contains("1 measurement is left out"), "{said}");
     assert!(rows.iter().all(|row| row["ln_ppl_ratio"] == "0.004"), "a file's scores are those of all its rows");
 }
 

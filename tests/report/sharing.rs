@@ -94,3 +94,41 @@ fn a_patch_of_one_row_makes_no_other_row_newer() {
     assert_eq!(shown[0], "777.0");
     assert_ne!(shown[1], "777.0");
 }
+
+#[test]
+fn a_file_of_scores_alone_folds_into_every_setting_that_its_cache_was_measured_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    std::fs::create_dir_all(&raw).unwrap();
+    for (time, tokens) in [("10:00:00", 128), ("11:00:00", 512)] {
+        for cache in [Cache::new("none", 16, 0.0), Cache::new("int4-hqq", 4, 0.004)] {
+            let mut cost = results::run("m", &cache);
+            cost.timestamp = format!("2026-11-01T{time}");
+            cost.experiment_id.push_str(&format!("_{tokens}"));
+            cost.config.decode_tokens = tokens;
+            cost.measurements.iter_mut().for_each(|m| m.decode_tokens = Some(tokens));
+            let mut scores = cost.clone();
+            cost.benchmarks = Default::default();
+            results::write(&raw, &cost);
+            scores.measurements.clear();
+            scores.experiment_id.push_str("_scores");
+            results::write(&raw, &scores);
+        }
+    }
+    let out = folder.path().join("out");
+    let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("measurement"), "no row was replaced: {}", stderr(&output));
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for tokens in [128, 512] {
+        assert!(page.contains(&format!("For m · {tokens} tokens out, use INT4-HQQ.")), "{tokens}");
+    }
+    assert!(!page.contains("was not measured"), "sizes are in files of their own");
+    for table in ["quality", "needle"] {
+        let text = std::fs::read_to_string(out.join(format!("tables/{table}.csv"))).unwrap();
+        for cache in ["m,FP16,", "m,INT4-HQQ,"] {
+            assert_eq!(text.matches(cache).count(), 1, "{table}:\n{text}");
+        }
+        assert!(!text.contains("tokens out"), "scores do not depend on it:\n{text}");
+    }
+}

@@ -42,7 +42,7 @@ pub fn draw(plot: &Heat) -> Scene {
     let widest = plot.rows.iter().map(|r| font::width(r, SMALL, false)).fold(0.0, f64::max);
     let left = widest.min(NAME) + 14.0;
     let cell = ((PANEL_WIDTH - left - 8.0) / plot.columns.len().max(1) as f64).min(WIDE);
-    let heads: Vec<Vec<String>> = plot.columns.iter().map(|c| legend::wrap(c, SMALL, cell - 4.0)).collect();
+    let heads: Vec<Vec<String>> = plot.columns.iter().map(|c| legend::wrap(c, SMALL, false, cell - 4.0)).collect();
     let lines = heads.iter().map(Vec::len).max().unwrap_or(0);
     let top = LEADING + 6.0 + lines as f64 * LEADING + 4.0;
 
@@ -59,7 +59,7 @@ pub fn draw(plot: &Heat) -> Scene {
         let y = top + row as f64 * CELL;
         let base = y + CELL / 2.0 + SMALL * font::CAP_HEIGHT / 2.0;
         // A long name takes two lines.
-        let lines = legend::wrap(name, SMALL, NAME);
+        let lines = legend::wrap(name, SMALL, false, NAME);
         let lines = if lines.len() > 2 { vec![legend::fit(name, SMALL, false, NAME)] } else { lines };
         for (line, text) in lines.iter().enumerate() {
             let shift = (line as f64 - (lines.len() - 1) as f64 / 2.0) * LEADING;

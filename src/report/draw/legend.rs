@@ -105,15 +105,15 @@ pub fn fit(text: &str, size: f64, bold: bool, room: f64) -> String {
 }
 
 /// `text` in lines no wider than `room`, broken after `-`, `,`, `/` and spaces; a piece that is still wider is shortened.
-pub fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
+pub fn wrap(text: &str, size: f64, bold: bool, room: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for piece in text.split_inclusive(['-', ',', ' ', '/']) {
         match lines.last_mut() {
-            Some(line) if font::width(&format!("{line}{piece}"), size, false) <= room => line.push_str(piece),
+            Some(line) if font::width(format!("{line}{piece}").trim_end(), size, bold) <= room => line.push_str(piece),
             _ => lines.push(piece.to_string()),
         }
     }
-    lines.iter().map(|line| fit(line.trim_end(), size, false, room)).collect()
+    lines.iter().map(|line| fit(line.trim_end(), size, bold, room)).collect()
 }
 
 #[cfg(test)]
@@ -122,8 +122,8 @@ mod tests {
 
     #[test]
     fn text_is_broken_or_shortened_to_fit() {
-        assert_eq!(wrap("INT2-HQQ-KIVI", 11.0, 60.0), ["INT2-HQQ-", "KIVI"]);
-        assert_eq!(wrap("Small-1B · fused", 11.0, 500.0), ["Small-1B · fused"]);
+        assert_eq!(wrap("INT2-HQQ-KIVI", 11.0, false, 60.0), ["INT2-HQQ-", "KIVI"]);
+        assert_eq!(wrap("Small-1B · fused", 11.0, false, 500.0), ["Small-1B · fused"]);
         let short = fit("a name far too long for its place", 11.0, false, 60.0);
         assert!(short.ends_with('…') && font::width(&short, 11.0, false) <= 60.0, "{short}");
         assert_eq!(fit("x", 11.0, false, 0.1), "");

@@ -17,29 +17,46 @@ pub const PANEL_WIDTH: f64 = 420.0;
 const SMALL: f64 = 12.0;
 /// Size of a panel's title.
 const TITLE: f64 = 14.0;
-/// Height that a panel's title takes.
+/// Height that a title of one line takes.
 const TITLE_HEIGHT: f64 = 24.0;
+/// Height that each further line takes.
+const TITLE_LEADING: f64 = 17.0;
 /// Space between panels.
 const GAP: f64 = 24.0;
 
+/// A panel's title, in as many lines as it needs at the size that it is set in: what tells panels apart often stands at its end, so
+/// nothing is cut off.
+fn title(panel: &Panel) -> (Vec<String>, f64) {
+    let lines = |size| legend::wrap(&panel.title, size, true, PANEL_WIDTH - 8.0);
+    let large = lines(TITLE);
+    if large.len() <= 2 { (large, TITLE) } else { (lines(SMALL), SMALL) }
+}
+
 /// One panel, with its title.
 pub fn panel(panel: &Panel) -> Scene {
+    below_title(panel, title(panel).0.len())
+}
+
+/// One panel, with its title in the last of `lines` lines.
+fn below_title(panel: &Panel, lines: usize) -> Scene {
     let body = match &panel.plot {
         Plot::Points(plot) => points::draw(plot),
         Plot::Bars(plot) => bars::draw(plot),
         Plot::Heat(plot) => heat::draw(plot),
     };
+    let (title, size) = title(panel);
+    let more = lines.saturating_sub(1) as f64 * TITLE_LEADING;
     let mut scene = Scene {
         width: PANEL_WIDTH,
-        height: body.height + TITLE_HEIGHT,
+        height: body.height + TITLE_HEIGHT + more,
         title: panel.title.clone(),
         shapes: Vec::new(),
     };
-    let title = legend::fit(&panel.title, TITLE, true, PANEL_WIDTH - 8.0);
-    let form =
-        Form::Text { at: (4.0, 15.0), text: title, size: TITLE, bold: true, anchor: Anchor::Start, upright: false };
-    scene.push(form, Ink::Text);
-    scene.place(body, 0.0, TITLE_HEIGHT);
+    for (above, text) in title.into_iter().rev().enumerate() {
+        let at = (4.0, 15.0 + more - above as f64 * TITLE_LEADING);
+        scene.push(Form::Text { at, text, size, bold: true, anchor: Anchor::Start, upright: false }, Ink::Text);
+    }
+    scene.place(body, 0.0, TITLE_HEIGHT + more);
     scene
 }
 
@@ -54,7 +71,9 @@ pub struct Drawn<'a> {
 impl<'a> Drawn<'a> {
     /// Draws `chart`.
     pub fn new(chart: &'a Chart) -> Self {
-        Drawn { chart, panels: chart.panels.iter().map(panel).collect() }
+        // Of one height throughout, so that plots beside one another stand level.
+        let lines = chart.panels.iter().map(|panel| title(panel).0.len()).max().unwrap_or(1);
+        Drawn { chart, panels: chart.panels.iter().map(|panel| below_title(panel, lines)).collect() }
     }
 }
 
@@ -78,4 +97,24 @@ pub fn figure(drawn: &Drawn<'_>) -> Scene {
     }
     scene.height = (top - GAP).max(1.0);
     scene
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::chart::{Axis, Bars, NumberForm, Scale};
+    use crate::report::font;
+
+    #[test]
+    fn a_long_title_is_wrapped_and_keeps_its_end() {
+        let words = "Llama-3.1-8B · fused · 1280 tokens out · prefill chunks of 512 · step mode launches · NVIDIA H200, 32k tokens";
+        let axis = Axis { label: String::new(), scale: Scale::Linear, form: NumberForm::Plain };
+        let plot = || Plot::Bars(Bars { x: axis.clone(), parts: Vec::new(), bars: Vec::new() });
+        for text in ["short".to_string(), words.into(), format!("{words}, {words}")] {
+            let panel = Panel { title: text.clone(), plot: plot() };
+            let (lines, size) = title(&panel);
+            assert_eq!(lines.join(" ").replace("- ", "-"), text, "nothing is lost");
+            assert!(lines.iter().all(|line| font::width(line, size, true) <= PANEL_WIDTH), "{lines:?}");
+        }
+    }
 }

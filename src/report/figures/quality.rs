@@ -30,12 +30,12 @@ pub(super) fn delta_ppl(group: &Group<'_>) -> Chart {
         .iter()
         .filter(|cache| {
             let tells = |s: &Subject<'_>| s.run(cache).is_some_and(|run| run.quality.delta_ppl().is_some());
-            group.subjects.iter().any(|s| s.main_caches().contains(&cache.as_str()) && tells(s))
+            group.scored.iter().any(|s| s.main_caches().contains(&cache.as_str()) && tells(s))
         })
         .cloned()
         .collect();
     let subjects: Vec<&Subject<'_>> =
-        group.subjects.iter().filter(|s| s.runs.iter().any(|run| run.quality.delta_ppl().is_some())).collect();
+        group.scored.iter().filter(|s| s.runs.iter().any(|run| run.quality.delta_ppl().is_some())).collect();
     let cell = |subject: &Subject<'_>, cache: &String| {
         let run = subject.run(cache)?;
         let (delta, rise) = (run.quality.delta_ppl()?, run.quality.relative_rise()?);
@@ -130,7 +130,7 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
         title: "Divergence by position".into(),
         caption: "Mean KL(unquantized ‖ quantized) of the next-token distributions, by position in the window; bars: 95 % intervals."
             .into(),
-        panels: group.subjects.iter().filter_map(panel).collect(),
+        panels: group.scored.iter().filter_map(panel).collect(),
     }
 }
 
@@ -140,7 +140,7 @@ pub(super) fn needle_grid(group: &Group<'_>) -> Chart {
         let runs = s.runs.iter().filter(|run| shown.contains(&run.cache.as_str()));
         runs.filter_map(|run| needle_panel(&s.name, run)).collect::<Vec<_>>()
     };
-    let panels = group.subjects.iter().flat_map(panels).collect();
+    let panels = group.scored.iter().flat_map(panels).collect();
     Chart {
         id: "needle_grid".into(),
         title: "Needle in a haystack".into(),

@@ -63,7 +63,7 @@ pub(super) fn quality(group: &Group<'_>, bound: &Bound) -> Chart {
         caption: "Rise of the perplexity as more of the latest tokens stay in full precision; bars: 95 % intervals of the paired \
                   difference."
             .into(),
-        panels: group.subjects.iter().filter_map(panel).collect(),
+        panels: group.scored.iter().filter_map(panel).collect(),
     }
 }
 
