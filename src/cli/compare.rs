@@ -63,7 +63,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("not compared: {line}");
     }
     if comparison.lines.is_empty() {
-        return Err(Error::usage("the two sides have no measurement of the same model, context and batch").into());
+        let why = match comparison.unpaired.is_empty() {
+            true => "the two sides hold neither measurements nor scores",
+            false => "nothing could be compared, for the reasons above",
+        };
+        return Err(Error::usage(why).into());
     }
     let table = compare::table(&comparison);
     let table =

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::number::{Digits, round};
+use super::scoring;
 use super::setting;
 use super::study::{MIB, Row, Study};
 use super::table::{Cell, Column, Table};
@@ -160,6 +161,13 @@ fn columns() -> Vec<(Column, Get)> {
         (whole("needle_trials"), |r| r.run.quality.needle.as_ref().map(|s| s.trials).into()),
         (text("needle_kind"), |r| needle(r).and_then(|n| n.kind.as_deref()).into()),
         (text("needle_haystack"), |r| needle(r).and_then(|n| n.haystack.as_deref()).into()),
+        // Tokens, and 0…1, as --needle-contexts and --needle-depths take them.
+        (text("needle_contexts"), |r| needle(r).map(|n| scoring::needle_contexts(n).join(" ")).into()),
+        (text("needle_depths"), |r| {
+            let trials = r.run.result.benchmarks.needle_in_haystack_trials.as_deref();
+            let depths = trials.map(scoring::needle_depths);
+            depths.map(|depths| depths.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")).into()
+        }),
         (whole("mmlu_questions"), |r| mmlu(r).map(|a| a.questions).into()),
         (whole("mmlu_planned"), |r| mmlu(r).and_then(|a| a.planned).into()),
         (flag("mmlu_stopped"), |r| mmlu(r).map(|a| a.stopped_before().is_some()).into()),

@@ -1,12 +1,60 @@
 //! What a score was measured on: which text or questions, how much of them, in what windows. Scores that differ in it are scores of
 //! different things: a table that holds both has a column that tells them apart.
 
+use std::cmp::Ordering;
+
+use sha2::{Digest, Sha256};
+
 use super::number;
-use crate::schema::{Accuracy, DataSource, Flags, NeedleTrial, RunResult};
+use crate::schema::{Accuracy, DataSource, Flags, Needle, NeedleTrial, RunResult};
 
 /// What one score was measured on; scores of one benchmark have the same parts in the same order.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub struct Scoring(Vec<Part>);
+
+impl Scoring {
+    /// What tells scores apart: where the data's digest is known, not the name of its file.
+    fn key(&self) -> impl Iterator<Item = &Part> {
+        let digest = self.digest().is_some();
+        self.0.iter().filter(move |part| !(digest && part.name == DATA))
+    }
+
+    fn digest(&self) -> Option<&str> {
+        self.0.iter().find(|part| part.name == DIGEST)?.words.as_deref()
+    }
+
+    /// Whether the part at `at` differs from that of `other`, as far as `look` looks. The same data may go by several names.
+    fn differs<'a, T: PartialEq>(&'a self, other: &'a Self, at: usize, look: impl Fn(&'a Part) -> T) -> bool {
+        let renamed = self.0[at].name == DATA && self.digest().is_some() && self.digest() == other.digest();
+        !renamed && look(&self.0[at]) != look(&other.0[at])
+    }
+}
+
+impl PartialEq for Scoring {
+    fn eq(&self, other: &Self) -> bool {
+        self.key().eq(other.key())
+    }
+}
+
+impl Eq for Scoring {}
+
+impl PartialOrd for Scoring {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scoring {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
+/// Names of parts that are looked for.
+const DATA: &str = "data";
+const DIGEST: &str = "digest";
+const NEEDLES: &str = "needles";
+const VERSION: &str = "version";
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Part {
@@ -30,12 +78,12 @@ fn part(name: &'static str, words: Option<String>) -> Part {
 /// The data's name, and the first digits of its digest.
 fn data(name: Option<&str>, data: Option<&DataSource>) -> [Part; 2] {
     let digest = data.map(|d| format!("SHA-256 {}", d.sha256.chars().take(8).collect::<String>()));
-    [part("data", name.map(str::to_string)), part("digest", digest)]
+    [part(DATA, name.map(str::to_string)), part(DIGEST, digest)]
 }
 
 /// Version of a benchmark's meaning.
 fn version(version: Option<u32>) -> Part {
-    part("version", version.map(|v| format!("version {v}")))
+    part(VERSION, version.map(|v| format!("version {v}")))
 }
 
 /// How `tokens` tokens of a text were scored, window by window.
@@ -74,28 +122,53 @@ pub fn kld(result: &RunResult) -> Option<Scoring> {
 /// Of the needles.
 pub fn needle(result: &RunResult) -> Option<Scoring> {
     let n = result.benchmarks.needle_in_haystack.as_ref()?;
-    let mut contexts: Vec<&String> = n.per_context.keys().collect();
-    contexts.sort_by_key(|context| context.parse::<usize>().ok());
-    let contexts = contexts.into_iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
+    let trials = result.benchmarks.needle_in_haystack_trials.as_deref();
+    let contexts = needle_contexts(n).join(" and ");
     let [_, digest] = data(None, n.data.as_ref());
     Some(Scoring(vec![
         part("kind", n.kind.clone()),
         part("haystack", n.haystack.as_ref().map(|text| format!("in {text}"))),
         digest,
         part("contexts", Some(format!("at {contexts} tokens"))),
-        part("depths", result.benchmarks.needle_in_haystack_trials.as_deref().map(depths)),
+        part(
+            "depths",
+            trials.map(|trials| {
+                let depths = needle_depths(trials);
+                let shown: Vec<String> = depths.iter().map(|depth| number::significant(depth * 100.0, 1)).collect();
+                format!("{} % deep", shown.join(", "))
+            }),
+        ),
         part("trials", Some(format!("{} trials", n.total_trials))),
+        part(NEEDLES, trials.and_then(hidden)),
         version(n.version),
     ]))
 }
 
-fn depths(trials: &[NeedleTrial]) -> String {
+/// Context lengths of needles, tokens.
+pub fn needle_contexts(needle: &Needle) -> Vec<&str> {
+    let mut contexts: Vec<&str> = needle.per_context.keys().map(String::as_str).collect();
+    contexts.sort_by_key(|context| context.parse::<usize>().ok());
+    contexts
+}
+
+/// Depths of needles, 0…1.
+pub fn needle_depths(trials: &[NeedleTrial]) -> Vec<f64> {
+    // 0…1, in spite of its name.
     let mut depths: Vec<f64> = trials.iter().map(|trial| trial.depth_percent).collect();
     depths.sort_by(f64::total_cmp);
     depths.dedup();
-    // 0…1, in spite of its name.
-    let shown: Vec<String> = depths.iter().map(|depth| number::significant(depth * 100.0, 1)).collect();
-    format!("{} % deep", shown.join(", "))
+    depths
+}
+
+/// Which needles were hidden where (another seed hides others), as the first digits of a digest; `None` where the file does not say.
+fn hidden(trials: &[NeedleTrial]) -> Option<String> {
+    let place = |t: &NeedleTrial| {
+        Some(format!("{} {} {} {}", t.context_length, t.depth_percent, t.trial.unwrap_or(0), t.needle.as_ref()?))
+    };
+    let mut places = trials.iter().map(place).collect::<Option<Vec<_>>>().filter(|places| !places.is_empty())?;
+    places.sort();
+    let digest = Sha256::digest(places.join("\n"));
+    Some(format!("needles {}", digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
 
 /// Of MMLU.
@@ -182,9 +255,9 @@ impl Scoring {
     /// stopped half-way set out for the same.
     pub fn unlike(&self, other: &Self) -> Option<String> {
         fn aim(part: &Part) -> Option<&String> {
-            part.whole.as_ref().or(part.words.as_ref()).filter(|_| part.name != "version")
+            part.whole.as_ref().or(part.words.as_ref()).filter(|_| part.name != VERSION)
         }
-        let differs: Vec<bool> = self.0.iter().zip(&other.0).map(|(own, other)| aim(own) != aim(other)).collect();
+        let differs: Vec<bool> = (0..self.0.len()).map(|at| self.differs(other, at, aim)).collect();
         differs.contains(&true).then(|| self.words(&differs))
     }
 
@@ -208,7 +281,9 @@ pub fn telling(rows: &[Option<Scoring>]) -> Option<Vec<String>> {
 pub fn common(rows: &[Option<Scoring>]) -> Option<String> {
     let differs = differing(rows)?;
     let first = rows.iter().flatten().next()?;
-    let told = |(part, differs): (&Part, &bool)| !differs && part.words.is_some() && part.name != "version";
+    // A digest of needles and a version tell nothing by themselves.
+    let told =
+        |(part, differs): (&Part, &bool)| !differs && part.words.is_some() && ![NEEDLES, VERSION].contains(&part.name);
     let shared: Vec<bool> = first.0.iter().zip(&differs).map(told).collect();
     shared.contains(&true).then(|| first.words(&shared))
 }
@@ -216,7 +291,7 @@ pub fn common(rows: &[Option<Scoring>]) -> Option<String> {
 /// For each part, whether rows differ in it, or one is odd in it; `None` where no row has a score.
 fn differing(rows: &[Option<Scoring>]) -> Option<Vec<bool>> {
     let first = rows.iter().flatten().next()?;
-    let differs = |at: usize| rows.iter().flatten().any(|row| row.0[at] != first.0[at] || row.0[at].odd);
+    let differs = |at: usize| rows.iter().flatten().any(|row| row.differs(first, at, |part| part) || row.0[at].odd);
     Some((0..first.0.len()).map(differs).collect())
 }
 

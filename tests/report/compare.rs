@@ -192,3 +192,62 @@ fn the_usage_line_can_be_followed() {
     let output = kvprof().args(words).output().unwrap();
     assert!(output.status.success(), "{usage}: {}", stderr(&output));
 }
+
+/// What `kvprof compare` says on standard error, and its exit code.
+fn said(base: &Path, new: &Path) -> (Option<i32>, String) {
+    let output = kvprof().arg("compare").arg(base).arg("--against").arg(new).output().unwrap();
+    (output.status.code(), stderr(&output))
+}
+
+#[test]
+fn rows_and_scores_of_one_side_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    let mut part = whole.clone();
+    part.measurements.retain(|m| m.context_len != results::CONTEXTS[1]);
+    part.benchmarks.kld = None;
+    let (whole, part) = (one(folder.path(), "a", &whole), one(folder.path(), "b", &part));
+    for (base, new, side) in [(&whole, &part, "base"), (&part, &whole, "new")] {
+        let (code, said) = said(base, new);
+        assert_eq!(code, Some(0), "{said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("not compared")).collect();
+        assert_eq!(lines.len(), 2, "{said}");
+        assert!(lines[0].starts_with(&format!("not compared: {side}: m INT4-HQQ: kld (")), "{said}");
+        assert_eq!(lines[1], format!("not compared: {side}: m INT4-HQQ at 2048 tokens, batch 1 has no partner"));
+    }
+}
+
+#[test]
+fn unquantized_caches_of_other_float_types_are_paired() {
+    let folder = tempfile::tempdir().unwrap();
+    let side = |name: &str, dtype: &str| {
+        for cache in [Cache::new("none", 16, 0.0), Cache::new("int4-hqq", 4, 0.004)] {
+            let mut result = results::run("m", &cache);
+            result.model_config.dtype = Some(dtype.into());
+            one(folder.path(), name, &result);
+        }
+        folder.path().join(name)
+    };
+    let (base, new) = (side("a", "float32"), side("b", "bfloat16"));
+    let output = kvprof().arg("compare").arg(base).arg("--against").arg(new).output().unwrap();
+    let (table, said) = (String::from_utf8_lossy(&output.stdout), stderr(&output));
+    assert!(!said.contains("not compared"), "{said}");
+    assert!(table.contains("BF16 against FP32 ") && table.contains("INT4-HQQ, bf16 against f32 "), "{table}");
+}
+
+#[test]
+fn where_nothing_is_compared_the_error_points_to_the_reasons() {
+    let folder = tempfile::tempdir().unwrap();
+    let scores = |name: &str, window: usize| {
+        let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+        result.measurements.clear();
+        let b = &mut result.benchmarks;
+        b.perplexity.iter_mut().chain(&mut b.perplexity_quantized).for_each(|p| p.window = Some(window));
+        (b.kld, b.mmlu, b.math, b.needle_in_haystack, b.needle_in_haystack_trials) = Default::default();
+        one(folder.path(), name, &result)
+    };
+    let (code, said) = said(&scores("a", 512), &scores("b", 1024));
+    assert_eq!(code, Some(2));
+    assert!(said.contains("ppl (windows of 1024 against windows of 512)"), "{said}");
+    assert!(said.contains("error: nothing could be compared, for the reasons above"), "{said}");
+}

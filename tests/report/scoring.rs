@@ -181,3 +181,42 @@ fn a_stopped_question_set_does_not_displace_a_whole_one() {
     let out = report(folder.path(), &[int(4), later]);
     assert_eq!(column(&table(&out, "quality"), "mmlu"), [Some("0.3")]);
 }
+
+#[test]
+fn needles_of_another_seed_are_no_repetition_and_columns_tell_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut later = int(4);
+    (later.timestamp, later.experiment_id) = ("2026-11-02T12:00:00".into(), "later".into());
+    for trial in later.benchmarks.needle_in_haystack_trials.as_mut().unwrap() {
+        trial.needle = Some("4711".into());
+    }
+    let quality = table(&report(folder.path(), &[int(4), later.clone()]), "quality");
+    let over: Vec<&str> = column(&quality, "needle_over").into_iter().flatten().collect();
+    assert!(over.len() == 2 && over.iter().all(|over| over.starts_with("needles ")) && over[0] != over[1], "{over:?}");
+    let aggregate = rows(&kvprof().arg("aggregate").arg(folder.path().join("raw")).output().unwrap().stdout[..]);
+    assert!(aggregate.iter().all(|row| row["needle_contexts"] == "1024 2048 4096"), "{aggregate:?}");
+    assert!(aggregate.iter().all(|row| row["needle_depths"] == "0.1 0.5 0.9"), "{aggregate:?}");
+}
+
+#[test]
+fn one_text_under_two_names_is_one_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let renamed = |mut result: RunResult| {
+        result = rescored(result, |p| {
+            p.dataset = "copy.txt".into();
+            p.data.as_mut().unwrap().name = "copy.txt".into();
+        });
+        result
+    };
+    let out = report(folder.path(), &[int(8), renamed(int(4))]);
+    assert_eq!(column(&table(&out, "quality"), "ppl_over"), [None, None]);
+    let side = |name: &str, result: &RunResult| {
+        let sub = folder.path().join(name);
+        std::fs::create_dir_all(&sub).unwrap();
+        results::write(&sub, result);
+        sub
+    };
+    let (base, new) = (side("a", &int(4)), side("b", &renamed(int(4))));
+    let output = kvprof().arg("compare").arg(base).arg("--against").arg(new).output().unwrap();
+    assert!(!stderr(&output).contains("not compared"), "{}", stderr(&output));
+}

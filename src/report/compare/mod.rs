@@ -4,7 +4,7 @@ pub mod condition;
 pub mod metric;
 mod pair;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::metric::{Delta, Metric, Verdict};
 use self::pair::{Measured, Way};
@@ -100,37 +100,58 @@ impl Comparison {
     fn quality(&mut self, both: &Both<'_, '_>) {
         let Both { before, after, what, remark } = both;
         for metric in &metric::QUALITY {
-            let mut seen = BTreeSet::new();
-            for new in &after.runs {
-                let Some(scoring) = (metric.scoring)(&new.result).filter(|scoring| seen.insert(scoring.clone())) else {
-                    continue;
-                };
-                let scored = |base: &&Run| (metric.scoring)(&base.result);
-                let alike = before.runs.iter().find(|base| scored(base).as_ref() == Some(&scoring));
-                let compared = match alike {
-                    Some(base) => metric.quality.map_or(Ok(None), |change| change(base, new)),
-                    None => before.runs.iter().find_map(scored).map_or(Ok(None), |other| Err(unlike(other, scoring))),
-                };
-                match compared {
+            let (mut before, mut after) = (scored(metric, &before.runs), scored(metric, &after.runs));
+            let alike: Vec<Scoring> = after.keys().filter(|new| before.contains_key(new)).cloned().collect();
+            for scoring in alike {
+                let (Some(base), Some(new)) = (before.remove(&scoring), after.remove(&scoring)) else { continue };
+                let why = match metric.quality.map_or(Ok(None), |change| change(base, new)) {
                     Ok(Some(delta)) => {
                         let (model, what, remark) = (new.model.clone(), what.clone(), remark.or(delta.unpaired));
                         self.lines.push(Line { model, what, place: None, metric, delta, remark });
+                        continue;
                     }
-                    Err(why) => self.unpaired.push(format!("{} {what}: {} ({why})", new.model, metric.name)),
-                    Ok(None) => {}
-                }
+                    Ok(None) => "no number on a side".into(),
+                    Err(why) => why,
+                };
+                self.unpaired.push(format!("{} {what}: {} ({why})", new.model, metric.name));
             }
+            self.scored_apart(both, metric, before, after);
+        }
+    }
+
+    /// Names the scores that the other side has not: each beside one of the other side's, as long as there are such.
+    fn scored_apart(&mut self, both: &Both<'_, '_>, metric: &Metric, before: Scores<'_>, after: Scores<'_>) {
+        let (Some(model), what, name) = (both.model(), &both.what, metric.name) else { return };
+        let (mut before, mut after) = (before.into_keys(), after.into_keys());
+        loop {
+            let (side, scoring) = match (before.next(), after.next()) {
+                (Some(base), Some(new)) => {
+                    self.unpaired.push(format!("{model} {what}: {name} ({})", unlike(base, new)));
+                    continue;
+                }
+                (Some(base), None) => ("base", base),
+                (None, Some(new)) => ("new", new),
+                (None, None) => break,
+            };
+            let on = scoring::common(&[Some(scoring)]).map_or_else(String::new, |on| format!(" ({on})"));
+            self.unpaired.push(format!("{side}: {model} {what}: {name}{on} has no partner"));
         }
     }
 
     /// Compares the rows of one context and batch, but for what depends on settings in which they differ.
     fn cost(&mut self, both: &Both<'_, '_>) {
+        let lone = |side: &str, row: &Row<'_>| {
+            let told: String = row.run.told.words().iter().map(|told| format!(", {told}")).collect();
+            format!("{side}: {} {}{}{told} has no partner", row.run.model, both.what, at(row))
+        };
+        let mut used: Vec<*const Row<'_>> = Vec::new();
         for new in &both.after.rows {
             let place = at(new);
             let Some(base) = pair::row(&both.before.rows, new) else {
-                self.unpaired.push(format!("new: {} {}{place} has no partner", new.run.model, new.run.cache));
+                self.unpaired.push(lone("new", new));
                 continue;
             };
+            used.push(base);
             let model = &new.run.model;
             let what = format!("{}{}", both.what, pair::settings(base.run, new.run));
             if base.skipped() || new.skipped() {
@@ -153,7 +174,22 @@ impl Comparison {
                 self.unpaired.push(format!("{model} {what}{place}: {}", left_out.join(", ")));
             }
         }
+        let left = both.before.rows.iter().filter(|row| !used.contains(&std::ptr::from_ref(*row)));
+        self.unpaired.extend(left.map(|row| lone("base", row)));
     }
+}
+
+/// What was scored by one benchmark, each score once, with a run that has it.
+type Scores<'a> = BTreeMap<Scoring, &'a Run>;
+
+fn scored<'a>(metric: &Metric, runs: &[&'a Run]) -> Scores<'a> {
+    let mut scores = Scores::new();
+    for run in runs {
+        if let Some(scoring) = (metric.scoring)(&run.result) {
+            scores.entry(scoring).or_insert(run);
+        }
+    }
+    scores
 }
 
 /// In what two scores were not measured alike.

@@ -12,6 +12,8 @@ use crate::report::study::{Row, Study};
 pub(super) struct Way<'a> {
     pub backend: &'a str,
     pub cache: &'a str,
+    /// Whether the cache is quantized; the name of one that is not is that of its float type.
+    quantized: bool,
     /// Float type; empty where the file does not say.
     dtype: &'a str,
     pub random_weights: bool,
@@ -46,6 +48,7 @@ fn way(run: &Run) -> Way<'_> {
     Way {
         backend: &run.result.attn_backend,
         cache: &run.cache,
+        quantized: run.quantized(),
         dtype: label::dtype(&run.result),
         random_weights: label::random_weights(&run.result),
         window: label::window(&run.result),
@@ -59,7 +62,8 @@ pub(super) fn partner<'b, 'a>(base: &'b BTreeMap<Way<'a>, Measured<'a>>, wanted:
         let mut found = base.keys().filter(of);
         found.next().filter(|_| found.next().is_none())
     };
-    let run_alike = |w: &&Way<'a>| (w.backend, w.cache) == (wanted.backend, wanted.cache);
+    let cache_alike = |w: &&Way<'a>| w.cache == wanted.cache || !(w.quantized || wanted.quantized);
+    let run_alike = |w: &&Way<'a>| w.backend == wanted.backend && cache_alike(w);
     let loaded_alike = |w: &&Way<'a>| {
         (w.dtype, w.random_weights, w.window.as_str()) == (wanted.dtype, wanted.random_weights, wanted.window.as_str())
     };
@@ -85,7 +89,9 @@ pub(super) fn words(base: &Way<'_>, new: &Way<'_>) -> String {
         (false, true) => format!("{}: {} against {}", new.cache, new.backend, base.backend),
         (false, false) => format!("{} {} against {} {}", new.backend, new.cache, base.backend, base.cache),
     };
-    if base.dtype != new.dtype {
+    // Two unquantized caches of other names have said it by these.
+    let told = base.cache != new.cache && !(base.quantized || new.quantized);
+    if base.dtype != new.dtype && !told {
         let name = |dtype: &str| if dtype.is_empty() { "unknown float type" } else { dtype }.to_string();
         words.push_str(&format!(", {} against {}", name(new.dtype), name(base.dtype)));
     }
