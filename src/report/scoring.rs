@@ -138,7 +138,7 @@ pub fn needle(result: &RunResult) -> Option<Scoring> {
                 format!("{} % deep", shown.join(", "))
             }),
         ),
-        part("trials", Some(format!("{} trials", n.total_trials))),
+        part("trials", Some(format!("{} trial{}", n.total_trials, if n.total_trials == 1 { "" } else { "s" }))),
         part(NEEDLES, trials.and_then(hidden)),
         version(n.version),
     ]))
