@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::{Error, Result};
 
 /// Leaves out the combinations that agree with every list given.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Exclude {
     /// `--model`.
@@ -43,8 +43,11 @@ impl Exclude {
     /// Refuses to leave out what `matrix`, all values of a matrix in the same lists, does not have: a misspelt name would leave out nothing.
     ///
     /// # Errors
-    /// Names the list and the value.
+    /// Names the list and the value; an entry that names nothing, which would leave out everything.
     pub(super) fn require_known(&self, matrix: &Self) -> Result<()> {
+        if *self == Self::default() {
+            return Err(Error::usage("exclude: an entry names nothing, and would leave out all runs of its matrix"));
+        }
         fn known<T: PartialEq + std::fmt::Debug>(key: &str, excluded: &[T], there: &[T]) -> Result<()> {
             match excluded.iter().find(|value| !there.contains(value)) {
                 Some(value) => {

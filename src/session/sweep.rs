@@ -336,6 +336,8 @@ mod tests {
             let key = wrong.split(' ').next().unwrap();
             assert!(error.contains("exclude") && error.contains(key), "{error}");
         }
+        let error = plan("[[matrix]]\nmodels = ['a']\nexclude = [{ kv-quants = [] }]").unwrap_err().to_string();
+        assert!(error.contains("exclude") && error.contains("names nothing"), "{error}");
     }
 
     #[test]
