@@ -209,8 +209,7 @@ pub mod of_run {
 
     /// As [`super::ppl`].
     pub fn ppl(result: &RunResult) -> Option<Scoring> {
-        let b = &result.benchmarks;
-        let block = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref())?;
+        let block = result.benchmarks.own_perplexity()?;
         let asked = asked(block.settings.as_ref(), "ppl-tokens").unwrap_or(result.config.ppl_tokens);
         Some(super::ppl(result)?.asked("tokens", block.tokens, asked))
     }

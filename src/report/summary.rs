@@ -89,7 +89,7 @@ fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<
 fn quality(result: &RunResult) -> [String; 3] {
     let none = || "–".to_string();
     let b = &result.benchmarks;
-    let ppl = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref());
+    let ppl = b.own_perplexity();
     let delta = b.perplexity_quantized.as_ref().and_then(|p| {
         let error = p.ln_ratio_standard_error.map(|e| format!(" ± {:.2}", 100.0 * Z95 * e)).unwrap_or_default();
         p.ln_ratio.map(|ln| format!("{}{error} %", number::shown(100.0 * ln.exp_m1(), Digits::Signed(2))))

@@ -44,9 +44,8 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
 fn patched(result: &RunResult) -> Vec<String> {
     let cache = result.kv_quant.name.as_deref().unwrap_or("none");
     let b = &result.benchmarks;
-    let ppl = b.perplexity_quantized.as_ref().or(b.perplexity.as_ref());
     let scores = [
-        ("ppl", ppl.and_then(|block| block.settings.as_ref())),
+        ("ppl", b.own_perplexity().and_then(|block| block.settings.as_ref())),
         ("kld", b.kld.as_ref().and_then(|block| block.settings.as_ref())),
         ("needle", b.needle_in_haystack.as_ref().and_then(|block| block.settings.as_ref())),
         ("mmlu", b.mmlu.as_ref().and_then(|block| block.settings.as_ref())),

@@ -26,19 +26,17 @@ impl Prepared {
             return Err(Error::usage("there is nothing to measure: the profile is left out and no benchmark is named"));
         }
         let named = |names: &[&str]| spec.benchmarks.iter().any(|name| names.contains(&name.as_str()));
-        if named(&["ppl", "kld"]) {
-            text::check_name(spec.settings.ppl_data.as_deref().unwrap_or("builtin"), "--ppl-data")?;
-        }
+        let haystack = spec.settings.needle_haystack.as_str();
         let texts = [
-            named(&["ppl", "kld"]).then(|| text::default_name(&spec.settings, &spec.model.model)),
-            named(&["needle"]).then_some(spec.settings.needle_haystack.as_str()),
+            named(&["ppl", "kld"]).then(|| (text::default_name(&spec.settings, &spec.model.model), "--ppl-data")),
+            (named(&["needle"]) && haystack != "filler").then_some((haystack, "--needle-haystack")),
         ];
-        let reads_data = named(&["mmlu", "math"]) || texts.iter().flatten().any(|name| text::is_data_set(name));
+        for (name, flag) in texts.iter().flatten() {
+            text::check_name(name, flag)?;
+        }
+        let reads_data = named(&["mmlu", "math"]) || texts.iter().flatten().any(|(name, _)| text::is_data_set(name));
         if let Some(data) = spec.settings.data.as_deref().filter(|path| reads_data && !path.exists()) {
             return Err(Error::usage(format!("--data {}: no such file or folder", data.display())));
-        }
-        if named(&["needle"]) && spec.settings.needle_haystack != "filler" {
-            text::check_name(&spec.settings.needle_haystack, "--needle-haystack")?;
         }
         let (attention, benchmarks) = (attention::new(&spec.attn_backend)?, benchmarks(&spec.benchmarks)?);
         Ok(Prepared { spec, attention, benchmarks })
