@@ -29,30 +29,3 @@ pub(super) fn constant<P: Real>(value: f32, codes: &mut [u8]) -> GroupFit<P> {
     codes.fill(0);
     GroupFit { scale: P::narrow(1.0), minimum: P::narrow(value) }
 }
-
-/// Sum in the order every implementation keeps: four accumulators, element i into number i mod 4, then (a0 + a1) + (a2 + a3).
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sum4 {
-    parts: [f32; 4],
-}
-
-impl Sum4 {
-    /// Adds element number `index`.
-    #[inline(always)]
-    pub fn add(&mut self, index: usize, value: f32) {
-        self.parts[index % 4] += value;
-    }
-
-    /// The sum.
-    #[inline(always)]
-    pub fn total(&self) -> f32 {
-        let [a0, a1, a2, a3] = self.parts;
-        (a0 + a1) + (a2 + a3)
-    }
-
-    /// The sum over `count` elements, divided by `count`.
-    #[inline(always)]
-    pub fn mean(&self, count: usize) -> f32 {
-        self.total() / count as f32
-    }
-}

@@ -9,12 +9,18 @@
 //! Everything here is measured in codes, not in the unit of x: with t = x·S + z, Wq = clamp(rint(t)) and d = t − Wq, the
 //! error is e = x − (Wq − z)/S = d/S. What the refinement
 //! `z ← mean(Wq − (x − We)·S)`, `We = sign(e)·max(|e| − |e|^−0.3/10, 0)` adds to z is then
-//! −mean(d − We·S) = −mean(sign(d)·min(|d|, K·|d|^−0.3)) with K = S^1.3/10. So the same numbers come of half the
-//! operations and with less rounding: no term is larger than an error. The power is that of `quant/power.rs`.
+//! −mean(d − We·S) = −mean(sign(d)·min(|d|, K·|d|^−0.3)) with K = S^1.3/10 ([`Shrinkage`]). So the same numbers come of half the
+//! operations and with less rounding: no term is larger than an error.
+//!
+//! # In fixed point
+//!
+//! Positions t, errors d and means are integers in units of 2^-16 of a code. Sums of integers are the same in any order, and where
+//! no code is clamped an error is the low half of a position, as a signed number: so a GPU can work on two elements at a time and add
+//! them up as it likes, and still find the zero point that is found here.
 
-use super::fit::{GroupFit, Sum4, constant, extremes};
-use super::power::{ScaledPower, power};
+use super::fit::{GroupFit, constant, extremes};
 use super::real::Real;
+use super::shrinkage::Shrinkage;
 
 /// Most refinements of a zero point.
 const ITERATIONS: usize = 20;
@@ -22,23 +28,25 @@ const ITERATIONS: usize = 20;
 /// Largest inverse scale, so that nearly constant groups stay finite.
 const MAX_INVERSE_SCALE: f32 = 2e4;
 
-/// Errors e below this are smaller than |e|^−0.3/10 by a thousandth or more (the two are equal at 0.1^(1/1.3) = 0.1701), so that
-/// the power need not be known.
-const SHRINKS_TO_ZERO: f32 = 0.17;
+/// Zero points from here on are coarser than a sixteenth of a code and stay as they are. No group of 16-bit floats has one: its width is
+/// 1/2047 of its largest number or more.
+const FARTHEST_ZERO: f32 = 1048576.0;
 
-/// From this inverse scale on, K is large enough for that to hold for errors below 2^−27 too, whose power is that of larger ones
-/// ([`ScaledPower::of`]).
-const LEAST_SHORTCUT: f32 = 1e-5;
+/// Elements of the largest group there is.
+const LARGEST_GROUP: usize = 128;
+
+/// Positions that begin within this of the first and the last code, and have moved by less than half a code less this, need no clamping.
+const SLACK: i32 = 1 << 9;
 
 /// Fits one group and writes its codes.
 ///
-/// With S = min((2^b − 1)/(max − min), 2e4), z starts at −min·S and is refined up to 20 times:
-/// t = x·S + z, d = t − clamp(rint(t)), z ← z − mean(sign(d)·min(|d|, K·|d|^−0.3)), K = S·(1/S)^−0.3·0.1; it stops as soon as
-/// Σ|d| no longer falls, or z stays, and keeps the z it has by then. Then c = clamp(rint(x·S + z)), s = 1/S and m = −z/S. All
-/// in f32, each operation rounded by itself, rint half to even, s and m rounded to `P` (m to a finite number). A constant
-/// group has s = 1, c = 0 and m = x.
+/// With S = min((2^b − 1)/(max − min), 2e4), z starts at −min·S. Positions at that z, fma(x, S, z), are taken to units of 2^-16 of a
+/// code (2^-14 where b is 8), and up to 20 times d = t − clamp(⌊t + 1/2⌋), z ← z − mean(sign(d)·min(|d|, K·|d|^−0.3)), until
+/// the mean of |d| no longer falls, or z stays; z keeps what it has by then. Means are rounded to units, halves up. Where the
+/// shrinkage acts, a negative d counts as one unit smaller (the complement of its bits). Then c = clamp(rint(fma(x, S, z))), s = 1/S and
+/// m = −z/S, in f32, s and m rounded to `P` (m to a finite number). A constant group has s = 1, c = 0 and m = x.
 ///
-/// `values` are finite numbers of type `P`, widened; `codes` has the same length.
+/// `values` are 16 to 128 finite numbers of type `P`, a power of two of them, widened; `codes` has the same length.
 pub fn fit<P: Real>(values: &[f32], bits: u8, codes: &mut [u8]) -> GroupFit<P> {
     let levels = f32::from(u8::MAX >> (8 - bits));
     let (min, max) = extremes(values);
@@ -48,42 +56,129 @@ pub fn fit<P: Real>(values: &[f32], bits: u8, codes: &mut [u8]) -> GroupFit<P> {
     // Only opposite extremes of f32 itself can overflow here.
     let range = (max - min).min(f32::MAX);
     let inverse_scale = (levels / range).min(MAX_INVERSE_SCALE);
-    let zero = refine(values, inverse_scale, -min * inverse_scale, levels);
+    let mut zero = -min * inverse_scale;
+    if zero.abs() < FARTHEST_ZERO {
+        let mut positions = [0; LARGEST_GROUP];
+        let positions = &mut positions[..values.len()];
+        take_positions(values, inverse_scale, zero, bits, positions);
+        let group = Group { positions, last_code: i32::from(u8::MAX >> (8 - bits)), shrinkage: Shrinkage::new(inverse_scale) };
+        zero += group.refine() as f32 / 65536.0;
+    }
     for (code, x) in codes.iter_mut().zip(values) {
-        *code = quantize(*x * inverse_scale + zero, levels) as u8;
+        *code = x.mul_add(inverse_scale, zero).round_ties_even().clamp(0.0, levels) as u8;
     }
     // A zero point between codes may put the minimum past the extreme of the type.
     let minimum = (-zero / inverse_scale).clamp(-P::LARGEST, P::LARGEST);
     GroupFit { scale: P::narrow(1.0 / inverse_scale), minimum: P::narrow(minimum) }
 }
 
-fn refine(values: &[f32], inverse_scale: f32, mut zero: f32, levels: f32) -> f32 {
-    let strength = inverse_scale * power(1.0 / inverse_scale) * 0.1;
-    let limit = ScaledPower::new(strength);
-    let unlimited_below = if inverse_scale < LEAST_SHORTCUT { 0.0 } else { SHRINKS_TO_ZERO * inverse_scale };
-    let mut least_error = f32::INFINITY;
-    for _ in 0..ITERATIONS {
-        let (mut moves, mut errors) = (Sum4::default(), Sum4::default());
-        for (index, x) in values.iter().enumerate() {
-            let at = x * inverse_scale + zero;
-            let error = at - quantize(at, levels);
-            let size = error.abs();
-            let step = if size < unlimited_below { size } else { size.min(limit.of(size)) };
-            moves.add(index, step.copysign(error));
-            errors.add(index, size);
-        }
-        let (before, error) = (zero, errors.total());
-        zero -= moves.mean(values.len());
-        // A zero point that stays would only repeat this step and then stop.
-        if error >= least_error || zero == before {
-            break;
-        }
-        least_error = error;
+/// Where the elements lie among the codes, in units of 2^-16.
+fn take_positions(values: &[f32], inverse_scale: f32, zero: f32, bits: u8, positions: &mut [i32]) {
+    // `origin` + t is a float whose last place is 2^-16, or with 8 bits 2^-14, whatever t.
+    let (origin, shift) = if bits == 8 { (768.0f32, 2) } else { (192.0, 0) };
+    let first = zero + origin;
+    for (position, x) in positions.iter_mut().zip(values) {
+        *position = (x.mul_add(inverse_scale, first).to_bits() as i32 - origin.to_bits() as i32) << shift;
     }
-    zero
 }
 
-#[inline(always)]
-fn quantize(at: f32, levels: f32) -> f32 {
-    at.round_ties_even().clamp(0.0, levels)
+/// What a refinement found: sums over a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Step {
+    /// Of sign(d)·min(|d|, K·|d|^−0.3).
+    moves: i32,
+    /// Of |d|.
+    errors: i32,
+}
+
+/// A group whose zero point is refined.
+struct Group<'a> {
+    /// At the first zero point.
+    positions: &'a [i32],
+    last_code: i32,
+    shrinkage: Shrinkage,
+}
+
+impl Group<'_> {
+    /// What to add to the zero point, in units.
+    fn refine(&self) -> i32 {
+        let count = self.positions.len() as i32;
+        let mean = |sum: i32| sum.wrapping_add(count / 2).div_euclid(count);
+        let range = -SLACK..=(self.last_code << 16) + SLACK;
+        let inside = self.positions.iter().all(|position| range.contains(position));
+        let (mut shift, mut least_error) = (0i32, i32::MAX);
+        for _ in 0..ITERATIONS {
+            let step = if inside && shift.abs() < (1 << 15) - SLACK { self.unclamped_step(shift) } else { self.step(shift) };
+            let (step, error) = (mean(step.moves), mean(step.errors));
+            shift -= step;
+            // A zero point that stays would only repeat this step and then stop.
+            if error >= least_error || step == 0 {
+                break;
+            }
+            least_error = error;
+        }
+        shift
+    }
+
+    /// One refinement, whatever the positions.
+    fn step(&self, shift: i32) -> Step {
+        let mut step = Step::default();
+        for position in self.positions {
+            let at = position + shift;
+            let error = at - (((at + (1 << 15)) >> 16).clamp(0, self.last_code) << 16);
+            let complement = self.shrinkage.fine.is_some();
+            let size = if complement && error < 0 { !error } else { error.abs() };
+            let moved = self.shrinkage.of(size);
+            let moved = if error >= 0 { moved } else if complement { !moved } else { -moved };
+            step = Step { moves: step.moves.wrapping_add(moved), errors: step.errors.wrapping_add(size) };
+        }
+        step
+    }
+
+    /// The same where no code is clamped.
+    fn unclamped_step(&self, shift: i32) -> Step {
+        let mut step = Step::default();
+        let errors = self.positions.iter().map(|position| i32::from((position + shift) as i16));
+        if let Some(shrinkage) = self.shrinkage.fine {
+            for error in errors {
+                let sign = error >> 31;
+                let size = error ^ sign;
+                step.moves += shrinkage.of(size) ^ sign;
+                step.errors += size;
+            }
+        } else {
+            for error in errors {
+                step.moves += error;
+                step.errors += error.abs();
+            }
+        }
+        step
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    #[test]
+    fn a_step_without_clamping_is_the_general_step() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let edge = (1 << 15) - SLACK - 1;
+        for (bits, inverse_scale) in [(8u8, 40.0f32), (4, 3.5), (4, 2.9), (4, 0.6), (2, 1.2), (2, 1e-3)] {
+            let last_code = i32::from(u8::MAX >> (8 - bits));
+            for round in 0..200 {
+                let mut positions: Vec<i32> = (0..64).map(|_| rng.random_range(0..=last_code << 16)).collect();
+                (positions[0], positions[1]) = (-SLACK, (last_code << 16) + SLACK);
+                let group = Group { positions: &positions, last_code, shrinkage: Shrinkage::new(inverse_scale) };
+                let shift = match round {
+                    0 => -edge,
+                    1 => edge,
+                    _ => rng.random_range(-edge..=edge),
+                };
+                assert_eq!(group.unclamped_step(shift), group.step(shift), "{bits} bits, S {inverse_scale}, {shift}");
+            }
+        }
+    }
 }

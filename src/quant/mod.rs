@@ -10,6 +10,7 @@ mod parse;
 mod power;
 pub mod presets;
 pub mod real;
+mod shrinkage;
 pub mod spec;
 pub mod tile;
 

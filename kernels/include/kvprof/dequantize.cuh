@@ -51,7 +51,7 @@ struct Dequantize {
       }
     } else {
       // Slots past `end` are in the ring too, whatever they hold; they are not written out.
-      staged.template load<kTileThreads>(p.window, p.window.head<const T>(blockIdx.z, blockIdx.y), span_begin, layout.tokens);
+      staged.template load<kTileThreads>(p.window, p.window.head<const T>(blockIdx.z, blockIdx.y), span_begin % p.window.capacity, layout.tokens);
       wait_copies<0>();
     }
     __syncthreads();

@@ -43,19 +43,4 @@ __device__ __forceinline__ float power(float x) {
   return __fmul_rn(power_of_mantissa(bits, coefficients), power_of_binade(static_cast<int>(bits >> 23) - 127));
 }
 
-/// factor · |x|^-0.3 for many x between 2^-27 and 2^5, whose binades are spread over the lanes of the warp: 32 of them, each in the
-/// lane of its exponent modulo 32. All lanes call `operator()` together. A smaller x takes the power of one 2^32 times larger.
-struct WarpPower {
-  float of_binade;  // of this lane's binade
-
-  __device__ __forceinline__ WarpPower() {
-    const int lane = threadIdx.x % 32;
-    of_binade = power_of_binade((lane < 4 ? 128 + lane : 96 + lane) - 127);
-  }
-  __device__ __forceinline__ float operator()(float x, const float (&coefficients)[kPowerDegree + 1]) const {
-    const uint32_t bits = __float_as_uint(x);
-    return __fmul_rn(power_of_mantissa(bits, coefficients), __shfl_sync(kFullWarp, of_binade, bits >> 23));
-  }
-};
-
 }  // namespace kvprof

@@ -55,6 +55,20 @@ __device__ __forceinline__ uint32_t transpose8x8(uint32_t pair) {
   return out;
 }
 
+/// The bytes of `low` (0 to 3) and `high` (4 to 7) that the four hexadecimal digits of `selector` name, the first byte last.
+__device__ __forceinline__ uint32_t select_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+  uint32_t out;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(low), "r"(high), "r"(selector));
+  return out;
+}
+
+/// All ones in each half of `pair` that is negative as a 16-bit integer, zeros in the others.
+__device__ __forceinline__ uint32_t signs_of_halves(uint32_t pair) {
+  uint32_t out;
+  asm("prmt.b32 %0, %1, 0, 0xbb99;" : "=r"(out) : "r"(pair));  // repeats the signs of bytes 1 and 3
+  return out;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
@@ -152,7 +166,7 @@ __device__ __forceinline__ float2 to_floats<__half>(uint32_t pair) {
 }
 template <>
 __device__ __forceinline__ float2 to_floats<__nv_bfloat16>(uint32_t pair) {
-  return __bfloat1622float2(bfloat162_of(pair));
+  return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
 }
 
 /// Two fp32 numbers rounded to a word of 16-bit floats.

@@ -3,40 +3,40 @@
 // Shapes   from the ring [2, B, Hkv, W, D] (FP16 or BF16) to the tiles [B, Hkv, capacity, tile bytes] of tile.cuh.
 // Grid     x: tiles to write; y: B * Hkv; z: 1 or 2 of K, V. Block: kQuantizeThreads. Small blocks, so that a multiprocessor has many:
 //          while the last few groups of one tile are refined, others load and pack.
-// Shared   the tile as it lies in the window, rows padded by 16 bytes; for each of its groups 16 bytes for min-max (the fit), 24 for
-//          HQQ (fit, refinement, a place in each of two lists).
-// Steps    1. cp.async brings the tile in.  2. `kLanes` lanes a group fit it in registers.  3. A warp writes 512 bytes
-//          of codes at a time in the order of the tile, encoding what a matrix load brings from shared memory.
+// Shared   the tile as it lies in the window, rows padded by 16 bytes; for each of its groups 16 bytes (the fit), and 4 more for HQQ (a
+//          place in each of two lists).
+// Steps    1. cp.async brings the tile in.  2. Every group gets its range, and HQQ refines its fit (hqq.cuh), which overwrites the
+//          tile: it is brought in again.  3. A warp writes 512 bytes of codes at a time in the order of the tile, encoding what a
+//          matrix load brings from shared memory.
 // Faults   A group with an element that is not finite is written as zeros: append.cuh has recorded the element.
 // Reference  src/quant on the CPU, equal in every code.
-// Bound    bytes read and written over the copy bandwidth; HQQ also arithmetic: 6 operations an element and step, and
-//          where the shrinkage acts 11 more.
+// Bound    bytes read and written over the copy bandwidth; HQQ: instructions.
 #pragma once
 
 #include <type_traits>
 
-#include "kvprof/fit.cuh"
+#include "kvprof/hqq.cuh"
 #include "kvprof/range.cuh"
 
 namespace kvprof {
 
 /// Mirrored by `QUANTIZE_THREADS` in src/cache/ops/cuda.rs.
 constexpr int kQuantizeThreads = 128;
-/// Blocks that a multiprocessor has registers for: 64 for each thread.
-constexpr int kQuantizeBlocks = 8;
 
 /// Mirrored by `QuantizeParams` in src/cache/ops/cuda.rs.
 struct QuantizeParams {
   Ring window;
   uint8_t* tiles;
   TileLayout layout;
-  int32_t first_position;  // of the first tile to write: a multiple of the tile's tokens
-  int32_t tile_capacity;   // tiles of the ring of tiles
-  int32_t first_side;  // 0 keys, 1 values: what blockIdx.z = 0 quantizes
+  int32_t tile_bytes;
+  int32_t tile_capacity;  // tiles of the ring of tiles
+  int32_t first_tile;     // its slot in that ring
+  int32_t first_slot;     // of its elements in the window
+  int32_t first_side;     // 0 keys, 1 values: what blockIdx.z = 0 quantizes
   int32_t reserved;
 };
 static_assert(sizeof(TileLayout) == 32, "mirrored by TileLayout in src/cache/ops/cuda.rs");
-static_assert(sizeof(QuantizeParams) == 80, "mirrored by QuantizeParams in src/cache/ops/cuda.rs");
+static_assert(sizeof(QuantizeParams) == 88, "mirrored by QuantizeParams in src/cache/ops/cuda.rs");
 
 template <typename T>
 __device__ __forceinline__ void store_parameter(uint8_t* tile, int byte, float x) {
@@ -46,23 +46,38 @@ __device__ __forceinline__ void store_parameter(uint8_t* tile, int byte, float x
 /// The tile a block writes.
 struct TileTask {
   Side side;
-  int first_position;
+  int first_slot;
   uint8_t* tile;
 
   __device__ __forceinline__ explicit TileTask(const QuantizeParams& p)
       : side(p.first_side + blockIdx.z == 0 ? Side::key : Side::value),
-        first_position(p.first_position + blockIdx.x * p.layout.tokens) {
-    const int64_t slot = first_position / p.layout.tokens % p.tile_capacity;
-    tile = p.tiles + (static_cast<int64_t>(blockIdx.y) * p.tile_capacity + slot) * p.layout.bytes();
+        first_slot(in_ring(p.first_slot + blockIdx.x * p.layout.tokens, p.window.capacity)) {
+    const int slot = in_ring(p.first_tile + blockIdx.x, p.tile_capacity);
+    tile = p.tiles + (static_cast<int64_t>(blockIdx.y) * p.tile_capacity + slot) * p.tile_bytes;
   }
 
   /// Brings the elements in; all threads of the block see them.
   template <typename T, int D>
   __device__ __forceinline__ void load(const QuantizeParams& p, const StagedTile<T, D>& staged) const {
-    const T* const head = p.window.head<const T>(side == Side::key ? 0 : 1, blockIdx.y);
-    staged.template load<kQuantizeThreads>(p.window, head, first_position, p.layout.tokens);
+    staged.template load<kQuantizeThreads>(p.window, head<T>(p), first_slot, p.layout.tokens);
     wait_copies<0>();
     __syncthreads();
+  }
+
+  /// One element, from the window.
+  template <typename T, int D>
+  __device__ __forceinline__ float element(const QuantizeParams& p, int token, int channel) const {
+    const int64_t slot = in_ring(first_slot + token, p.window.capacity);
+    return to_floats<T>(*reinterpret_cast<const uint16_t*>(head<T>(p) + slot * D + channel)).x;
+  }
+
+ private:
+  /// A launch writes no slot twice, so that a number passes the end of its ring once at most.
+  static __device__ __forceinline__ int in_ring(int slot, int capacity) { return slot < capacity ? slot : slot - capacity; }
+
+  template <typename T>
+  __device__ __forceinline__ const T* head(const QuantizeParams& p) const {
+    return p.window.head<const T>(side == Side::key ? 0 : 1, blockIdx.y);
   }
 };
 
@@ -126,15 +141,10 @@ struct GroupEncoder {
   }
 };
 
-/// `Fit` is MinMaxFit<T, G> or HqqFit<T, G>.
+/// `Fit` is MinMaxFit<T> or HqqFit<T>.
 template <typename T, int D, Direction kDirection, int G, typename Fit>
 struct Quantize {
-  using Lanes = GroupLanes<G>;
   using GroupMap = Groups<kDirection, G, D>;
-  static constexpr int kLanes = Lanes::kLanes;
-  static constexpr int kGroupsAtOnce = kQuantizeThreads / kLanes;
-  static constexpr bool kRefines = std::is_same<Fit, HqqFit<T, G>>::value;
-  using Refinement = HqqRefinement<T, G>;
 
   static __device__ __forceinline__ void run(const QuantizeParams& p) {
     extern __shared__ __align__(16) uint8_t shared[];
@@ -143,7 +153,6 @@ struct Quantize {
     const TileTask task(p);
     const StagedTile<T, D> staged(shared);
     Fit* const fits = reinterpret_cast<Fit*>(staged.row(tokens));
-    Refinement* const refinements = reinterpret_cast<Refinement*>(fits + GroupMap::count(tokens));
     const float top = static_cast<float>((1 << layout.format(task.side).bits) - 1);
     task.load(p, staged);
 
@@ -156,105 +165,30 @@ struct Quantize {
       const float2 range = to_floats<T>(*reinterpret_cast<const uint32_t*>(fits + group));
       float low = __fadd_rn(range.x, 0.0f), high = __fadd_rn(range.y, 0.0f);  // -0 becomes +0
       if (!(low >= -kLargestFloat && high <= kLargestFloat)) low = high = 0.0f;
-      if constexpr (kRefines) {
-        fits[group] = refinements[group].start(low, high, top);
-      } else {
-        fits[group].start(low, high, top);
-      }
+      fits[group].start(low, high, top);
     }
     __syncthreads();
-    if constexpr (kRefines) refine(staged, tokens, fits, refinements, top);
+    if constexpr (std::is_same<Fit, HqqFit<T>>::value) {
+      uint16_t* const lists = reinterpret_cast<uint16_t*>(fits + GroupMap::count(tokens));
+      const HqqRefinement<kQuantizeThreads, T, D, kDirection, G> refinement{staged, tokens, fits, lists, top};
+      refinement.run([&](int token, int channel) { return task.element<T, D>(p, token, channel); });
+      task.load(p, staged);  // refinement has overwritten the elements
+    }
     if (task.side == Side::key) {
-      write<Side::key>(layout, staged, fits, refinements, task.tile);
+      write<Side::key>(layout, staged, fits, task.tile);
     } else {
-      write<Side::value>(layout, staged, fits, refinements, task.tile);
+      write<Side::value>(layout, staged, fits, task.tile);
     }
   }
 
  private:
-  /// This lane's elements of a group, times `factor`.
-  static __device__ __forceinline__ void gather(const StagedTile<T, D>& staged, int tokens, int group, float factor,
-                                                float (&scaled)[Lanes::kElements]) {
-    const int token = GroupMap::first_token(group, tokens), channel = GroupMap::first_channel(group, tokens);
-#pragma unroll
-    for (int k = 0; k < Lanes::kElements; ++k) {
-      const int i = Lanes::element(threadIdx.x % kLanes, k);
-      const float x = kDirection == Direction::channel ? staged.at(token + i, channel) : staged.at(token, channel + i);
-      scaled[k] = __fmul_rn(x, factor);
-    }
-  }
-
-  /// Refines all fits. Groups need few steps on average but up to 20, so after each round those that are not done yet are
-  /// gathered anew: warps stay full. Coarse groups, whose steps cost several times as much, are gathered apart from the others.
-  static __device__ __forceinline__ void refine(const StagedTile<T, D>& staged, int tokens, Fit* fits, Refinement* refinements,
-                                                float top) {
-    // Steps of each round, 20 in all. Fewer rounds for fine groups: what more would save is less than a gathering costs.
-    constexpr int kRounds = 7, kFineRounds = 4;
-    const auto steps = [](int round, bool coarse) {
-      return round < 2 ? 2 : coarse ? (round < 4 ? 2 : round - 1) : (round == 2 ? 3 : 13);
-    };
-    __shared__ int waiting[kRounds + 1][2];  // groups before each round: fine, coarse
-    const int groups = GroupMap::count(tokens);
-    uint16_t* const lists = reinterpret_cast<uint16_t*>(refinements + groups);
-    // Fine groups fill a round's list from the front, coarse ones from the back.
-    const auto enlist = [&](int round, int group, bool coarse) {
-      const int index = atomicAdd(&waiting[round][coarse], 1);
-      lists[round % 2 * groups + (coarse ? groups - 1 - index : index)] = group;
-    };
-    if (threadIdx.x <= kRounds) waiting[threadIdx.x][0] = waiting[threadIdx.x][1] = 0;
-    __syncthreads();
-    for (int group = threadIdx.x; group < groups; group += kQuantizeThreads) {
-      const float factor = fits[group].factor;
-      if (factor != 0.0f) enlist(0, group, Refinement::is_coarse(factor));
-    }
-    __syncthreads();
-
-    const WarpPower warp_power;
-    const auto refine_list = [&](auto is_coarse, int round) {
-      constexpr bool kCoarse = decltype(is_coarse)::value;
-      const int count = waiting[round][kCoarse];
-      const uint16_t* const list = lists + round % 2 * groups + (kCoarse ? groups - count : 0);
-      // The warps that come last to the fine groups come first to the coarse ones.
-      const int warp = kCoarse ? kQuantizeThreads / 32 - 1 - threadIdx.x / 32 : threadIdx.x / 32;
-#pragma unroll 1
-      for (int first = warp * (32 / kLanes); first < count; first += kGroupsAtOnce) {
-        const int index = first + threadIdx.x % 32 / kLanes;
-        const bool mine = index < count;
-        const int group = list[mine ? index : first];  // never one that another warp has
-        Fit fit = fits[group];
-        Refinement refinement = refinements[group];
-        float scaled[Lanes::kElements];
-        gather(staged, tokens, group, fit.factor, scaled);
-        const bool done = refinement.template refine<kCoarse>(warp_power, scaled, fit.zero, top, steps(round, kCoarse), !mine);
-        __syncwarp();  // all lanes of the group have read what one of them writes
-        if (mine && threadIdx.x % kLanes == 0) {
-          fits[group].zero = fit.zero;
-          refinements[group].least_error = refinement.least_error;
-          if (!done && (kCoarse || round + 1 < kFineRounds)) enlist(round + 1, group, kCoarse);
-        }
-      }
-    };
-#pragma unroll 1
-    for (int round = 0; round < kRounds; ++round) {
-      refine_list(std::false_type{}, round);
-      refine_list(std::true_type{}, round);
-      __syncthreads();
-      if (waiting[round + 1][0] + waiting[round + 1][1] == 0) break;
-    }
-  }
-
   /// Parameters and codes of the tile.
   template <Side kSide>
   static __device__ __forceinline__ void write(const TileLayout& layout, const StagedTile<T, D>& staged, const Fit* fits,
-                                               const Refinement* refinements, uint8_t* tile) {
+                                               uint8_t* tile) {
     const TileLayout known = GroupMap::template known_layout<kSide>(layout);
     for (int group = threadIdx.x; group < GroupMap::count(layout.tokens); group += kQuantizeThreads) {
-      StoredPair pair;
-      if constexpr (kRefines) {
-        pair = refinements[group].stored(fits[group]);
-      } else {
-        pair = fits[group].stored();
-      }
+      const StoredPair pair = fits[group].stored();
       const PairPlace place =
           known.pair(kSide, GroupMap::first_token(group, layout.tokens), GroupMap::first_channel(group, layout.tokens));
       store_parameter<T>(tile, place.scale, pair.scale);

@@ -11,12 +11,12 @@
 #define KVPROF_QUANTIZE_KERNEL(NAME, D, DIRECTION, G) KVPROF_JOINED(NAME, D, DIRECTION, G)
 
 #define KVPROF_QUANTIZE(D, DIRECTION, G)                                                                      \
-  extern "C" __global__ void __launch_bounds__(kvprof::kQuantizeThreads, kvprof::kQuantizeBlocks)                 \
+  extern "C" __global__ void __launch_bounds__(kvprof::kQuantizeThreads, kvprof::KVPROF_QUANTIZE_FIT<KVPROF_QUANTIZE_FLOAT>::kBlocks) \
       KVPROF_QUANTIZE_KERNEL(KVPROF_QUANTIZE_NAME, D, DIRECTION, G)(                                          \
           const __grid_constant__ kvprof::QuantizeParams p) {                                                 \
     using namespace kvprof;                                                                                   \
     Quantize<KVPROF_QUANTIZE_FLOAT, D, Direction::DIRECTION, G,                                               \
-             KVPROF_QUANTIZE_FIT<KVPROF_QUANTIZE_FLOAT, G>>::run(p);                                          \
+             KVPROF_QUANTIZE_FIT<KVPROF_QUANTIZE_FLOAT>>::run(p);                                          \
   }
 
 KVPROF_QUANTIZE(64, channel, 16)

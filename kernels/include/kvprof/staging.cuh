@@ -24,11 +24,10 @@ struct StagedTile {
     return to_floats<T>(*reinterpret_cast<const uint16_t*>(row(token) + channel)).x;
   }
 
-  /// Starts copying positions first .. first + tokens from the ring, by `kThreads` threads.
+  /// Starts copying `tokens` positions from `first_slot` of the ring on, by `kThreads` threads.
   template <int kThreads>
-  __device__ __forceinline__ void load(const Ring& ring, const T* head, int first, int tokens) const {
+  __device__ __forceinline__ void load(const Ring& ring, const T* head, int first_slot, int tokens) const {
     constexpr int kChunks = D / 8;
-    const int first_slot = first % ring.capacity;
     if (tokens == 64 && first_slot + 64 <= ring.capacity) {  // the usual case, with constant distances
       constexpr int kRowsAtOnce = kThreads / kChunks;
       const int token = threadIdx.x / kChunks, channel = threadIdx.x % kChunks * 8;

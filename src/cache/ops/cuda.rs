@@ -87,8 +87,10 @@ struct QuantizeParams {
     window: Ring,
     tiles: Address,
     layout: TileLayout,
-    first_position: i32,
+    tile_bytes: i32,
     tile_capacity: i32,
+    first_tile: i32,
+    first_slot: i32,
     first_side: i32,
     reserved: i32,
 }
@@ -111,7 +113,7 @@ struct DequantizeParams {
 }
 
 const _: () = assert!(size_of::<AppendParams>() == 112);
-const _: () = assert!(size_of::<QuantizeParams>() == 80);
+const _: () = assert!(size_of::<QuantizeParams>() == 88);
 const _: () = assert!(size_of::<DequantizeParams>() == 104);
 
 // SAFETY: plain numbers in the layout of the C++ struct of the same name (sizes asserted on both sides).
@@ -168,13 +170,16 @@ pub(super) fn quantize(
 ) -> Result<()> {
     let dtype = float_of(&[window.0])?;
     let layout = TileLayout::of(geometry)?;
-    let (batch, kv_heads, tile_capacity, _) = tiles.1.shape().dims4()?;
+    let (batch, kv_heads, tile_capacity, tile_bytes) = tiles.1.shape().dims4()?;
+    let window_capacity = window.1.dim(3)?;
     let params = QuantizeParams {
         window: Ring::of(window.0, window.1)?,
         tiles: address(tiles.0, tiles.1)?,
         layout,
-        first_position: (blocks.start * geometry.tokens) as i32,
+        tile_bytes: tile_bytes as i32,
         tile_capacity: tile_capacity as i32,
+        first_tile: (blocks.start % tile_capacity) as i32,
+        first_slot: (blocks.start * geometry.tokens % window_capacity) as i32,
         first_side: 0,
         reserved: 0,
     };
@@ -187,8 +192,8 @@ pub(super) fn quantize(
                 let (image, fit_bytes) = match (fit, dtype) {
                     (Fit::MinMax, "f16") => ("quantize_min_max_f16", 16),
                     (Fit::MinMax, _) => ("quantize_min_max_bf16", 16),
-                    (Fit::Hqq, "f16") => ("quantize_hqq_f16", 24),
-                    (Fit::Hqq, _) => ("quantize_hqq_bf16", 24),
+                    (Fit::Hqq, "f16") => ("quantize_hqq_f16", 20),
+                    (Fit::Hqq, _) => ("quantize_hqq_bf16", 20),
                 };
                 shared_bytes += side.group_count() * fit_bytes;
                 let direction = match groups.direction {
