@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, WrapErr};
-use candle_core::{DType, Layout, Result, Storage, Tensor, bail};
+use candle_core::backend::BackendDevice;
+use candle_core::{DType, Layout, Result, Shape, Storage, Tensor, bail};
 use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
@@ -108,6 +109,14 @@ pub fn tensor_address(tensor: &Tensor) -> Result<Address> {
         Storage::Cuda(cuda) => address(cuda, layout),
         _ => bail!("a kernel needs a tensor on a CUDA device"),
     }
+}
+
+/// Memory for the result of a kernel, which must write all of it before anything reads it on the device's only stream.
+pub fn uninitialized(device: &CudaDevice, dtype: DType, count: usize) -> Result<CudaStorage> {
+    // The driver makes no empty allocations.
+    let shape = Shape::from(count.max(1));
+    // SAFETY: any bits are a number of each of these types; what they are is the caller's to write.
+    unsafe { device.alloc_uninit(&shape, dtype) }
 }
 
 /// The name of a 16-bit float type in kernel names.

@@ -1,9 +1,9 @@
 //! Operations element by element on the GPU: parameters and launches of kernels/elementwise.cu.
 
-use candle_core::backend::{BackendDevice, BackendStorage};
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
-use crate::device::kernels::{Address, DeviceRepr, Launch, address, float_name};
+use crate::device::kernels::{Address, DeviceRepr, Launch, address, float_name, uninitialized};
 
 /// Threads a block (`kElementwiseThreads`), and elements a thread.
 const THREADS: u32 = 256;
@@ -49,12 +49,6 @@ pub(super) fn serves(x: &Tensor, parts: usize) -> bool {
         && x.layout().start_offset().is_multiple_of(PIECE)
 }
 
-/// Memory for a result of the type of `like`.
-fn uninitialized(shape: &Shape, like: &CudaStorage) -> Result<CudaStorage> {
-    // SAFETY: the kernels below write every element before anything can read it on the device's only stream.
-    unsafe { like.device.alloc_uninit(shape, like.dtype()) }
-}
-
 /// The launch of `operation` on the pieces of its result.
 ///
 /// # Safety
@@ -89,7 +83,7 @@ impl CustomOp1 for SwiGlu {
         *width /= 2;
         let pieces_of_a_row = (*width / PIECE) as u32;
         let shape = Shape::from(dims);
-        let out = uninitialized(&shape, x)?;
+        let out = uninitialized(&x.device, x.dtype(), shape.elem_count())?;
         let pieces = (shape.elem_count() / PIECE) as u32;
         let params = SwiGluParams {
             x: address(x, layout)?,
@@ -127,7 +121,7 @@ impl CustomOp2 for Add {
         if x.dtype() != y.dtype() || repeated == 0 || !shape.elem_count().is_multiple_of(repeated) {
             bail!("{shape:?} of {:?} and {:?} of {:?} do not add up", x.dtype(), y_layout.shape(), y.dtype());
         }
-        let out = uninitialized(&shape, x)?;
+        let out = uninitialized(&x.device, x.dtype(), shape.elem_count())?;
         let pieces = (shape.elem_count() / PIECE) as u32;
         let params = AddParams {
             x: address(x, layout)?,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
+use candle_core::{CudaStorage, Layout, Result, Shape, bail};
 
 use crate::device::kernels::{self, Address, DeviceRepr, Launch, Ring, Strides, address};
 use crate::quant::tile::SideGeometry;
@@ -233,7 +233,7 @@ pub(super) fn dense(
     };
     check_channels(channels)?;
     let shape = Shape::from((2, batch, kv_heads, positions.len(), channels));
-    let out = uninitialized(window.0, shape.elem_count())?;
+    let out = kernels::uninitialized(&window.0.device, window.0.dtype(), shape.elem_count())?;
     let out_keys = address(&out, &Layout::contiguous(&shape))?;
     let mut params = DequantizeParams {
         window: Ring::of(window.0, window.1)?,
@@ -290,16 +290,4 @@ fn float_of(operands: &[&CudaStorage]) -> Result<&'static str> {
         bail!("a cache of {dtype:?} was given {:?}", other.dtype());
     }
     kernels::float_name(dtype)
-}
-
-/// Memory for `count` elements of the type of `like`, to be written in full.
-fn uninitialized(like: &CudaStorage, count: usize) -> Result<CudaStorage> {
-    let device = like.device.clone();
-    // SAFETY: the kernel that fills the buffer is launched before anything can read it on the device's only stream.
-    unsafe {
-        Ok(match like.dtype() {
-            DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<half::bf16>(count)?, device),
-            _ => CudaStorage::wrap_cuda_slice(device.alloc::<half::f16>(count)?, device),
-        })
-    }
 }

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
-use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name};
+use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name, uninitialized};
 use crate::device::tensor_map::TensorMap;
 
 /// Mirrors `PrefillParams` of kernels/include/kvprof/prefill.cuh.
@@ -118,13 +118,10 @@ pub(super) fn flash_attention(
     let splits = choose_splits(blocks_at_once, row_tiles * batch * kv_heads, cached);
 
     let shape = Shape::from((batch, tokens, q_heads, channels));
-    let out = match q.dtype() {
-        DType::BF16 => uninitialized::<half::bf16>(device, shape.elem_count())?,
-        _ => uninitialized::<half::f16>(device, shape.elem_count())?,
-    };
+    let out = uninitialized(device, q.dtype(), shape.elem_count())?;
     let parts = if splits > 1 { splits * batch * kv_heads * rows } else { 0 };
     let (split_out, split_log_sum) =
-        (uninitialized::<f32>(device, parts * channels)?, uninitialized::<f32>(device, parts)?);
+        (uninitialized(device, DType::F32, parts * channels)?, uninitialized(device, DType::F32, parts)?);
     let address_of = |x: &CudaStorage, count: usize| address(x, &Layout::contiguous(count));
     let k = address(kv, kv_layout)?;
     let params = PrefillParams {
@@ -217,13 +214,6 @@ fn choose_splits(blocks_at_once: usize, blocks: usize, keys: usize) -> usize {
 /// What the driver says of a device.
 pub(super) fn attribute(device: &CudaDevice, attribute: Attribute) -> Result<usize> {
     Ok(device.cuda_stream().context().attribute(attribute).w()? as usize)
-}
-
-fn uninitialized<T: CudaDType + cudarc::driver::DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaStorage> {
-    // SAFETY: written in full by a kernel launched before anything can read it on the device's only stream. The driver
-    // makes no empty allocations, hence at least one element.
-    let slice = unsafe { device.alloc::<T>(count.max(1)) }?;
-    Ok(CudaStorage::wrap_cuda_slice(slice, device.clone()))
 }
 
 #[cfg(test)]
