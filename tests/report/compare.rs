@@ -218,6 +218,24 @@ fn rows_and_scores_of_one_side_are_named() {
 }
 
 #[test]
+fn costs_that_one_side_of_a_row_lacks_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    let mut part = whole.clone();
+    let m = &mut part.measurements[1];
+    (m.energy, m.vram_peak_mb, m.prefill_ms) = (None, None, None);
+    let (whole, part) = (one(folder.path(), "a", &whole), one(folder.path(), "b", &part));
+    for (base, new, side) in [(&whole, &part, "new"), (&part, &whole, "base")] {
+        let (code, said) = said(base, new);
+        assert_eq!(code, Some(0), "{said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("not compared")).collect();
+        let expected = format!("m INT4-HQQ at 2048 tokens, batch 1: memory, prefill, energy ({side} has none)");
+        assert_eq!(lines, [format!("not compared: {expected}")], "{said}");
+    }
+    assert!(!said(&part, &part).1.contains("not compared"), "what neither side has is no difference");
+}
+
+#[test]
 fn unquantized_caches_of_other_float_types_are_paired() {
     let folder = tempfile::tempdir().unwrap();
     let side = |name: &str, dtype: &str| {

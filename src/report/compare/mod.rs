@@ -160,8 +160,19 @@ impl Comparison {
             }
             let differing = new.run.setting.differing(&base.run.setting);
             let mut left_out = Vec::new();
+            // Metrics that only the other side has.
+            let (mut not_in_base, mut not_in_new) = (Vec::new(), Vec::new());
             for metric in &metric::COST {
-                let Some(delta) = metric.cost.and_then(|change| change(base, new)) else { continue };
+                let change = |a, b| metric.cost.and_then(|change| change(a, b));
+                let Some(delta) = change(base, new) else {
+                    // What has a number can be held against itself.
+                    if change(base, base).is_some() {
+                        not_in_new.push(metric.name);
+                    } else if change(new, new).is_some() {
+                        not_in_base.push(metric.name);
+                    }
+                    continue;
+                };
                 if metric.depends_on.iter().any(|part| differing.contains(part)) {
                     left_out.push(metric.name);
                     continue;
@@ -169,9 +180,11 @@ impl Comparison {
                 let (model, what, place) = (model.clone(), what.clone(), new.context().zip(new.batch()));
                 self.lines.push(Line { model, what, place, metric, delta, remark: both.remark });
             }
-            if !left_out.is_empty() {
-                // `what` says in which settings the two differ.
-                self.unpaired.push(format!("{model} {what}{place}: {}", left_out.join(", ")));
+            // `what` says in which settings the two differ.
+            for (metrics, why) in [(left_out, ""), (not_in_base, " (base has none)"), (not_in_new, " (new has none)")] {
+                if !metrics.is_empty() {
+                    self.unpaired.push(format!("{model} {what}{place}: {}{why}", metrics.join(", ")));
+                }
             }
         }
         let left = both.before.rows.iter().filter(|row| !used.contains(&std::ptr::from_ref(*row)));
