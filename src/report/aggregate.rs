@@ -85,10 +85,7 @@ fn columns() -> Vec<(Column, Get)> {
         (text("kv_quant_name"), |r| r.run.result.kv_quant.name.as_deref().into()),
         (whole("sliding_window"), |r| r.run.result.model_config.sliding_window.into()),
         (whole("batch_size"), |r| r.batch().into()),
-        // Empty where it is the usual one, or the file does not say.
-        (whole("prefill_chunk"), |r| {
-            flag_of(r, "prefill-chunk").and_then(Value::as_u64).map(|tokens| tokens as usize).into()
-        }),
+        (whole("prefill_chunk"), |r| r.measured.and_then(|m| setting::prefill_chunk(&r.run.result, m)).into()),
         (text("step_mode"), |r| flag_of(r, "step-mode").and_then(Value::as_str).into()),
         (whole("nbits_key"), |r| r.run.result.kv_quant.nbits.map(usize::from).into()),
         (whole("nbits_value"), |r| {

@@ -48,6 +48,17 @@ pub fn flags<'a>(result: &'a RunResult, m: &'a Measurement) -> &'a Flags {
     m.settings.as_ref().unwrap_or(&result.config.flags)
 }
 
+/// Tokens of a prompt that the row `m` of `result` computed together; `None` where its file, an older one, tells only that they were the
+/// usual ones.
+pub fn prefill_chunk(result: &RunResult, m: &Measurement) -> Option<usize> {
+    let asked = || flags(result, m).get("prefill-chunk")?.as_u64();
+    m.prefill_chunk.or_else(|| asked().map(|tokens| (tokens as usize).min(m.context_len)))
+}
+
+fn chunks_of(tokens: usize) -> Told {
+    Told::new(tokens, format!("prefill chunks of {tokens}"))
+}
+
 /// Whether `--step-mode` chose how the row `m` of `result` made its steps: on a GPU, by `fused`, where the step kernels served the row
 /// or were not asked to. Elsewhere the plain decoder made them whatever the flag said.
 fn has_step_modes(result: &RunResult, m: &Measurement) -> bool {
@@ -63,7 +74,7 @@ impl Setting {
         let flags = flags(result, m);
         let output = m.decode_tokens.unwrap_or_else(|| result.decode_tokens());
         let chunk = flags.get("prefill-chunk").map(|chunk| match chunk.as_u64() {
-            Some(tokens) => Told::new(tokens as usize, format!("prefill chunks of {tokens}")),
+            Some(tokens) => chunks_of(tokens as usize),
             None => Told::usual("usual prefill chunks".into()),
         });
         let step_mode = flags.get("step-mode").and_then(Value::as_str).filter(|_| has_step_modes(result, m));
@@ -102,6 +113,12 @@ impl Setting {
     /// The same without `parts`.
     pub fn without(&self, parts: &BTreeSet<Part>) -> Self {
         Setting(self.0.iter().filter(|(part, _)| !parts.contains(part)).map(|(p, t)| (*p, t.clone())).collect())
+    }
+
+    /// The same with prefill chunks of `tokens`.
+    pub fn with_chunk(mut self, tokens: usize) -> Self {
+        self.0.insert(Part::Chunk, chunks_of(tokens));
+        self
     }
 
     /// The parts in which both tell something, and not the same.

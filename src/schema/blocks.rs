@@ -34,6 +34,9 @@ pub struct Measurement {
     /// are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
+    /// Tokens of each sequence's prompt that were computed together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill_chunk: Option<usize>,
     /// Median time from the prompt to the first token's logits.
     #[serde(default)]
     pub prefill_ms: Option<f64>,

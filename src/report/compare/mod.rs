@@ -153,12 +153,13 @@ impl Comparison {
             };
             used.push(base);
             let model = &new.run.model;
-            let what = format!("{}{}", both.what, pair::settings(base.run, new.run));
+            let what = format!("{}{}", both.what, pair::settings(base, new));
             if base.skipped() || new.skipped() {
                 self.unpaired.push(format!("{model} {what}{place}: skipped on a side"));
                 continue;
             }
-            let differing = new.run.setting.differing(&base.run.setting);
+            let [of_base, of_new] = pair::used(base, new);
+            let differing = of_new.differing(&of_base);
             let mut left_out = Vec::new();
             // Metrics that only the other side has.
             let (mut not_in_base, mut not_in_new) = (Vec::new(), Vec::new());
