@@ -44,7 +44,7 @@ impl Told {
 pub struct Setting(BTreeMap<Part, Told>);
 
 /// The flags that the row `m` of `result` was measured with: its own where a patch measured it, else the run's.
-pub fn flags<'a>(result: &'a RunResult, m: &'a Measurement) -> &'a Flags {
+fn flags<'a>(result: &'a RunResult, m: &'a Measurement) -> &'a Flags {
     m.settings.as_ref().unwrap_or(&result.config.flags)
 }
 
@@ -57,6 +57,14 @@ pub fn prefill_chunk(result: &RunResult, m: &Measurement) -> Option<usize> {
 
 fn chunks_of(tokens: usize) -> Told {
     Told::new(tokens, format!("prefill chunks of {tokens}"))
+}
+
+/// How the decode steps of the row `m` were made, by the name of `--step-mode` for it; `None` where the file does not say.
+pub fn step_mode(m: &Measurement) -> Option<&'static str> {
+    // As `model::step` and its engine word it.
+    let (_, how) = m.attention_kernel.as_deref()?.split_once("; step: ")?;
+    let modes = [("plain decoder", "plain"), ("one CUDA graph", "graph"), ("launched one by one", "launches")];
+    modes.into_iter().find(|(words, _)| how.contains(words)).map(|(_, mode)| mode)
 }
 
 /// Whether `--step-mode` chose how the row `m` of `result` made its steps: on a GPU, by `fused`, where the step kernels served the row

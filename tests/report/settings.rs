@@ -114,6 +114,20 @@ fn a_step_mode_counts_where_it_had_an_effect() {
 }
 
 #[test]
+fn aggregate_says_how_steps_were_made_whatever_was_asked_for() {
+    let ran = |words: &str| {
+        let mut result = flag(int4(), "step-mode", "graph");
+        result.measurements.iter_mut().for_each(|m| m.attention_kernel = (!words.is_empty()).then(|| words.into()));
+        aggregate(&[result]).0[0]["step_mode"].clone()
+    };
+    assert_eq!(ran("decode_int4_d128; step: 199 kernels, one CUDA graph"), "graph");
+    assert_eq!(ran("decode_int4_d128; step: 199 kernels, launched one by one"), "launches");
+    assert_eq!(ran("decode_int4_d80; step: plain decoder (heads of 80 channels)"), "plain");
+    assert_eq!(ran("flash"), "", "an older file does not say");
+    assert_eq!(ran(""), "");
+}
+
+#[test]
 fn a_name_leaves_out_what_is_usual() {
     let row = |chunk: serde_json::Value, mode: &str| flag(flag(int4(), "prefill-chunk", chunk), "step-mode", mode);
     let mut third = row(256.into(), "graph");
@@ -371,4 +385,5 @@ fn a_window_in_some_layers_is_told_from_none_in_files_of_real_runs() {
     for name in ["sliding window in 2 of 3 layers,", "no sliding window,"] {
         assert_eq!(rows.matches(name).count(), 1, "{rows}\n{}", stderr(&output));
     }
+    assert_eq!(rows.matches(",plain,").count(), 2, "the step mode, whatever was asked for: {rows}");
 }

@@ -220,7 +220,7 @@ impl StepEngine {
         Ok(self.buffers.history.narrow(0, positions.start, positions.len())?.to_vec2()?)
     }
 
-    /// What runs, for the result file.
+    /// What runs, for the result file; `report::setting` knows the mode by these words.
     pub fn describe(&self) -> String {
         let how = if self.graph.is_some() { "one CUDA graph" } else { "launched one by one" };
         format!("{}; step: {} kernels, {how}", self.kernel, self.sequence.len())

@@ -152,7 +152,7 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// What serves the steps of `cache`, for the result file.
+    /// What serves the steps of `cache`, for the result file; `report::setting` knows the mode by these words.
     pub fn describe(&self, cache: &dyn KvCache) -> String {
         match &self.path {
             #[cfg(feature = "cuda")]
