@@ -186,11 +186,13 @@ fn columns() -> Vec<(Column, Get)> {
         (whole("mmlu_questions"), |r| mmlu(r).map(|a| a.questions).into()),
         (whole("mmlu_planned"), |r| mmlu(r).and_then(|a| a.planned).into()),
         (flag("mmlu_stopped"), |r| mmlu(r).map(|a| a.stopped_before().is_some()).into()),
+        (whole("mmlu_seed"), |r| mmlu(r).and_then(|a| a.seed).map(|seed| seed as usize).into()),
         (whole("mmlu_shots"), |r| mmlu(r).and_then(|a| a.shots).into()),
         (text("mmlu_data_sha256"), |r| sha256(mmlu(r).and_then(|a| a.data.as_ref()))),
         (whole("math_questions"), |r| math(r).map(|a| a.questions).into()),
         (whole("math_planned"), |r| math(r).and_then(|a| a.planned).into()),
         (flag("math_stopped"), |r| math(r).map(|a| a.stopped_before().is_some()).into()),
+        (whole("math_seed"), |r| math(r).and_then(|a| a.seed).map(|seed| seed as usize).into()),
         (whole("math_max_new_tokens"), |r| math(r).and_then(|a| a.max_new_tokens).into()),
         (text("math_data_sha256"), |r| sha256(math(r).and_then(|a| a.data.as_ref()))),
         (real("quantized_read_fraction"), |r| {

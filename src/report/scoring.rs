@@ -194,6 +194,8 @@ pub fn questions(a: &Accuracy) -> Scoring {
             whole: a.stopped_before().map(|planned| format!("{planned} questions")),
             ..part("questions", Some(questions))
         },
+        // Of as many questions of the same data, another seed draws others.
+        part("seed", a.seed.map(|seed| format!("drawn with seed {seed}"))),
         part("shots", a.shots.map(|n| format!("{n} shots"))),
         part("length", a.max_new_tokens.map(|n| format!("answers of up to {n} tokens"))),
         part("prompt", a.prompt.as_ref().map(|prompt| format!("{prompt} prompt"))),

@@ -199,6 +199,23 @@ fn needles_of_another_seed_are_no_repetition_and_columns_tell_their_places() {
 }
 
 #[test]
+fn questions_that_another_seed_drew_are_no_repetition() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawn = |seed: u64| {
+        let mut result = int(4);
+        result.benchmarks.mmlu.as_mut().unwrap().seed = Some(seed);
+        result
+    };
+    let mut later = drawn(7);
+    (later.timestamp, later.experiment_id) = ("2026-11-02T12:00:00".into(), "later".into());
+    let quality = table(&report(folder.path(), &[drawn(42), later]), "quality");
+    assert_eq!(column(&quality, "mmlu_over"), [Some("drawn with seed 7"), Some("drawn with seed 42")]);
+    let aggregate = rows(&kvprof().arg("aggregate").arg(folder.path().join("raw")).output().unwrap().stdout[..]);
+    let seeds: std::collections::BTreeSet<&str> = aggregate.iter().map(|row| &*row["mmlu_seed"]).collect();
+    assert_eq!(seeds.into_iter().collect::<Vec<_>>(), ["42", "7"]);
+}
+
+#[test]
 fn one_text_under_two_names_is_one_text() {
     let folder = tempfile::tempdir().unwrap();
     let renamed = |mut result: RunResult| {
