@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kvprof::base::stats::Summary;
+
 use crate::results::{self, Cache};
 use crate::{kvprof, stderr};
 
@@ -61,6 +63,43 @@ fn conditions_decide_the_exit_code() {
     assert!(status == Some(1) && message.contains("cannot be told"), "{message}");
     let (status, message) = code(&["pplx>1%"]);
     assert!(status == Some(2) && message.contains("pplx>1%"), "{message}");
+}
+
+/// A run of one context whose repeats of prefill and decode took `prefill` and `decode` ms.
+fn timed(folder: &Path, name: &str, prefill: &[f64], decode: &[f64]) -> PathBuf {
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.measurements.truncate(1);
+    let m = &mut result.measurements[0];
+    (m.prefill_runs_ms, m.decode_runs_ms) = (Summary::of(prefill), Summary::of(decode));
+    m.prefill_ms = m.prefill_runs_ms.as_ref().map(|runs| runs.median);
+    m.decode_ms = m.decode_runs_ms.as_ref().map(|runs| runs.median);
+    one(folder, name, &result)
+}
+
+/// The lines of a comparison as JSON has them.
+fn lines(base: &Path, new: &Path) -> Vec<serde_json::Value> {
+    let output = kvprof().arg("compare").arg(base).arg("--against").arg(new).args(["-f", "json"]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_change_is_that_of_the_two_numbers_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // By their means the new times of decode are shorter, by their medians longer.
+    let base = timed(folder.path(), "a", &[210.0, 212.0, 213.0, 215.0, 290.0], &[10.0, 10.1, 10.2, 14.0, 15.0]);
+    let new = timed(folder.path(), "b", &[239.0, 241.0, 243.7, 244.0, 245.0], &[10.5, 10.6, 10.7, 10.8, 10.9]);
+    let lines = lines(&base, &new);
+    for line in &lines {
+        let of = |column: &str| line[column].as_f64().unwrap();
+        if line["base"] != 0.0 && !line["change"].as_str().unwrap().contains("pt") {
+            assert!((of("change_value") - (of("new") / of("base") - 1.0)).abs() < 1e-12, "{line}");
+        }
+        if line["change_low"].is_number() {
+            assert!(of("change_low") <= of("change_value") && of("change_value") <= of("change_high"), "{line}");
+        }
+    }
+    let decode = lines.iter().find(|line| line["metric"] == "decode").unwrap();
+    assert!(decode["change_value"].as_f64().unwrap() < 0.0 && decode["change_low"].is_number(), "{decode}");
 }
 
 #[test]
