@@ -103,6 +103,38 @@ fn a_change_is_that_of_the_two_numbers_beside_it() {
 }
 
 #[test]
+fn a_gate_goes_by_what_is_told_from_noise_and_says_what_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let decode = [10.0, 10.1, 10.2, 10.3, 10.4];
+    let base = timed(folder.path(), "a", &[210.0, 211.0, 212.1, 213.0, 214.0], &decode);
+    let slower = timed(folder.path(), "b", &[241.0, 242.0, 243.7, 244.0, 245.0], &decode);
+    let noisy = timed(folder.path(), "c", &[180.0, 190.0, 243.7, 260.0, 300.0], &decode);
+    let gate = |new: &Path| {
+        let output = kvprof()
+            .arg("compare")
+            .arg(&base)
+            .arg("--against")
+            .arg(new)
+            .args(["--fail-if", "prefill>10%", "--fail-if", "decode<-5%"])
+            .output()
+            .unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, said) = gate(&slower);
+    assert!(
+        code == Some(1) && said.contains("failed: prefill>10%: m INT4-HQQ at 1024 tokens, batch 1: +14.90 % ["),
+        "{said}"
+    );
+    assert!(said.contains("passed: decode<-5%: 1 compared"), "{said}");
+    let (code, said) = gate(&noisy);
+    assert!(code == Some(0) && said.contains("passed: prefill>10%: 1 compared"), "{said}");
+    assert!(
+        said.contains("not told from noise: prefill>10%: m INT4-HQQ at 1024 tokens, batch 1: +14.90 % ["),
+        "{said}"
+    );
+}
+
+#[test]
 fn equal_results_do_not_change() {
     let folder = tempfile::tempdir().unwrap();
     results::write_sweep(folder.path(), "m");
