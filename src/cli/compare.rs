@@ -28,7 +28,8 @@ pub struct Args {
     /// Exit with code 1 if a change crosses this: a metric, < or >, and a change such as 1%, 2pt or 0.05; may be given several times. Metrics: ppl,
     /// kld (nats), needle, mmlu and math (rates: -2pt), kv and memory (bytes), prefill (ms), decode (tokens/s: slower is less, decode<-5%), energy
     /// (J/token). A change whose 95 % interval includes none counts as none, and is said; where the spread is not known (energy, memory, fewer than three
-    /// repeats) the change counts as it is.
+    /// repeats) the change counts as it is. A metric that the base of a pair has and the new side lacks, or measured otherwise, fails too; rows and
+    /// caches without a partner are named and do not.
     #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     fail_if: Vec<String>,
     /// File to write the table to; standard output without it.
@@ -61,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let comparison = compare::compare(&base, &new);
     for line in &comparison.unpaired {
-        eprintln!("not compared: {line}");
+        eprintln!("not compared: {}", line.text);
     }
     if comparison.lines.is_empty() {
         let why = match comparison.unpaired.is_empty() {
@@ -106,7 +107,10 @@ fn fails(condition: &Condition, comparison: &Comparison) -> bool {
     };
     judged.crossed.iter().for_each(|line| say("failed", line));
     judged.unclear.iter().for_each(|line| say("not told from noise", line));
-    if judged.lines == 0 {
+    for lost in &judged.lost {
+        eprintln!("failed: {} cannot be told: {}", condition.text, lost.text);
+    }
+    if judged.lines == 0 && judged.lost.is_empty() {
         eprintln!("failed: {} cannot be told: no pair has this metric on both sides", condition.text);
     } else if !judged.failed() {
         eprintln!("passed: {}: {} compared", condition.text, judged.lines);

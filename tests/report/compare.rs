@@ -307,6 +307,51 @@ fn costs_that_one_side_of_a_row_lacks_are_named() {
 }
 
 #[test]
+fn a_gate_does_not_pass_where_the_new_side_lost_its_metric() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    let base = one(folder.path(), "a", &whole);
+    let gate = |name: &str, metric: &str, change: &dyn Fn(&mut kvprof::schema::RunResult)| {
+        let mut part = whole.clone();
+        change(&mut part);
+        let new = one(folder.path(), name, &part);
+        let condition = format!("{metric}>5%");
+        let output =
+            kvprof().arg("compare").arg(&base).arg("--against").arg(new).args(["--fail-if", &condition]).output();
+        let output = output.unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, said) = gate("b", "energy", &|part| part.measurements[1].energy = None);
+    let line = "failed: energy>5% cannot be told: m INT4-HQQ at 2048 tokens, batch 1: energy (new has none)";
+    assert!(code == Some(1) && said.contains(line), "{said}");
+    let skip = |part: &mut kvprof::schema::RunResult| {
+        part.measurements[2].skipped = Some(true);
+        part.measurements[2].skip_reason = Some("out of memory".into());
+    };
+    let (code, said) = gate("c", "decode", &skip);
+    let line = "failed: decode>5% cannot be told: m INT4-HQQ at 4096 tokens, batch 1: skipped on a side";
+    assert!(code == Some(1) && said.contains(line), "{said}");
+    let (code, said) = gate("d", "kld", &|part| part.benchmarks.kld = None);
+    assert!(code == Some(1) && said.contains("failed: kld>5% cannot be told: base: m INT4-HQQ: kld ("), "{said}");
+    // Fewer contexts than the base has are no loss of what was measured.
+    let (code, said) = gate("e", "decode", &|part| part.measurements.truncate(2));
+    assert!(code == Some(0) && said.contains("passed: decode>5%: 2 compared"), "{said}");
+    let (code, said) = gate("f", "decode", &|part| part.measurements[1].energy = None);
+    assert!(code == Some(0) && said.contains("passed: decode>5%: 3 compared"), "{said}");
+}
+
+#[test]
+fn question_sets_that_were_stopped_alike_are_compared_and_said_to_be_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.benchmarks.mmlu.iter_mut().for_each(|mmlu| mmlu.planned = Some(400));
+    let (base, new) = (one(folder.path(), "a", &result), one(folder.path(), "b", &result));
+    let lines = lines(&base, &new);
+    let cache = |metric: &str| lines.iter().find(|line| line["metric"] == metric).unwrap()["cache"].as_str().unwrap();
+    assert_eq!((cache("mmlu"), cache("ppl")), ("INT4-HQQ, 200 of 400 questions (stopped)", "INT4-HQQ"));
+}
+
+#[test]
 fn unquantized_caches_of_other_float_types_are_paired() {
     let folder = tempfile::tempdir().unwrap();
     let side = |name: &str, dtype: &str| {

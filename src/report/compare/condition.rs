@@ -1,7 +1,7 @@
 //! `--fail-if 'ppl>1%'`: a metric, a direction, and how far it may go.
 
 use super::metric::{self, Metric, Verdict};
-use super::{Comparison, Line};
+use super::{Comparison, Line, Unpaired};
 use crate::base::error::{Error, Result};
 
 /// A condition on the change of a metric.
@@ -24,12 +24,14 @@ pub struct Judgement<'a> {
     pub crossed: Vec<&'a Line>,
     /// Those that would, were they told from noise.
     pub unclear: Vec<&'a Line>,
+    /// Where it could not be told, although the base of a pair has the metric.
+    pub lost: Vec<&'a Unpaired>,
 }
 
 impl Judgement<'_> {
-    /// Whether a gate must not open: a condition that was held against nothing cannot be told.
+    /// Whether a gate must not open: what cannot be told is no pass.
     pub fn failed(&self) -> bool {
-        self.lines == 0 || !self.crossed.is_empty()
+        self.lines == 0 || !self.crossed.is_empty() || !self.lost.is_empty()
     }
 }
 
@@ -95,6 +97,8 @@ impl Condition {
                 judged.unclear.push(line);
             }
         }
+        let lost = |unpaired: &&Unpaired| unpaired.lost.iter().any(|metric| std::ptr::eq(*metric, self.metric));
+        judged.lost = comparison.unpaired.iter().filter(lost).collect();
         judged
     }
 

@@ -86,6 +86,11 @@ impl Verdict {
 }
 
 impl Metric {
+    /// Whether a row has a number of it: such a row can be held against itself.
+    pub fn of_row(&self, row: &Row<'_>) -> bool {
+        self.cost.is_some_and(|change| change(row, row).is_some())
+    }
+
     /// The change for people.
     pub fn words(&self, delta: &Delta) -> String {
         let shown = |v: f64| match self.points {
