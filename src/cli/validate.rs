@@ -18,7 +18,7 @@ pub struct Args {
     files: Vec<String>,
 }
 
-/// Prints one line for each finding; exit code 1 if there is any.
+/// Prints one line for each finding; exit code 1 if there is any. A file of several machines is a note.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let files = result_files(&args.files)?;
     let mut findings = Vec::new();
@@ -32,6 +32,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     report(format!("{}: {finding}", path.display()));
                 }
                 // Measuring the same again makes another run, whose id has another time. One id in two files is one run, copied: a
+                // Resuming or patching elsewhere is no mistake, but a reader must know.
+                if let Some(machines) = result.machines() {
+                    eprintln!("note: {}: {machines}", path.display());
+                }
                 // patch of one would leave the other behind. Runs of two machines may share a second, so the hash counts too.
                 if let Some(other) = by_run.insert((result.experiment_id, result.spec_hash), path.display().to_string())
                 {

@@ -199,10 +199,7 @@ fn columns() -> Vec<(Column, Get)> {
             r.measured.and_then(|m| m.quantized_read_fraction).or(r.run.quality.quantized_read_fraction).into()
         }),
         // Where the row comes from; its scores: SCORE_FILES.
-        (text("device"), |r| {
-            let hardware = &r.run.result.hardware;
-            hardware.gpu_name.as_deref().or(hardware.device.as_deref()).into()
-        }),
+        (text("device"), |r| r.machine().name().into()),
         (text("timestamp"), |r| r.run.result.timestamp.as_str().into()),
         (text("schema_version"), |r| r.run.result.schema_version.as_str().into()),
         (text("experiment_id"), |r| r.run.result.experiment_id.as_str().into()),

@@ -73,7 +73,7 @@ fn has_step_modes(result: &RunResult, m: &Measurement) -> bool {
     // As `model::step` words it; a row that was skipped has none.
     let kernel = m.attention_kernel.as_deref().unwrap_or_default();
     let unserved = kernel.contains("plain decoder (") && !kernel.contains("plain decoder (asked for)");
-    result.attn_backend == "fused" && result.hardware.device.as_deref() != Some("cpu") && !unserved
+    result.attn_backend == "fused" && result.machine(&m.block()).device.as_deref() != Some("cpu") && !unserved
 }
 
 impl Setting {
@@ -90,13 +90,12 @@ impl Setting {
             words if mode == "graph" => Told::usual(words),
             words => Told::new(0, words),
         });
-        let (hardware, cpu) = (&result.hardware, &result.environment.cpu);
-        let device = hardware.gpu_name.as_ref().or(cpu.as_ref()).or(hardware.device.as_ref());
+        let machine = result.machine(&m.block());
         let parts = [
             (Part::Output, Some(Told::new(output, format!("{output} tokens out")))),
             (Part::Chunk, chunk),
             (Part::StepMode, step_mode),
-            (Part::Device, device.map(|name| Told::new(0, name.clone()))),
+            (Part::Device, machine.name().map(|name| Told::new(0, name.to_string()))),
         ];
         Setting(parts.into_iter().filter_map(|(part, told)| Some((part, told?))).collect())
     }
