@@ -85,6 +85,15 @@ fn savings_are_known_by_the_ledger_where_no_unquantized_cache_was_measured() {
 }
 
 #[test]
+fn needles_are_held_against_the_unquantized_cache_in_points_and_that_cache_against_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = make(folder.path());
+    let table = std::fs::read_to_string(out.join("tables/needle.tex")).unwrap();
+    let row = |cache: &str| table.lines().find(|line| line.contains(cache)).unwrap().to_string();
+    assert!(row("INT2-HQQ-KIVI").contains("pt") && !row("FP16").contains("pt"), "{table}");
+}
+
+#[test]
 fn the_page_needs_nothing_else_and_links_numbers_to_files() {
     let folder = tempfile::tempdir().unwrap();
     let out = make(folder.path());

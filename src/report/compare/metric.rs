@@ -94,7 +94,7 @@ impl Metric {
     /// The change for people.
     pub fn words(&self, delta: &Delta) -> String {
         let shown = |v: f64| match self.points {
-            true => format!("{} pt", number::shown(v * 100.0, Digits::Signed(1))),
+            true => number::shown(v, Digits::Points(1)),
             false => number::shown(v, Digits::SignedPercent(2)),
         };
         let interval = delta.interval.filter(|(low, high)| low != high);
