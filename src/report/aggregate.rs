@@ -176,6 +176,7 @@ fn columns() -> Vec<(Column, Get)> {
         (whole("needle_trials"), |r| r.run.quality.needle.as_ref().map(|s| s.trials).into()),
         (text("needle_kind"), |r| needle(r).and_then(|n| n.kind.as_deref()).into()),
         (text("needle_haystack"), |r| needle(r).and_then(|n| n.haystack.as_deref()).into()),
+        (text("needle_data_sha256"), |r| sha256(needle(r).and_then(|n| n.data.as_ref()))),
         // Tokens, and 0…1, as --needle-contexts and --needle-depths take them.
         (text("needle_contexts"), |r| needle(r).map(|n| scoring::needle_contexts(n).join(" ")).into()),
         (text("needle_depths"), |r| {

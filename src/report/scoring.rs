@@ -56,6 +56,8 @@ const DATA: &str = "data";
 const DIGEST: &str = "digest";
 const NEEDLES: &str = "needles";
 const VERSION: &str = "version";
+/// Said of a question set whose run was stopped before the last question.
+const STOPPED: &str = " (stopped)";
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Part {
@@ -190,7 +192,7 @@ pub fn math(result: &RunResult) -> Option<Scoring> {
 pub fn questions(a: &Accuracy) -> Scoring {
     let questions = match a.stopped_before() {
         // Questions are asked in one order, so that runs stopped at the same one were asked the same.
-        Some(planned) => format!("{} of {planned} questions (stopped)", a.questions),
+        Some(planned) => format!("{} of {planned} questions{STOPPED}", a.questions),
         None => format!("{} questions", a.questions),
     };
     let rest = [
@@ -251,8 +253,9 @@ pub mod of_run {
 impl Scoring {
     /// The same, told that `asked` of `unit` (`tokens`, `questions`; 0: all there are) were to be scored, and `scored` could be.
     fn asked(mut self, unit: &str, scored: usize, asked: usize) -> Self {
-        for part in self.0.iter_mut().filter(|part| part.name == unit && !part.odd && scored < asked) {
-            (part.words, part.odd) = (Some(format!("{scored} of {asked} {unit}")), true);
+        for part in self.0.iter_mut().filter(|part| part.name == unit && scored < asked) {
+            let stopped = if part.whole.is_some() { STOPPED } else { "" };
+            (part.words, part.odd) = (Some(format!("{scored} of {asked} {unit}{stopped}")), true);
         }
         self
     }
@@ -328,6 +331,13 @@ mod tests {
     fn fewer_tokens_than_asked_for_are_told_though_all_rows_have_them() {
         let short = scored(3000, 1024).unwrap().asked("tokens", 3000, 4096);
         assert_eq!(telling(&[Some(short.clone()), Some(short)]).unwrap(), ["3000 of 4096 tokens"; 2]);
+        let questions = |asked: usize, planned: usize| {
+            questions(&Accuracy { questions: asked, planned: Some(planned), ..Default::default() })
+        };
+        // Of as many as were asked for, whether a run was stopped or could ask no more.
+        let of_200 = [6, 197].map(|asked| questions(asked, 197).asked("questions", asked, 200));
+        let told = telling(&of_200.map(Some)).unwrap();
+        assert_eq!(told, ["6 of 200 questions (stopped)", "197 of 200 questions"]);
         let whole = scored(3000, 1024).unwrap().asked("tokens", 3000, 0);
         assert_eq!(telling(&[Some(whole)]), None, "the whole text was asked for");
     }
