@@ -60,7 +60,12 @@ fn chunks_of(tokens: usize) -> Told {
 }
 
 /// How the decode steps of the row `m` were made, by the name of `--step-mode` for it; `None` where the file does not say.
-pub fn step_mode(m: &Measurement) -> Option<&'static str> {
+pub fn step_mode(m: &Measurement) -> Option<&str> {
+    m.step_mode.as_deref().or_else(|| worded_mode(m))
+}
+
+/// The same as the kernel's name tells it, which is all that older files have.
+fn worded_mode(m: &Measurement) -> Option<&'static str> {
     // As `model::step` and its engine word it.
     let (_, how) = m.attention_kernel.as_deref()?.split_once("; step: ")?;
     let modes = [("plain decoder", "plain"), ("one CUDA graph", "graph"), ("launched one by one", "launches")];

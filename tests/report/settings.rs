@@ -124,6 +124,9 @@ fn aggregate_says_how_steps_were_made_whatever_was_asked_for() {
     assert_eq!(ran("decode_int4_d128; step: 199 kernels, launched one by one"), "launches");
     assert_eq!(ran("decode_int4_d80; step: plain decoder (heads of 80 channels)"), "plain");
     assert_eq!(ran("flash"), "", "an older file does not say");
+    let mut recorded = int4();
+    recorded.measurements.iter_mut().for_each(|m| m.step_mode = Some("launches".into()));
+    assert_eq!(aggregate(&[recorded]).0[0]["step_mode"], "launches", "the field, where a file has it");
     assert_eq!(ran(""), "");
 }
 

@@ -139,6 +139,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         kv_cache_mb: Some(bytes.total_bytes as f64 / MIB),
         kv_cache_type: Some(cache_type(spec, subject)),
         attention_kernel: Some(kernel),
+        step_mode: Some(workload.stepper.mode().name().into()),
         ..Default::default()
     };
     m.warnings.extend(overflow);
