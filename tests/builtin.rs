@@ -61,3 +61,23 @@ fn the_model_uses_its_context() {
     let (long, short) = (perplexity("2048", "256"), perplexity("64", "32"));
     assert!(long < 0.9 * short, "{long} with 2048 tokens of context, {short} with 33 to 64");
 }
+
+#[test]
+fn a_file_that_stands_in_for_a_text_is_named_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = folder.path().join("book.txt");
+    let sentence = |i: usize| format!("Chapter {i} tells how the old miller walked to the river and came back late. ");
+    std::fs::write(&book, (0..100).map(sentence).collect::<String>()).unwrap();
+    let book = book.to_str().unwrap();
+    let quick = "--kv-quant none --ppl-window 128 --ppl-tokens 64 --context-lengths 256 --needle-depths 0.5 \
+                 --needle-haystack wikitext2 --data";
+    let run = |benchmarks: &[&str]| {
+        let words: Vec<&str> = quick.split_whitespace().chain([book, "--benchmarks"]).collect();
+        run(&[&words, benchmarks].concat()).remove(0)
+    };
+    let read = run(&["ppl", "needle"]);
+    assert_eq!(read["benchmarks"]["perplexity"]["dataset"], "book.txt");
+    assert_eq!(read["config"]["ppl_dataset"], book);
+    assert_eq!(read["benchmarks"]["needle_in_haystack"]["haystack"], book);
+    assert_eq!(run(&["needle"])["config"]["ppl_dataset"], "", "a text that was not read");
+}

@@ -10,6 +10,8 @@ mod browser;
 mod compare;
 #[path = "report/formats.rs"]
 mod formats;
+#[path = "report/machines.rs"]
+mod machines;
 #[path = "report/report.rs"]
 mod report;
 #[path = "support/results.rs"]

@@ -176,6 +176,7 @@ fn summarize(items: &[QuestionItem], about: &Accuracy) -> Accuracy {
         reference_unparsed: count(&|(_, reference)| reference.answer.is_none()),
         by_subject: by_subject(items),
         data: about.data.clone(),
+        seed: about.seed,
         shots: about.shots,
         max_new_tokens: about.max_new_tokens,
         prompt: about.prompt.clone(),

@@ -132,6 +132,12 @@ pub fn default_name<'a>(settings: &'a Settings, model: &str) -> &'a str {
     settings.ppl_data.as_deref().unwrap_or(default)
 }
 
+/// The text called `name` as it is read: the file that `--data` gives in its place, or `name` itself.
+pub fn read_as(name: &str, settings: &Settings) -> String {
+    let file = settings.data.as_deref().filter(|path| is_data_set(name) && path.is_file());
+    file.map_or_else(|| name.to_string(), |path| path.display().to_string())
+}
+
 /// The first `wanted` token ids of `document`, without tokenizing all of it.
 fn first_tokens(subject: &Subject, document: &str, wanted: usize) -> Result<Vec<u32>> {
     // Tokens near the cut may differ from those of the whole text; this many after the last wanted one are more than a

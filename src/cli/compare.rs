@@ -7,7 +7,7 @@ use super::output;
 use crate::Error;
 use crate::report::compare::condition::Condition;
 use crate::report::compare::metric::Verdict;
-use crate::report::compare::{self, Comparison};
+use crate::report::compare::{self, Comparison, Line};
 use crate::report::export::TableFormat;
 use crate::report::study::Study;
 use crate::report::{report_rejected, write_file};
@@ -27,7 +27,9 @@ pub struct Args {
     against: Vec<PathBuf>,
     /// Exit with code 1 if a change crosses this: a metric, < or >, and a change such as 1%, 2pt or 0.05; may be given several times. Metrics: ppl,
     /// kld (nats), needle, mmlu and math (rates: -2pt), kv and memory (bytes), prefill (ms), decode (tokens/s: slower is less, decode<-5%), energy
-    /// (J/token).
+    /// (J/token). A change whose 95 % interval includes none counts as none, and is said; where the spread is not known (energy, memory, fewer than three
+    /// repeats) the change counts as it is. A metric that the base of a pair has and the new side lacks, or measured otherwise, fails too; rows and
+    /// caches without a partner are named and do not.
     #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     fail_if: Vec<String>,
     /// File to write the table to; standard output without it.
@@ -60,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let comparison = compare::compare(&base, &new);
     for line in &comparison.unpaired {
-        eprintln!("not compared: {line}");
+        eprintln!("not compared: {}", line.text);
     }
     if comparison.lines.is_empty() {
         let why = match comparison.unpaired.is_empty() {
@@ -94,22 +96,24 @@ fn summary(comparison: &Comparison) -> String {
     )
 }
 
-/// Says on standard error whether and where `condition` is crossed.
+/// Says on standard error what became of `condition`, and where; whether it failed.
 fn fails(condition: &Condition, comparison: &Comparison) -> bool {
-    let Some(crossed) = condition.crossed(comparison) else {
-        eprintln!("failed: {} cannot be told: no pair has this metric on both sides", condition.text);
-        return true;
-    };
-    for line in &crossed {
+    let judged = condition.judge(comparison);
+    let say = |word: &str, line: &Line| {
         let place =
             line.place.map_or_else(String::new, |(context, batch)| format!(" at {context} tokens, batch {batch}"));
-        eprintln!(
-            "failed: {}: {} {}{place}: {}",
-            condition.text,
-            line.model,
-            line.what,
-            line.metric.words(&line.delta)
-        );
+        let (text, change) = (&condition.text, line.metric.words(&line.delta));
+        eprintln!("{word}: {text}: {} {}{place}: {change}", line.model, line.what);
+    };
+    judged.crossed.iter().for_each(|line| say("failed", line));
+    judged.unclear.iter().for_each(|line| say("not told from noise", line));
+    for lost in &judged.lost {
+        eprintln!("failed: {} cannot be told: {}", condition.text, lost.text);
     }
-    !crossed.is_empty()
+    if judged.lines == 0 && judged.lost.is_empty() {
+        eprintln!("failed: {} cannot be told: no pair has this metric on both sides", condition.text);
+    } else if !judged.failed() {
+        eprintln!("passed: {}: {} compared", condition.text, judged.lines);
+    }
+    judged.failed()
 }

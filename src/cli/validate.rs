@@ -9,6 +9,7 @@ use crate::bench;
 use crate::schema::RunResult;
 use crate::schema::read;
 use crate::schema::validate::{validate, versions};
+use crate::session::describe::{kv_quant, quant_of};
 
 /// Arguments of `kvprof validate`.
 #[derive(clap::Args)]
@@ -18,7 +19,7 @@ pub struct Args {
     files: Vec<String>,
 }
 
-/// Prints one line for each finding; exit code 1 if there is any.
+/// Prints one line for each finding; exit code 1 if there is any. A file of several machines is a note.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let files = result_files(&args.files)?;
     let mut findings = Vec::new();
@@ -28,8 +29,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         match read::read(path) {
             Err(error) => report(error.to_string()),
             Ok(result) => {
-                for finding in validate(&result).into_iter().chain(outdated(&result)) {
+                for finding in validate(&result).into_iter().chain(outdated(&result)).chain(quantization(&result)) {
                     report(format!("{}: {finding}", path.display()));
+                }
+                // Resuming or patching elsewhere is no mistake, but a reader must know.
+                if let Some(machines) = result.machines() {
+                    eprintln!("note: {}: {machines}", path.display());
                 }
                 // Measuring the same again makes another run, whose id has another time. One id in two files is one run, copied: a
                 // patch of one would leave the other behind. Runs of two machines may share a second, so the hash counts too.
@@ -60,6 +65,19 @@ fn outdated(result: &RunResult) -> Vec<String> {
         })
     };
     versions(result).into_iter().filter_map(different).collect()
+}
+
+/// Where the parts of the quantization are not those of the one that it is named after. Another version may know names that this one
+/// does not.
+fn quantization(result: &RunResult) -> Vec<String> {
+    let recorded = &result.kv_quant;
+    let Some(Ok(spec)) = recorded.name.as_ref().map(|_| quant_of(recorded)) else { return Vec::new() };
+    let [recorded, named] = [recorded, &kv_quant(&spec)].map(|quant| serde_json::to_value(quant).unwrap_or_default());
+    let parts = named.as_object().into_iter().flatten().filter(|(part, _)| *part != "name");
+    // A file need not tell every part.
+    let wrong =
+        parts.filter(|(part, value)| !recorded[*part].is_null() && !value.is_null() && recorded[*part] != **value);
+    wrong.map(|(part, value)| format!("kv_quant.{part} is {}, but {} has {value}", recorded[part], spec.name)).collect()
 }
 
 fn plural(count: usize) -> &'static str {

@@ -132,7 +132,9 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
         .collect();
     // Smallest first; those whose size is unknown last.
     candidates.sort_by(|a, b| a.bytes.unwrap_or(f64::INFINITY).total_cmp(&b.bytes.unwrap_or(f64::INFINITY)));
-    let smaller = |c: &Candidate<'_>| match (c.bytes, baseline.and_then(Row::cache_bytes)) {
+    // By the ledger where no unquantized cache was measured at that place.
+    let unquantized = |row: &Row<'_>| baseline.and_then(Row::cache_bytes).or(row.unquantized_bytes());
+    let smaller = |c: &Candidate<'_>| match (c.bytes, row(&c.run.cache).and_then(unquantized)) {
         (Some(bytes), Some(full)) => bytes < full,
         (bytes, _) => bytes.is_some(),
     };
@@ -155,9 +157,9 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
             advice.headline = format!("For {}, use {}.", subject.name, chosen.run.cache);
             advice.reason = format!("The smallest measured cache that keeps to the bound: {words}.");
             let place = row(&chosen.run.cache).zip(ground);
-            advice.saves = place.zip(baseline).and_then(|((row, ground), full)| saves(row, full, ground));
+            advice.saves = place.and_then(|(row, ground)| saves(row, unquantized(row)?, ground));
             advice.costs = place.zip(baseline).and_then(|((row, _), full)| costs(row, full));
-            advice.caveats = caveats(subject, chosen.run, baseline);
+            advice.caveats = caveats(subject, chosen.run, baseline.is_some(), advice.saves.is_some());
         }
         None => {
             let tested = candidates.iter().any(|c| c.verdict != Verdict::Unknown);
@@ -191,8 +193,8 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
     advice
 }
 
-fn saves(row: &Row<'_>, full: &Row<'_>, (context, batch): (usize, usize)) -> Option<String> {
-    let (bytes, before) = (row.cache_bytes()?, full.cache_bytes().filter(|b| *b > 0.0)?);
+fn saves(row: &Row<'_>, before: f64, (context, batch): (usize, usize)) -> Option<String> {
+    let bytes = row.cache_bytes().filter(|_| before > 0.0)?;
     let batch = if batch == 1 { String::new() } else { format!(" and batch {batch}") };
     Some(format!(
         "{} instead of {} of cache at {} tokens of context{batch}: {} less, {}× smaller.",
@@ -227,10 +229,14 @@ fn costs(row: &Row<'_>, full: &Row<'_>) -> Option<String> {
     Some(format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }
 
-fn caveats(subject: &Subject<'_>, chosen: &Run, baseline: Option<&Row<'_>>) -> Vec<String> {
+fn caveats(subject: &Subject<'_>, chosen: &Run, baseline: bool, saves: bool) -> Vec<String> {
     let mut out = Vec::new();
-    if baseline.is_none() {
-        out.push("No unquantized cache was measured at the same place, so savings and costs are not known.".into());
+    if !baseline {
+        let so = match saves {
+            true => "so costs are not known, and what is saved is by the cache's own ledger",
+            false => "so savings and costs are not known",
+        };
+        out.push(format!("No unquantized cache was measured at the same place, {so}."));
     }
     if chosen.quality.ln_ratio.is_some() && chosen.quality.ln_ratio_error.is_none() {
         out.push("The file records no uncertainty of the perplexity difference.".into());

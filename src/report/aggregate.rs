@@ -1,9 +1,8 @@
 //! One row for each model × backend × cache × context × batch: the thesis tool's columns first, with its names and
 //! rounding, then what 3.0 files add, unrounded.
 
-use serde_json::Value;
-
 use super::number::{Digits, round};
+use super::run::{Run, Sources};
 use super::scoring;
 use super::setting;
 use super::study::{MIB, Row, Study};
@@ -11,6 +10,9 @@ use super::table::{Cell, Column, Table};
 use crate::schema::{Accuracy, DataSource, Needle, Perplexity};
 
 type Get = fn(&Row<'_>) -> Cell;
+
+/// Which run a score was read from.
+type Source = fn(&Sources) -> Option<usize>;
 
 /// Decimals to which the thesis' scripts round.
 fn rounded(value: Option<f64>, decimals: usize) -> Cell {
@@ -35,24 +37,40 @@ fn math<'a>(row: &Row<'a>) -> Option<&'a Accuracy> {
     row.run.result.benchmarks.math.as_ref()
 }
 
-/// A setting that a row was measured with.
-fn flag_of<'a>(row: &Row<'a>, name: &str) -> Option<&'a Value> {
-    setting::flags(&row.run.result, row.measured?).get(name)
-}
-
 fn sha256(data: Option<&DataSource>) -> Cell {
     data.map(|data| data.sha256.as_str()).into()
+}
+
+/// The files that scores were read from, which need not be that of the row's costs.
+const SCORE_FILES: [(&str, Source); 5] = [
+    ("ppl_file", |s| s.ppl),
+    ("kld_file", |s| s.kld),
+    ("needle_file", |s| s.needle),
+    ("mmlu_file", |s| s.mmlu),
+    ("math_file", |s| s.math),
+];
+
+fn file_name(run: &Run) -> Cell {
+    run.file.file_name().map(|name| name.to_string_lossy().into_owned()).into()
 }
 
 /// The table that `kvprof aggregate` writes.
 pub fn table(study: &Study) -> Table {
     let columns = columns();
-    let rows = study.rows().map(|row| columns.iter().map(|(_, get)| get(&row).from_run(row.index)).collect()).collect();
+    let cells = |row: &Row<'_>| {
+        let own = columns.iter().map(|(_, get)| get(row).from_run(row.index));
+        let of_scores = SCORE_FILES.iter().map(|(_, source)| {
+            source(&row.run.sources).map_or_else(Cell::missing, |at| file_name(&study.runs[at]).from_run(at))
+        });
+        own.chain(of_scores).collect::<Vec<_>>()
+    };
+    let rows = study.rows().map(|row| cells(&row)).collect();
+    let of_scores = SCORE_FILES.iter().map(|(name, _)| Column::text(name, name));
     Table {
         id: "aggregate".into(),
         title: String::new(),
         note: String::new(),
-        columns: columns.into_iter().map(|(column, _)| column).collect(),
+        columns: columns.iter().map(|(column, _)| column.clone()).chain(of_scores).collect(),
         rows,
     }
 }
@@ -85,11 +103,8 @@ fn columns() -> Vec<(Column, Get)> {
         (text("kv_quant_name"), |r| r.run.result.kv_quant.name.as_deref().into()),
         (whole("sliding_window"), |r| r.run.result.model_config.sliding_window.into()),
         (whole("batch_size"), |r| r.batch().into()),
-        // Empty where it is the usual one, or the file does not say.
-        (whole("prefill_chunk"), |r| {
-            flag_of(r, "prefill-chunk").and_then(Value::as_u64).map(|tokens| tokens as usize).into()
-        }),
-        (text("step_mode"), |r| flag_of(r, "step-mode").and_then(Value::as_str).into()),
+        (whole("prefill_chunk"), |r| r.measured.and_then(|m| setting::prefill_chunk(&r.run.result, m)).into()),
+        (text("step_mode"), |r| r.measured.and_then(setting::step_mode).into()),
         (whole("nbits_key"), |r| r.run.result.kv_quant.nbits.map(usize::from).into()),
         (whole("nbits_value"), |r| {
             let quant = &r.run.result.kv_quant;
@@ -161,6 +176,7 @@ fn columns() -> Vec<(Column, Get)> {
         (whole("needle_trials"), |r| r.run.quality.needle.as_ref().map(|s| s.trials).into()),
         (text("needle_kind"), |r| needle(r).and_then(|n| n.kind.as_deref()).into()),
         (text("needle_haystack"), |r| needle(r).and_then(|n| n.haystack.as_deref()).into()),
+        (text("needle_data_sha256"), |r| sha256(needle(r).and_then(|n| n.data.as_ref()))),
         // Tokens, and 0…1, as --needle-contexts and --needle-depths take them.
         (text("needle_contexts"), |r| needle(r).map(|n| scoring::needle_contexts(n).join(" ")).into()),
         (text("needle_depths"), |r| {
@@ -171,24 +187,23 @@ fn columns() -> Vec<(Column, Get)> {
         (whole("mmlu_questions"), |r| mmlu(r).map(|a| a.questions).into()),
         (whole("mmlu_planned"), |r| mmlu(r).and_then(|a| a.planned).into()),
         (flag("mmlu_stopped"), |r| mmlu(r).map(|a| a.stopped_before().is_some()).into()),
+        (whole("mmlu_seed"), |r| mmlu(r).and_then(|a| a.seed).map(|seed| seed as usize).into()),
         (whole("mmlu_shots"), |r| mmlu(r).and_then(|a| a.shots).into()),
         (text("mmlu_data_sha256"), |r| sha256(mmlu(r).and_then(|a| a.data.as_ref()))),
         (whole("math_questions"), |r| math(r).map(|a| a.questions).into()),
         (whole("math_planned"), |r| math(r).and_then(|a| a.planned).into()),
         (flag("math_stopped"), |r| math(r).map(|a| a.stopped_before().is_some()).into()),
+        (whole("math_seed"), |r| math(r).and_then(|a| a.seed).map(|seed| seed as usize).into()),
         (whole("math_max_new_tokens"), |r| math(r).and_then(|a| a.max_new_tokens).into()),
         (text("math_data_sha256"), |r| sha256(math(r).and_then(|a| a.data.as_ref()))),
         (real("quantized_read_fraction"), |r| {
             r.measured.and_then(|m| m.quantized_read_fraction).or(r.run.quality.quantized_read_fraction).into()
         }),
-        // Where it comes from.
-        (text("device"), |r| {
-            let hardware = &r.run.result.hardware;
-            hardware.gpu_name.as_deref().or(hardware.device.as_deref()).into()
-        }),
+        // Where the row comes from; its scores: SCORE_FILES.
+        (text("device"), |r| r.machine().name().into()),
         (text("timestamp"), |r| r.run.result.timestamp.as_str().into()),
         (text("schema_version"), |r| r.run.result.schema_version.as_str().into()),
         (text("experiment_id"), |r| r.run.result.experiment_id.as_str().into()),
-        (text("file"), |r| r.run.file.file_name().map(|n| n.to_string_lossy().into_owned()).into()),
+        (text("file"), |r| file_name(r.run)),
     ]
 }

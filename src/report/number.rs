@@ -15,6 +15,8 @@ pub enum Digits {
     SignedPercent(usize),
     /// This many decimals, with its sign.
     Signed(usize),
+    /// A difference of shares in points with this many decimals, with its sign.
+    Points(usize),
 }
 
 /// `value` rounded to `decimals`, half to even on the exact binary value, as Python's `round` does.
@@ -28,6 +30,7 @@ pub fn shown(value: f64, digits: Digits) -> String {
         Digits::Exact => format!("{value}"),
         Digits::Fixed(n) => format!("{value:.n$}"),
         Digits::Signed(n) => return signed(format!("{value:.n$}")),
+        Digits::Points(n) => return signed(format!("{:.n$} pt", value * 100.0)),
         Digits::Percent(n) => format!("{:.n$} %", value * 100.0),
         Digits::SignedPercent(n) => return signed(format!("{:.n$} %", value * 100.0)),
         Digits::Significant(n) => significant(value, n),
@@ -100,6 +103,7 @@ mod tests {
         assert_eq!(shown(-0.00001, Digits::Signed(3)), "0.000");
         assert_eq!(shown(0.0425, Digits::SignedPercent(1)), "+4.2 %");
         assert_eq!(shown(-0.25, Digits::SignedPercent(0)), "−25 %");
+        assert_eq!(shown(0.05, Digits::Points(1)), "+5.0 pt");
         assert_eq!(shown(9.996, Digits::Significant(3)), "10.0");
         assert_eq!(shown(0.000123456, Digits::Significant(3)), "0.000123");
         assert_eq!(shown(123456.7, Digits::Significant(3)), "123457");

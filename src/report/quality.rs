@@ -17,7 +17,7 @@ pub struct Score {
     pub rate: f64,
     /// Interval of the rate at 95 %.
     pub interval: (f64, f64),
-    /// Rate less the reference's on the same items.
+    /// Rate less the reference's on the same items; none for the unquantized cache.
     pub delta: Option<f64>,
     /// Paired interval of `delta` at 95 %, where the pairs are known.
     pub delta_interval: Option<(f64, f64)>,
@@ -77,6 +77,11 @@ impl Quality {
         let same_needles = reference.is_some_and(|r| scoring::needle(r) == scoring::needle(result));
         let other_trials = before.filter(|_| same_needles).and_then(|b| b.needle_in_haystack_trials.as_ref());
         let other_trials = other_trials.unwrap_or(&empty);
+        // A cache is not held against itself.
+        let of_quantized = |score: Score| match result.kv_quant.enabled {
+            true => score,
+            false => Score { delta: None, delta_interval: None, ..score },
+        };
         Quality {
             ppl_reference,
             ppl_quantized,
@@ -84,9 +89,9 @@ impl Quality {
             ln_ratio: quantized.and_then(|q| q.ln_ratio).or(computed),
             ln_ratio_error: quantized.and_then(|q| q.ln_ratio_standard_error),
             kld: blocks.kld.clone(),
-            needle: blocks.needle_in_haystack.as_ref().map(|n| needle(n, trials, other_trials)),
-            mmlu: blocks.mmlu.as_ref().map(|a| accuracy(a, before.and_then(|b| b.mmlu.as_ref()))),
-            math: blocks.math.as_ref().map(|a| accuracy(a, before.and_then(|b| b.math.as_ref()))),
+            needle: blocks.needle_in_haystack.as_ref().map(|n| of_quantized(needle(n, trials, other_trials))),
+            mmlu: blocks.mmlu.as_ref().map(|a| of_quantized(accuracy(a, before.and_then(|b| b.mmlu.as_ref())))),
+            math: blocks.math.as_ref().map(|a| of_quantized(accuracy(a, before.and_then(|b| b.math.as_ref())))),
             quantized_read_fraction: fractions.into_iter().flatten().reduce(f64::min),
         }
     }

@@ -23,15 +23,15 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
     let mut header = vec!["KV cache"];
     if kld {
         header.extend(kld_over.iter().map(|_| "KL over"));
-        header.extend(["KL mean ± 95 %", "KL p99", "same top"]);
+        header.extend(["KL mean ± 95 %, nats", "KL p99, nats", "same top"]);
     }
     if mmlu {
         header.extend(mmlu_over.iter().map(|_| "MMLU over"));
-        header.extend(["MMLU", "Δ (p)"]);
+        header.extend(["MMLU", "Δ points (p)"]);
     }
     if math {
         header.extend(math_over.iter().map(|_| "MATH over"));
-        header.extend(["MATH", "Δ (p)", "unparsed", "corrupted"]);
+        header.extend(["MATH", "Δ points (p)", "unparsed", "corrupted"]);
     }
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(header);

@@ -238,7 +238,7 @@ pub(super) fn needle(group: &Group<'_>) -> Table {
         .extend(contexts.iter().map(|c| Column::real(&format!("rate_{c}"), &number::tokens(*c), Digits::Percent(0))));
     columns.push(Column::integer("trials", "trials"));
     columns.push(Column::real("rate", "all", Digits::Percent(0)));
-    columns.push(Column::real("delta", "against unquantized", Digits::SignedPercent(0)));
+    columns.push(Column::real("delta", "against unquantized", Digits::Points(1)));
     let mut rows = Vec::new();
     for (at, (s, run)) in runs.iter().enumerate() {
         let (Some(block), Some(score)) = (block(run), run.quality.needle.as_ref()) else { continue };
@@ -255,7 +255,7 @@ pub(super) fn needle(group: &Group<'_>) -> Table {
     Table {
         id: "needle".into(),
         title: "Needle in a haystack: share found, by context length".into(),
-        note: "With 95 % intervals: Wilson's for the rate, paired for the difference, which is in points.".into(),
+        note: "With 95 % intervals: Wilson's for the rate, paired for the difference, which is in points (pt).".into(),
         columns,
         rows,
     }

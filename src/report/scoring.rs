@@ -2,6 +2,7 @@
 //! different things: a table that holds both has a column that tells them apart.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
@@ -20,7 +21,7 @@ impl Scoring {
     }
 
     fn digest(&self) -> Option<&str> {
-        self.0.iter().find(|part| part.name == DIGEST)?.words.as_deref()
+        self.0.iter().find(|part| part.name == DIGEST)?.words.as_deref().filter(|words| !words.is_empty())
     }
 
     /// Whether the part at `at` differs from that of `other`, as far as `look` looks. The same data may go by several names.
@@ -55,12 +56,14 @@ const DATA: &str = "data";
 const DIGEST: &str = "digest";
 const NEEDLES: &str = "needles";
 const VERSION: &str = "version";
+/// Said of a question set whose run was stopped before the last question.
+const STOPPED: &str = " (stopped)";
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Part {
     /// What is told.
     name: &'static str,
-    /// In words; `None` where the file does not say.
+    /// In words, empty where there is nothing to say; `None` where the file does not say.
     words: Option<String>,
     /// Whether it must be told although all rows of a table have it in common.
     odd: bool,
@@ -124,17 +127,23 @@ pub fn needle(result: &RunResult) -> Option<Scoring> {
     let n = result.benchmarks.needle_in_haystack.as_ref()?;
     let trials = result.benchmarks.needle_in_haystack_trials.as_deref();
     let contexts = needle_contexts(n).join(" and ");
-    let [_, digest] = data(None, n.data.as_ref());
+    let name = n.haystack.as_ref().map(|text| format!("in {text}"));
+    let [name, mut digest] = data(name.as_deref(), n.data.as_ref());
+    if n.haystack.as_deref() == Some("filler") {
+        // It comes with kvprof: its name says all.
+        digest.words = Some(String::new());
+    }
     Some(Scoring(vec![
         part("kind", n.kind.clone()),
-        part("haystack", n.haystack.as_ref().map(|text| format!("in {text}"))),
+        name,
         digest,
         part("contexts", Some(format!("at {contexts} tokens"))),
         part(
             "depths",
             trials.map(|trials| {
                 let depths = needle_depths(trials);
-                let shown: Vec<String> = depths.iter().map(|depth| number::significant(depth * 100.0, 1)).collect();
+                // As many decimals as anyone gives: those of 0.07 × 100 are the machine's.
+                let shown: Vec<String> = depths.iter().map(|d| number::round(d * 100.0, 9).to_string()).collect();
                 format!("{} % deep", shown.join(", "))
             }),
         ),
@@ -160,14 +169,12 @@ pub fn needle_depths(trials: &[NeedleTrial]) -> Vec<f64> {
     depths
 }
 
-/// Which needles were hidden where (another seed hides others), as the first digits of a digest; `None` where the file does not say.
+/// Which needles were hidden (another seed hides others), as the first digits of a digest; `None` where the file does not say. They are the
+/// same at every place; places are parts of their own, and would make a digest differ that tells nothing more.
 fn hidden(trials: &[NeedleTrial]) -> Option<String> {
-    let place = |t: &NeedleTrial| {
-        Some(format!("{} {} {} {}", t.context_length, t.depth_percent, t.trial.unwrap_or(0), t.needle.as_ref()?))
-    };
-    let mut places = trials.iter().map(place).collect::<Option<Vec<_>>>().filter(|places| !places.is_empty())?;
-    places.sort();
-    let digest = Sha256::digest(places.join("\n"));
+    let needle = |t: &NeedleTrial| Some(format!("{} {}", t.trial.unwrap_or(0), t.needle.as_ref()?));
+    let needles = trials.iter().map(needle).collect::<Option<BTreeSet<_>>>().filter(|needles| !needles.is_empty())?;
+    let digest = Sha256::digest(needles.into_iter().collect::<Vec<_>>().join("\n"));
     Some(format!("needles {}", digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
 
@@ -185,7 +192,7 @@ pub fn math(result: &RunResult) -> Option<Scoring> {
 pub fn questions(a: &Accuracy) -> Scoring {
     let questions = match a.stopped_before() {
         // Questions are asked in one order, so that runs stopped at the same one were asked the same.
-        Some(planned) => format!("{} of {planned} questions (stopped)", a.questions),
+        Some(planned) => format!("{} of {planned} questions{STOPPED}", a.questions),
         None => format!("{} questions", a.questions),
     };
     let rest = [
@@ -194,6 +201,8 @@ pub fn questions(a: &Accuracy) -> Scoring {
             whole: a.stopped_before().map(|planned| format!("{planned} questions")),
             ..part("questions", Some(questions))
         },
+        // Of as many questions of the same data, another seed draws others.
+        part("seed", a.seed.map(|seed| format!("drawn with seed {seed}"))),
         part("shots", a.shots.map(|n| format!("{n} shots"))),
         part("length", a.max_new_tokens.map(|n| format!("answers of up to {n} tokens"))),
         part("prompt", a.prompt.as_ref().map(|prompt| format!("{prompt} prompt"))),
@@ -244,8 +253,9 @@ pub mod of_run {
 impl Scoring {
     /// The same, told that `asked` of `unit` (`tokens`, `questions`; 0: all there are) were to be scored, and `scored` could be.
     fn asked(mut self, unit: &str, scored: usize, asked: usize) -> Self {
-        for part in self.0.iter_mut().filter(|part| part.name == unit && !part.odd && scored < asked) {
-            (part.words, part.odd) = (Some(format!("{scored} of {asked} {unit}")), true);
+        for part in self.0.iter_mut().filter(|part| part.name == unit && scored < asked) {
+            let stopped = if part.whole.is_some() { STOPPED } else { "" };
+            (part.words, part.odd) = (Some(format!("{scored} of {asked} {unit}{stopped}")), true);
         }
         self
     }
@@ -264,7 +274,7 @@ impl Scoring {
     fn words(&self, pick: &[bool]) -> String {
         let picked = self.0.iter().zip(pick).filter(|(_, picked)| **picked).map(|(part, _)| part);
         let words = picked.map(|part| part.words.clone().unwrap_or_else(|| format!("unknown {}", part.name)));
-        words.collect::<Vec<_>>().join(", ")
+        words.filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -321,6 +331,13 @@ mod tests {
     fn fewer_tokens_than_asked_for_are_told_though_all_rows_have_them() {
         let short = scored(3000, 1024).unwrap().asked("tokens", 3000, 4096);
         assert_eq!(telling(&[Some(short.clone()), Some(short)]).unwrap(), ["3000 of 4096 tokens"; 2]);
+        let questions = |asked: usize, planned: usize| {
+            questions(&Accuracy { questions: asked, planned: Some(planned), ..Default::default() })
+        };
+        // Of as many as were asked for, whether a run was stopped or could ask no more.
+        let of_200 = [6, 197].map(|asked| questions(asked, 197).asked("questions", asked, 200));
+        let told = telling(&of_200.map(Some)).unwrap();
+        assert_eq!(told, ["6 of 200 questions (stopped)", "197 of 200 questions"]);
         let whole = scored(3000, 1024).unwrap().asked("tokens", 3000, 0);
         assert_eq!(telling(&[Some(whole)]), None, "the whole text was asked for");
     }

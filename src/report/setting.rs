@@ -44,8 +44,32 @@ impl Told {
 pub struct Setting(BTreeMap<Part, Told>);
 
 /// The flags that the row `m` of `result` was measured with: its own where a patch measured it, else the run's.
-pub fn flags<'a>(result: &'a RunResult, m: &'a Measurement) -> &'a Flags {
+fn flags<'a>(result: &'a RunResult, m: &'a Measurement) -> &'a Flags {
     m.settings.as_ref().unwrap_or(&result.config.flags)
+}
+
+/// Tokens of a prompt that the row `m` of `result` computed together; `None` where its file, an older one, tells only that they were the
+/// usual ones.
+pub fn prefill_chunk(result: &RunResult, m: &Measurement) -> Option<usize> {
+    let asked = || flags(result, m).get("prefill-chunk")?.as_u64();
+    m.prefill_chunk.or_else(|| asked().map(|tokens| (tokens as usize).min(m.context_len)))
+}
+
+fn chunks_of(tokens: usize) -> Told {
+    Told::new(tokens, format!("prefill chunks of {tokens}"))
+}
+
+/// How the decode steps of the row `m` were made, by the name of `--step-mode` for it; `None` where the file does not say.
+pub fn step_mode(m: &Measurement) -> Option<&str> {
+    m.step_mode.as_deref().or_else(|| worded_mode(m))
+}
+
+/// The same as the kernel's name tells it, which is all that older files have.
+fn worded_mode(m: &Measurement) -> Option<&'static str> {
+    // As `model::step` and its engine word it.
+    let (_, how) = m.attention_kernel.as_deref()?.split_once("; step: ")?;
+    let modes = [("plain decoder", "plain"), ("one CUDA graph", "graph"), ("launched one by one", "launches")];
+    modes.into_iter().find(|(words, _)| how.contains(words)).map(|(_, mode)| mode)
 }
 
 /// Whether `--step-mode` chose how the row `m` of `result` made its steps: on a GPU, by `fused`, where the step kernels served the row
@@ -54,7 +78,7 @@ fn has_step_modes(result: &RunResult, m: &Measurement) -> bool {
     // As `model::step` words it; a row that was skipped has none.
     let kernel = m.attention_kernel.as_deref().unwrap_or_default();
     let unserved = kernel.contains("plain decoder (") && !kernel.contains("plain decoder (asked for)");
-    result.attn_backend == "fused" && result.hardware.device.as_deref() != Some("cpu") && !unserved
+    result.attn_backend == "fused" && result.machine(&m.block()).device.as_deref() != Some("cpu") && !unserved
 }
 
 impl Setting {
@@ -63,7 +87,7 @@ impl Setting {
         let flags = flags(result, m);
         let output = m.decode_tokens.unwrap_or_else(|| result.decode_tokens());
         let chunk = flags.get("prefill-chunk").map(|chunk| match chunk.as_u64() {
-            Some(tokens) => Told::new(tokens as usize, format!("prefill chunks of {tokens}")),
+            Some(tokens) => chunks_of(tokens as usize),
             None => Told::usual("usual prefill chunks".into()),
         });
         let step_mode = flags.get("step-mode").and_then(Value::as_str).filter(|_| has_step_modes(result, m));
@@ -71,13 +95,12 @@ impl Setting {
             words if mode == "graph" => Told::usual(words),
             words => Told::new(0, words),
         });
-        let (hardware, cpu) = (&result.hardware, &result.environment.cpu);
-        let device = hardware.gpu_name.as_ref().or(cpu.as_ref()).or(hardware.device.as_ref());
+        let machine = result.machine(&m.block());
         let parts = [
             (Part::Output, Some(Told::new(output, format!("{output} tokens out")))),
             (Part::Chunk, chunk),
             (Part::StepMode, step_mode),
-            (Part::Device, device.map(|name| Told::new(0, name.clone()))),
+            (Part::Device, machine.name().map(|name| Told::new(0, name.to_string()))),
         ];
         Setting(parts.into_iter().filter_map(|(part, told)| Some((part, told?))).collect())
     }
@@ -102,6 +125,12 @@ impl Setting {
     /// The same without `parts`.
     pub fn without(&self, parts: &BTreeSet<Part>) -> Self {
         Setting(self.0.iter().filter(|(part, _)| !parts.contains(part)).map(|(p, t)| (*p, t.clone())).collect())
+    }
+
+    /// The same with prefill chunks of `tokens`.
+    pub fn with_chunk(mut self, tokens: usize) -> Self {
+        self.0.insert(Part::Chunk, chunks_of(tokens));
+        self
     }
 
     /// The parts in which both tell something, and not the same.

@@ -7,11 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::run::{Run, Sources};
 use super::scoring;
-use crate::schema::{Benchmarks, RunResult};
+use crate::schema::Benchmarks;
 
 /// A quality block as it is handed from one file to another.
 struct Shared {
@@ -116,7 +114,7 @@ fn newest<'a>(shared: &Shared, runs: impl Iterator<Item = (usize, &'a Run)>) -> 
     // The file's name decides last, so that the choice never depends on the folder's order.
     let when = |(_, run): &(usize, &'a Run)| {
         let whole = (shared.whole)(&run.result.benchmarks);
-        (whole, measured_at(&run.result, shared.name).to_string(), &run.file)
+        (whole, run.result.measured_at(shared.name).to_string(), &run.file)
     };
     measured.max_by_key(when).map(|(at, _)| at)
 }
@@ -141,25 +139,4 @@ pub(super) fn share_blocks(runs: &mut [Run]) -> usize {
         start += same.len();
     }
     replaced
-}
-
-/// When the block that `completed` calls `block` was measured: when its file was last patched with it, else when the file was begun.
-/// A patch that failed left the block as it was, and not complete; one of the profile may have been of other rows.
-pub(super) fn measured_at<'a>(result: &'a RunResult, block: &str) -> &'a str {
-    let complete = result.completed.iter().any(|name| name == block);
-    let (patch, place) = block.split_once('@').unwrap_or((block, ""));
-    let patches = result.extra.get("patched").and_then(Value::as_array).into_iter().flatten();
-    let of_row = |note: &Value| match place.split_once('x') {
-        Some((context, batch)) => [("context-lengths", context), ("batch-sizes", batch)].iter().all(|(list, size)| {
-            // A note that names no sizes is of all rows.
-            let named = note["settings"][list].as_array().filter(|sizes| !sizes.is_empty());
-            named.is_none_or(|sizes| sizes.iter().any(|named| named.as_u64() == size.parse().ok()))
-        }),
-        None => true,
-    };
-    let of_block = |note: &&Value| {
-        note["blocks"].as_array().is_some_and(|blocks| blocks.iter().any(|b| b == patch)) && of_row(note)
-    };
-    let last = patches.filter(of_block).filter_map(|note| note["time"].as_str()).max();
-    last.filter(|_| complete).unwrap_or(&result.timestamp)
 }

@@ -9,10 +9,10 @@ use super::label;
 use super::quality::Quality;
 use super::run::{Run, Sources};
 use super::setting::{Part, Setting};
-use super::sharing::{measured_at, set_apart, share_blocks};
+use super::sharing::{set_apart, share_blocks};
 use crate::base::error::{Error, Result};
 use crate::schema::read;
-use crate::schema::{Benchmarks, Measurement, RunResult};
+use crate::schema::{Benchmarks, Machine, Measurement, RunResult};
 
 /// Bytes in the unit that result files call MB.
 pub const MIB: f64 = 1_048_576.0;
@@ -50,6 +50,16 @@ impl Row<'_> {
         m.kv_bytes.map(|b| b.total_bytes as f64).or(m.kv_cache_mb.map(|mb| mb * MIB))
     }
 
+    /// What an unquantized cache of the same shape takes, bytes, by the ledger.
+    pub fn unquantized_bytes(&self) -> Option<f64> {
+        self.measured?.kv_bytes.map(|bytes| bytes.unquantized_bytes as f64).filter(|bytes| *bytes > 0.0)
+    }
+
+    /// The machine that measured it; that of the file for one without measurement.
+    pub fn machine(&self) -> Machine {
+        self.run.result.machine(&self.measured.map(Measurement::block).unwrap_or_default())
+    }
+
     /// Generated tokens per second, from the unrounded time where the file has one.
     pub fn decode_rate(&self) -> Option<f64> {
         let m = self.measured?;
@@ -70,8 +80,8 @@ impl Row<'_> {
     /// own flag, or because the allocator held more than the card has.
     pub fn spilled(&self) -> bool {
         let Some(m) = self.measured else { return false };
-        let reserved_too_much =
-            m.vram_reserved_mb.zip(self.run.result.hardware.vram_total_mb).is_some_and(|(r, t)| r > t);
+        let card_mb = self.machine().vram_total_mb;
+        let reserved_too_much = m.vram_reserved_mb.zip(card_mb).is_some_and(|(r, t)| r > t);
         m.vram_overflow == Some(true) || reserved_too_much
     }
 }
@@ -174,10 +184,8 @@ impl Study {
             for place in places {
                 let measured = place.and_then(|p| run.result.measurements.get(p));
                 let size = measured.map(|m| (m.context_len, m.batch_size.unwrap_or(1)));
-                let when = |run: &Run| match size {
-                    Some((context, batch)) => {
-                        measured_at(&run.result, &format!("profile@{context}x{batch}")).to_string()
-                    }
+                let when = |run: &Run| match measured {
+                    Some(m) => run.result.measured_at(&m.block()).to_string(),
                     None => run.result.timestamp.clone(),
                 };
                 let chosen = newest.entry((name, size)).or_insert((index, place));

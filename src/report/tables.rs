@@ -42,7 +42,8 @@ fn memory(group: &Group<'_>) -> Table {
         id: "memory".into(),
         title: "Size of the KV cache, MiB, by context length".into(),
         note:
-            "The last column: how many times smaller than the unquantized cache, at the longest context that both have."
+            "The last column: how many times smaller than the unquantized cache, at the longest context; by the cache's own ledger where no unquantized \
+             one was measured."
                 .into(),
         columns,
         rows: Vec::new(),
@@ -61,13 +62,13 @@ fn memory(group: &Group<'_>) -> Table {
                 row.extend(contexts.iter().map(|c| {
                     at(c).map_or_else(Cell::missing, |r| Cell::from(r.cache_bytes().map(|b| b / MIB)).from_run(r.index))
                 }));
-                let ratio = s.baseline().filter(|b| *b != cache).and_then(|baseline| {
-                    let at_context = |c: &usize| {
-                        let ratio = s.row(baseline, *c, batch)?.cache_bytes()? / at(c)?.cache_bytes()?;
-                        Some(Cell::from(ratio).from_run(at(c)?.index))
-                    };
-                    contexts.iter().rev().find_map(at_context)
-                });
+                let baseline = s.baseline();
+                let ratio = |c: &usize| {
+                    let row = at(c).filter(|row| row.run.quantized())?;
+                    let measured = baseline.and_then(|baseline| s.row(baseline, *c, batch)?.cache_bytes());
+                    Some(Cell::from(measured.or(row.unquantized_bytes())? / row.cache_bytes()?).from_run(row.index))
+                };
+                let ratio = contexts.iter().rev().find_map(ratio);
                 row.push(ratio.into());
                 table.rows.push(row);
             }

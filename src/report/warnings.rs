@@ -3,19 +3,25 @@
 use serde_json::Value;
 
 use super::number;
-use crate::schema::{Flags, RunResult};
+use crate::schema::{Flags, Measurement, RunResult};
 
 /// A run's warnings, and those of its measurements with their context.
 pub fn of(result: &RunResult) -> Vec<String> {
     let mut all = result.warnings.clone();
     for m in &result.measurements {
-        let place = number::tokens(m.context_len);
-        all.extend(m.warnings.iter().map(|w| format!("{place} tokens: {w}")));
+        let place = format!("{} tokens{}", number::tokens(m.context_len), batch(m));
+        all.extend(m.warnings.iter().map(|w| format!("{place}: {w}")));
         if m.skipped == Some(true) {
-            all.push(format!("{place} tokens skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
+            all.push(format!("{place} skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
         }
     }
+    all.extend(result.machines());
     all
+}
+
+/// How many sequences, where there are several.
+fn batch(m: &Measurement) -> String {
+    m.batch_size.filter(|b| *b > 1).map_or_else(String::new, |b| format!(" × {b}"))
 }
 
 /// Warnings of measurements, one line for each text with the places where it arose.
@@ -24,8 +30,7 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
     for result in results {
         let cache = result.kv_quant.name.as_deref().unwrap_or("none");
         for m in &result.measurements {
-            let batch = m.batch_size.filter(|b| *b > 1).map_or_else(String::new, |b| format!(" × {b}"));
-            let place = format!("{cache} at {}{batch}", m.context_len);
+            let place = format!("{cache} at {}{}", m.context_len, batch(m));
             let skipped = (m.skipped == Some(true))
                 .then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
@@ -37,7 +42,10 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
         }
     }
     let said = said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", ")));
-    said.chain(results.iter().flat_map(|result| patched(result))).collect()
+    let machines = results.iter().filter_map(|result| {
+        Some(format!("{}: {}", result.kv_quant.name.as_deref().unwrap_or("none"), result.machines()?))
+    });
+    said.chain(results.iter().flat_map(|result| patched(result))).chain(machines).collect()
 }
 
 /// Blocks that a patch measured with other settings than the run's, which a run that goes on in the file leaves as they are.
@@ -52,7 +60,8 @@ fn patched(result: &RunResult) -> Vec<String> {
         ("math", b.math.as_ref().and_then(|block| block.settings.as_ref())),
     ];
     let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), settings));
-    let rows = result.measurements.iter().map(|m| (format!("{cache} at {}", m.context_len), m.settings.as_ref()));
+    let rows = result.measurements.iter();
+    let rows = rows.map(|m| (format!("{cache} at {}{}", m.context_len, batch(m)), m.settings.as_ref()));
     rows.chain(scores)
         .filter_map(|(place, settings)| Some(format!("{place}: {}", difference(settings?, result)?)))
         .collect()
@@ -82,7 +91,7 @@ pub fn tell(results: &[&RunResult]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{KvQuant, Measurement};
+    use crate::schema::KvQuant;
 
     fn result(cache: &str, warnings: &[&str]) -> RunResult {
         let json = serde_json::json!({
@@ -108,6 +117,17 @@ mod tests {
             ["none at 4096 × 2, int4-hqq at 4096 × 2: throttled", "int4-hqq at 4096 × 2: drifted"]
         );
         assert!(lines(&[&result("none", &[])]).is_empty());
+    }
+
+    #[test]
+    fn warnings_of_a_file_say_at_which_batch() {
+        let mut result = result("none", &["drifted"]);
+        result.measurements.push(Measurement {
+            batch_size: Some(1),
+            skipped: Some(true),
+            ..result.measurements[0].clone()
+        });
+        assert_eq!(of(&result), ["4k tokens × 2: drifted", "4k tokens: drifted", "4k tokens skipped: no reason given"]);
     }
 
     #[test]

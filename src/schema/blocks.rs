@@ -34,6 +34,9 @@ pub struct Measurement {
     /// are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
+    /// Tokens of each sequence's prompt that were computed together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill_chunk: Option<usize>,
     /// Median time from the prompt to the first token's logits.
     #[serde(default)]
     pub prefill_ms: Option<f64>,
@@ -106,6 +109,9 @@ pub struct Measurement {
     /// The attention that ran: kernel name, or the path taken where no fused kernel serves the shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_kernel: Option<String>,
+    /// How decode steps were made, by the name of `--step-mode` for it, whatever was asked for; older files tell by `attention_kernel` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_mode: Option<String>,
     /// Bytes that a decode step had to read (weights, and keys and values half way) over its median time, GB/s (10^9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_bandwidth_gb_s: Option<f64>,

@@ -1,6 +1,7 @@
 //! Layer 1: the result file. Types only; nothing here measures anything.
 
 pub mod blocks;
+pub mod history;
 pub mod instruments;
 pub mod json_schema;
 pub mod memory;
@@ -12,6 +13,7 @@ pub mod steps;
 pub mod validate;
 
 pub use blocks::*;
+pub use history::Machine;
 pub use instruments::*;
 pub use memory::*;
 pub use paired::Paired;

@@ -164,6 +164,9 @@ pub struct Accuracy {
     /// By subject.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_subject: BTreeMap<String, SubjectScore>,
+    /// Seed that the questions were drawn with; absent where all there are were asked, and in older files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// Examples shown before each question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shots: Option<usize>,

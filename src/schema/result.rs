@@ -230,7 +230,7 @@ pub struct RunConfig {
     pub measure_runs: usize,
     /// Tokens decoded in a timed run.
     pub decode_tokens: usize,
-    /// Text of the perplexity block.
+    /// Text of the perplexity block: its name, or the file that was read; empty where the run reads none.
     pub ppl_dataset: String,
     /// Tokens scored.
     pub ppl_tokens: usize,

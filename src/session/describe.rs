@@ -56,7 +56,7 @@ pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) 
             warmup_runs: settings.warmup_runs,
             measure_runs: settings.measure_runs,
             decode_tokens: settings.decode_tokens,
-            ppl_dataset: text::default_name(settings, &spec.model.model).to_string(),
+            ppl_dataset: ppl_dataset(spec, settings),
             ppl_tokens: settings.ppl_tokens,
             flags: flags(settings),
             extra: Default::default(),
@@ -77,6 +77,13 @@ pub fn flags(settings: &Settings) -> Flags {
         Ok(Value::Object(map)) => map.into_iter().collect(),
         _ => Flags::default(),
     }
+}
+
+/// The text that a run reads; empty where it reads none.
+fn ppl_dataset(spec: &RunSpec, settings: &Settings) -> String {
+    let reads = spec.benchmarks.iter().any(|name| ["ppl", "kld"].contains(&name.as_str()));
+    let name = reads.then(|| text::default_name(settings, &spec.model.model));
+    name.map_or_else(String::new, |name| text::read_as(name, settings))
 }
 
 fn model_config(spec: &RunSpec, model: &Described<'_>) -> ModelConfig {

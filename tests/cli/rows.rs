@@ -41,6 +41,18 @@ fn a_trace_that_cannot_be_written_costs_no_times() {
 }
 
 #[test]
+fn a_row_says_how_many_tokens_of_its_prompt_were_computed_together() {
+    let chunk = |more: &[&str]| {
+        let few = ["--kv-quant", "none", "--context-lengths", "96", "--output-tokens", "4"];
+        quick_row(&[&few, more].concat()).0["prefill_chunk"].clone()
+    };
+    // The built-in model has four layers.
+    assert_eq!(chunk(&[]), 64);
+    assert_eq!(chunk(&["--prefill-chunk", "32"]), 32);
+    assert_eq!(chunk(&["--prefill-chunk", "4096"]), 96);
+}
+
+#[test]
 fn a_row_in_which_nothing_was_quantized_says_so() {
     let warned = |context: &str| {
         let (row, _) = quick_row(&["--kv-quant", "int4-hqq", "--context-lengths", context, "--output-tokens", "8"]);

@@ -142,3 +142,19 @@ fn a_question_set_that_never_read_a_code_leaves_no_score() {
     assert!(result.unwrap_err().to_string().contains("no key was read from codes"));
     assert_eq!(kept.math, None);
 }
+
+#[test]
+fn a_score_says_with_which_seed_its_questions_were_drawn_where_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    write_math(folder.path(), 4);
+    write_mmlu(folder.path());
+    let mut bench = Bench::builtin();
+    bench.settings.data = Some(folder.path().into());
+    bench.settings.max_new_tokens = 4;
+    // Four problems, and eight questions of MMLU.
+    for (wanted, of_math, of_mmlu) in [(2, Some(42), Some(42)), (4, None, Some(42)), (8, None, None), (0, None, None)] {
+        (bench.settings.math_problems, bench.settings.mmlu_questions) = (wanted, wanted);
+        assert_eq!(bench.run("math", "none").unwrap().math.unwrap().seed, of_math, "{wanted} of 4");
+        assert_eq!(bench.run("mmlu", "none").unwrap().mmlu.unwrap().seed, of_mmlu, "{wanted} of 8");
+    }
+}

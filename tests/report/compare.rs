@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kvprof::base::stats::Summary;
+
 use crate::results::{self, Cache};
 use crate::{kvprof, stderr};
 
@@ -61,6 +63,75 @@ fn conditions_decide_the_exit_code() {
     assert!(status == Some(1) && message.contains("cannot be told"), "{message}");
     let (status, message) = code(&["pplx>1%"]);
     assert!(status == Some(2) && message.contains("pplx>1%"), "{message}");
+}
+
+/// A run of one context whose repeats of prefill and decode took `prefill` and `decode` ms.
+fn timed(folder: &Path, name: &str, prefill: &[f64], decode: &[f64]) -> PathBuf {
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.measurements.truncate(1);
+    let m = &mut result.measurements[0];
+    (m.prefill_runs_ms, m.decode_runs_ms) = (Summary::of(prefill), Summary::of(decode));
+    m.prefill_ms = m.prefill_runs_ms.as_ref().map(|runs| runs.median);
+    m.decode_ms = m.decode_runs_ms.as_ref().map(|runs| runs.median);
+    one(folder, name, &result)
+}
+
+/// The lines of a comparison as JSON has them.
+fn lines(base: &Path, new: &Path) -> Vec<serde_json::Value> {
+    let output = kvprof().arg("compare").arg(base).arg("--against").arg(new).args(["-f", "json"]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_change_is_that_of_the_two_numbers_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // By their means the new times of decode are shorter, by their medians longer.
+    let base = timed(folder.path(), "a", &[210.0, 212.0, 213.0, 215.0, 290.0], &[10.0, 10.1, 10.2, 14.0, 15.0]);
+    let new = timed(folder.path(), "b", &[239.0, 241.0, 243.7, 244.0, 245.0], &[10.5, 10.6, 10.7, 10.8, 10.9]);
+    let lines = lines(&base, &new);
+    for line in &lines {
+        let of = |column: &str| line[column].as_f64().unwrap();
+        if line["base"] != 0.0 && !line["change"].as_str().unwrap().contains("pt") {
+            assert!((of("change_value") - (of("new") / of("base") - 1.0)).abs() < 1e-12, "{line}");
+        }
+        if line["change_low"].is_number() {
+            assert!(of("change_low") <= of("change_value") && of("change_value") <= of("change_high"), "{line}");
+        }
+    }
+    let decode = lines.iter().find(|line| line["metric"] == "decode").unwrap();
+    assert!(decode["change_value"].as_f64().unwrap() < 0.0 && decode["change_low"].is_number(), "{decode}");
+}
+
+#[test]
+fn a_gate_goes_by_what_is_told_from_noise_and_says_what_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let decode = [10.0, 10.1, 10.2, 10.3, 10.4];
+    let base = timed(folder.path(), "a", &[210.0, 211.0, 212.1, 213.0, 214.0], &decode);
+    let slower = timed(folder.path(), "b", &[241.0, 242.0, 243.7, 244.0, 245.0], &decode);
+    let noisy = timed(folder.path(), "c", &[180.0, 190.0, 243.7, 260.0, 300.0], &decode);
+    let gate = |new: &Path| {
+        let output = kvprof()
+            .arg("compare")
+            .arg(&base)
+            .arg("--against")
+            .arg(new)
+            .args(["--fail-if", "prefill>10%", "--fail-if", "decode<-5%"])
+            .output()
+            .unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, said) = gate(&slower);
+    assert!(
+        code == Some(1) && said.contains("failed: prefill>10%: m INT4-HQQ at 1024 tokens, batch 1: +14.90 % ["),
+        "{said}"
+    );
+    assert!(said.contains("passed: decode<-5%: 1 compared"), "{said}");
+    let (code, said) = gate(&noisy);
+    assert!(code == Some(0) && said.contains("passed: prefill>10%: 1 compared"), "{said}");
+    assert!(
+        said.contains("not told from noise: prefill>10%: m INT4-HQQ at 1024 tokens, batch 1: +14.90 % ["),
+        "{said}"
+    );
 }
 
 #[test]
@@ -215,6 +286,69 @@ fn rows_and_scores_of_one_side_are_named() {
         assert!(lines[0].starts_with(&format!("not compared: {side}: m INT4-HQQ: kld (")), "{said}");
         assert_eq!(lines[1], format!("not compared: {side}: m INT4-HQQ at 2048 tokens, batch 1 has no partner"));
     }
+}
+
+#[test]
+fn costs_that_one_side_of_a_row_lacks_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    let mut part = whole.clone();
+    let m = &mut part.measurements[1];
+    (m.energy, m.vram_peak_mb, m.prefill_ms) = (None, None, None);
+    let (whole, part) = (one(folder.path(), "a", &whole), one(folder.path(), "b", &part));
+    for (base, new, side) in [(&whole, &part, "new"), (&part, &whole, "base")] {
+        let (code, said) = said(base, new);
+        assert_eq!(code, Some(0), "{said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("not compared")).collect();
+        let expected = format!("m INT4-HQQ at 2048 tokens, batch 1: memory, prefill, energy ({side} has none)");
+        assert_eq!(lines, [format!("not compared: {expected}")], "{said}");
+    }
+    assert!(!said(&part, &part).1.contains("not compared"), "what neither side has is no difference");
+}
+
+#[test]
+fn a_gate_does_not_pass_where_the_new_side_lost_its_metric() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    let base = one(folder.path(), "a", &whole);
+    let gate = |name: &str, metric: &str, change: &dyn Fn(&mut kvprof::schema::RunResult)| {
+        let mut part = whole.clone();
+        change(&mut part);
+        let new = one(folder.path(), name, &part);
+        let condition = format!("{metric}>5%");
+        let output =
+            kvprof().arg("compare").arg(&base).arg("--against").arg(new).args(["--fail-if", &condition]).output();
+        let output = output.unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, said) = gate("b", "energy", &|part| part.measurements[1].energy = None);
+    let line = "failed: energy>5% cannot be told: m INT4-HQQ at 2048 tokens, batch 1: energy (new has none)";
+    assert!(code == Some(1) && said.contains(line), "{said}");
+    let skip = |part: &mut kvprof::schema::RunResult| {
+        part.measurements[2].skipped = Some(true);
+        part.measurements[2].skip_reason = Some("out of memory".into());
+    };
+    let (code, said) = gate("c", "decode", &skip);
+    let line = "failed: decode>5% cannot be told: m INT4-HQQ at 4096 tokens, batch 1: skipped on a side";
+    assert!(code == Some(1) && said.contains(line), "{said}");
+    let (code, said) = gate("d", "kld", &|part| part.benchmarks.kld = None);
+    assert!(code == Some(1) && said.contains("failed: kld>5% cannot be told: base: m INT4-HQQ: kld ("), "{said}");
+    // Fewer contexts than the base has are no loss of what was measured.
+    let (code, said) = gate("e", "decode", &|part| part.measurements.truncate(2));
+    assert!(code == Some(0) && said.contains("passed: decode>5%: 2 compared"), "{said}");
+    let (code, said) = gate("f", "decode", &|part| part.measurements[1].energy = None);
+    assert!(code == Some(0) && said.contains("passed: decode>5%: 3 compared"), "{said}");
+}
+
+#[test]
+fn question_sets_that_were_stopped_alike_are_compared_and_said_to_be_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.benchmarks.mmlu.iter_mut().for_each(|mmlu| mmlu.planned = Some(400));
+    let (base, new) = (one(folder.path(), "a", &result), one(folder.path(), "b", &result));
+    let lines = lines(&base, &new);
+    let cache = |metric: &str| lines.iter().find(|line| line["metric"] == metric).unwrap()["cache"].as_str().unwrap();
+    assert_eq!((cache("mmlu"), cache("ppl")), ("INT4-HQQ, 200 of 400 questions (stopped)", "INT4-HQQ"));
 }
 
 #[test]

@@ -69,6 +69,31 @@ fn the_smallest_cache_within_the_bound_is_recommended() {
 }
 
 #[test]
+fn savings_are_known_by_the_ledger_where_no_unquantized_cache_was_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = results::write(folder.path(), &results::run("m", &Cache::new("int4-hqq", 4, 0.002)));
+    let out = folder.path().join("out");
+    let output = kvprof().arg("report").arg(&file).arg("-o").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let table = std::fs::read_to_string(out.join("tables/memory.tex")).unwrap();
+    // 4096 tokens of 16 bits, against 128 of 16 and the rest of 4 bits and an eighth for parameters.
+    let smaller = 4096.0 * 16.0 / (128.0 * 16.0 + 3968.0 * 4.5);
+    assert!(table.contains(&format!("{smaller:.2}")), "{smaller} {table}");
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("× smaller.") && !page.contains("savings and costs are not known"), "{page}");
+    assert!(page.contains("so costs are not known, and what is saved is by the cache"), "{page}");
+}
+
+#[test]
+fn needles_are_held_against_the_unquantized_cache_in_points_and_that_cache_against_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = make(folder.path());
+    let table = std::fs::read_to_string(out.join("tables/needle.tex")).unwrap();
+    let row = |cache: &str| table.lines().find(|line| line.contains(cache)).unwrap().to_string();
+    assert!(row("INT2-HQQ-KIVI").contains("pt") && !row("FP16").contains("pt"), "{table}");
+}
+
+#[test]
 fn the_page_needs_nothing_else_and_links_numbers_to_files() {
     let folder = tempfile::tempdir().unwrap();
     let out = make(folder.path());

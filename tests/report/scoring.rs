@@ -198,6 +198,73 @@ fn needles_of_another_seed_are_no_repetition_and_columns_tell_their_places() {
     assert!(aggregate.iter().all(|row| row["needle_depths"] == "0.1 0.5 0.9"), "{aggregate:?}");
 }
 
+/// With needles hidden in `haystack`, a text of its own unless it is filler.
+fn hidden_in(mut result: RunResult, haystack: &str) -> RunResult {
+    let needle = result.benchmarks.needle_in_haystack.as_mut().unwrap();
+    needle.haystack = Some(haystack.into());
+    let text = || DataSource { name: haystack.into(), revision: None, sha256: "ab".repeat(32) };
+    needle.data = (haystack != "filler").then(text);
+    result
+}
+
+/// With the needles of the longest context alone.
+fn at_one_context(mut result: RunResult) -> RunResult {
+    let b = &mut result.benchmarks;
+    b.needle_in_haystack_trials.as_mut().unwrap().retain(|t| t.context_length == 4096);
+    let needle = b.needle_in_haystack.as_mut().unwrap();
+    needle.per_context.retain(|context, _| context == "4096");
+    let score = &needle.per_context["4096"];
+    (needle.total_trials, needle.successes) = (score.trials, score.successes);
+    result
+}
+
+#[test]
+fn needles_say_in_which_text_and_where_they_were_hidden_and_no_digest_that_tells_nothing() {
+    let over = |files: [RunResult; 2]| {
+        let folder = tempfile::tempdir().unwrap();
+        let quality = table(&report(folder.path(), &files), "quality");
+        column(&quality, "needle_over").into_iter().map(|over| over.map(String::from)).collect::<Vec<_>>()
+    };
+    let told = |words: &str| Some(words.to_string());
+    assert_eq!(
+        over([hidden_in(int(8), "filler"), hidden_in(int(4), "book.txt")]),
+        [told("in filler"), told("in book.txt, SHA-256 abababab")]
+    );
+    assert_eq!(
+        over([int(8), at_one_context(int(4))]),
+        [told("at 1024 and 2048 and 4096 tokens, 36 trials"), told("at 4096 tokens, 12 trials")],
+        "the needles are the same"
+    );
+    assert_eq!(
+        over([hidden_in(int(8), "book.txt"), hidden_in(int(4), "copy.txt")]),
+        [None, None],
+        "one text under two names"
+    );
+    let deeper = |mut result: RunResult| {
+        let trials = result.benchmarks.needle_in_haystack_trials.iter_mut().flatten();
+        trials.filter(|t| t.depth_percent == 0.1).for_each(|t| t.depth_percent = 0.101);
+        result
+    };
+    assert_eq!(over([int(8), deeper(int(4))]), [told("10, 50, 90 % deep"), told("10.1, 50, 90 % deep")]);
+}
+
+#[test]
+fn questions_that_another_seed_drew_are_no_repetition() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawn = |seed: u64| {
+        let mut result = int(4);
+        result.benchmarks.mmlu.as_mut().unwrap().seed = Some(seed);
+        result
+    };
+    let mut later = drawn(7);
+    (later.timestamp, later.experiment_id) = ("2026-11-02T12:00:00".into(), "later".into());
+    let quality = table(&report(folder.path(), &[drawn(42), later]), "quality");
+    assert_eq!(column(&quality, "mmlu_over"), [Some("drawn with seed 7"), Some("drawn with seed 42")]);
+    let aggregate = rows(&kvprof().arg("aggregate").arg(folder.path().join("raw")).output().unwrap().stdout[..]);
+    let seeds: std::collections::BTreeSet<&str> = aggregate.iter().map(|row| &*row["mmlu_seed"]).collect();
+    assert_eq!(seeds.into_iter().collect::<Vec<_>>(), ["42", "7"]);
+}
+
 #[test]
 fn one_text_under_two_names_is_one_text() {
     let folder = tempfile::tempdir().unwrap();

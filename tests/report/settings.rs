@@ -114,6 +114,23 @@ fn a_step_mode_counts_where_it_had_an_effect() {
 }
 
 #[test]
+fn aggregate_says_how_steps_were_made_whatever_was_asked_for() {
+    let ran = |words: &str| {
+        let mut result = flag(int4(), "step-mode", "graph");
+        result.measurements.iter_mut().for_each(|m| m.attention_kernel = (!words.is_empty()).then(|| words.into()));
+        aggregate(&[result]).0[0]["step_mode"].clone()
+    };
+    assert_eq!(ran("decode_int4_d128; step: 199 kernels, one CUDA graph"), "graph");
+    assert_eq!(ran("decode_int4_d128; step: 199 kernels, launched one by one"), "launches");
+    assert_eq!(ran("decode_int4_d80; step: plain decoder (heads of 80 channels)"), "plain");
+    assert_eq!(ran("flash"), "", "an older file does not say");
+    let mut recorded = int4();
+    recorded.measurements.iter_mut().for_each(|m| m.step_mode = Some("launches".into()));
+    assert_eq!(aggregate(&[recorded]).0[0]["step_mode"], "launches", "the field, where a file has it");
+    assert_eq!(ran(""), "");
+}
+
+#[test]
 fn a_name_leaves_out_what_is_usual() {
     let row = |chunk: serde_json::Value, mode: &str| flag(flag(int4(), "prefill-chunk", chunk), "step-mode", mode);
     let mut third = row(256.into(), "graph");
@@ -229,6 +246,41 @@ fn compare_leaves_out_what_other_settings_change() {
 }
 
 #[test]
+fn compare_holds_prefill_chunks_to_what_was_used() {
+    let used = |mut result: RunResult, most: usize| {
+        result.measurements.iter_mut().for_each(|m| m.prefill_chunk = Some(most.min(m.context_len)));
+        result
+    };
+    let asked = |chunk: usize| flag(int4(), "prefill-chunk", chunk);
+    let usual = || flag(int4(), "prefill-chunk", serde_json::Value::Null);
+    let alike = [
+        (used(usual(), 2048), used(asked(2048), 2048)),
+        // Older files say what was asked for: no chunk is longer than the prompt.
+        (asked(4096), asked(8192)),
+        (used(usual(), 2048), asked(2048)),
+        (usual(), usual()),
+    ];
+    for (base, new) in alike {
+        let (lines, said) = compare(&[base], &[new]);
+        assert!(!said.contains("not compared"), "{said}");
+        assert_eq!(of(&lines, "prefill").len(), results::CONTEXTS.len());
+        assert!(lines.iter().all(|line| line["cache"] == "INT4-HQQ"), "{lines:?}");
+    }
+    let both = [used(usual(), 2048), later(used(asked(2048), 2048))];
+    let (lines, said) = compare(&both, &both);
+    assert!(!said.contains("not compared"), "each of two rows that were run alike has a partner of its own: {said}");
+    assert_eq!(of(&lines, "prefill").len(), 2 * results::CONTEXTS.len());
+    // What is usual has changed: prompts of 4096 tokens alone were longer than either.
+    let (lines, said) = compare(&[used(usual(), 2048)], &[used(usual(), 4096)]);
+    assert_eq!(of(&lines, "prefill").len(), 2);
+    let told = "m INT4-HQQ, prefill chunks of 4096 against prefill chunks of 2048 at 4096 tokens, batch 1: kv, memory, prefill";
+    assert!(said.contains(told), "{said}");
+    let (rows, _) = aggregate(&[used(usual(), 2048)]);
+    let shown: Vec<&str> = rows.iter().map(|row| &*row["prefill_chunk"]).collect();
+    assert_eq!(shown, ["1024", "2048", "2048"]);
+}
+
+#[test]
 fn compare_says_where_sliding_window_or_machine_differ() {
     let (lines, _) = compare(&[window(int4(), false)], &[window(int4(), true)]);
     assert!(lines.iter().all(|line| line["cache"] == "INT4-HQQ, sliding window of 4096 against no sliding window"));
@@ -336,4 +388,5 @@ fn a_window_in_some_layers_is_told_from_none_in_files_of_real_runs() {
     for name in ["sliding window in 2 of 3 layers,", "no sliding window,"] {
         assert_eq!(rows.matches(name).count(), 1, "{rows}\n{}", stderr(&output));
     }
+    assert_eq!(rows.matches(",plain,").count(), 2, "the step mode, whatever was asked for: {rows}");
 }

@@ -41,6 +41,31 @@ fn the_newest_score_counts_however_much_its_run_generated() {
 }
 
 #[test]
+fn aggregate_names_the_file_that_each_score_is_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mut cost, mut ppl, mut rest] = ["10:00:00", "11:00:00", "12:00:00"].map(|time| int4(time, 128, 0.004));
+    cost.benchmarks = Default::default();
+    (ppl.measurements, rest.measurements) = Default::default();
+    let b = &mut ppl.benchmarks;
+    (b.needle_in_haystack, b.needle_in_haystack_trials, b.kld, b.mmlu) = Default::default();
+    (rest.benchmarks.perplexity, rest.benchmarks.perplexity_quantized) = Default::default();
+    let name = |result: &RunResult| format!("{}.json", result.experiment_id);
+    let names = [&cost, &ppl, &rest].map(name);
+    [cost, ppl, rest].iter().for_each(|result| drop(results::write(folder.path(), result)));
+    let of = |head: &str| column(folder.path(), head).0;
+    for (head, file) in [
+        ("file", &names[0]),
+        ("ppl_file", &names[1]),
+        ("kld_file", &names[2]),
+        ("needle_file", &names[2]),
+        ("mmlu_file", &names[2]),
+        ("math_file", &String::new()),
+    ] {
+        assert_eq!(of(head), vec![file.clone(); results::CONTEXTS.len()], "{head}");
+    }
+}
+
+#[test]
 fn a_patch_makes_the_blocks_of_an_older_file_newer() {
     let folder = tempfile::tempdir().unwrap();
     let mut older = int4("10:00:00", 128, 0.5);

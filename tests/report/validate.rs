@@ -89,6 +89,30 @@ fn numbers_that_follow_from_others_are_held_to_them() {
 }
 
 #[test]
+fn numbers_out_of_range_and_a_quantization_that_is_not_the_named_one_are_told() {
+    let told = |change: &dyn Fn(&mut kvprof::schema::RunResult), words: &str| {
+        let mut file = results::run("org/Small-1B", &Cache::new("int4-hqq", 4, 0.01));
+        change(&mut file);
+        let (code, lines) = findings(&[file]);
+        assert_eq!((code, lines.len()), (Some(1), 1), "{words}: {lines:?}");
+        assert!(lines[0].contains(words), "{lines:?}");
+    };
+    told(
+        &|r| r.benchmarks.needle_in_haystack.as_mut().unwrap().quantized_read_fraction = Some(1.7),
+        "benchmarks.needle_in_haystack.quantized_read_fraction is 1.7, which is not within 0 and 1",
+    );
+    told(&|r| r.measurements[1].vram_peak_mb = Some(-3.0), "measurements[1].vram_peak_mb is -3, which is negative");
+    told(&|r| r.kv_quant.nbits = Some(8), "kv_quant.nbits is 8, but int4-hqq has 4");
+    told(&|r| r.kv_quant.residual_length = Some(64), "kv_quant.residual_length is 64, but int4-hqq has 128");
+}
+
+#[test]
+fn every_file_of_a_sweep_passes() {
+    let files: Vec<_> = results::sweep().iter().map(|cache| results::run("org/Small-1B", cache)).collect();
+    assert_eq!(findings(&files), (Some(0), Vec::new()));
+}
+
+#[test]
 fn files_of_the_thesis_tool_pass() {
     let Some(files) = crate::thesis_data::files() else { return };
     let output = kvprof().arg("validate").args(&files).output().unwrap();

@@ -97,6 +97,7 @@ pub fn run(model: &str, cache: &Cache) -> RunResult {
             backend: quantized.then(|| "hqq".into()),
             residual_length: Some(cache.residual),
             name: Some(cache.name.into()),
+            asymmetric: cache.name.contains("kivi"),
             ..KvQuant::default()
         },
         environment: Environment::default(),

@@ -4,17 +4,14 @@
 mod histogram;
 mod interval;
 mod paired;
-mod student;
 
 use serde::{Deserialize, Serialize};
 
 pub use histogram::Histogram;
 pub use interval::{normal_interval, percentile_interval, root_mean_square, wilson};
 pub use paired::{
-    Change, PairTable, change_of_log, independent_rates, mcnemar_exact, mean_difference, paired_rates,
-    ratio_of_medians, ratio_of_repeats,
+    Change, PairTable, change_of_log, independent_rates, mcnemar_exact, mean_difference, paired_rates, ratio_of_medians,
 };
-pub use student::student95;
 
 /// Summary of repeated measurements, in the unit of the measurements.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]

@@ -40,7 +40,9 @@ impl Benchmark for MathBenchmark {
         let tokenizer = context.subject.tokenizer()?;
         let limit = context.subject.config().max_positions;
         let mut asked = Vec::new();
-        for problem in problems::draw(&all, settings.math_problems, settings.seed) {
+        let drawn = problems::draw(&all, settings.math_problems, settings.seed);
+        let seed = (drawn.len() < all.len()).then_some(settings.seed);
+        for problem in drawn {
             let prompt = prompt(tokenizer, &problem.text)?;
             if prompt.len() >= limit {
                 return Err(Error::usage(format!("math: problem {} fills the model's {limit} tokens", problem.id)));
@@ -60,6 +62,7 @@ impl Benchmark for MathBenchmark {
             questions: asked,
             about: Accuracy {
                 data: Some(files.source()?),
+                seed,
                 max_new_tokens: Some(settings.max_new_tokens),
                 prompt: Some(if chat { "chat" } else { "plain" }.into()),
                 ..Default::default()

@@ -42,6 +42,7 @@ impl Benchmark for MmluBenchmark {
         let source = data::source(&test.name, test.revision.clone(), &[&dev, &test])?;
         let (questions, examples) = (questions(&test)?, questions(&dev)?);
         let chosen = spread(&questions, settings.mmlu_questions, settings.seed);
+        let seed = (chosen.len() < questions.len()).then_some(settings.seed);
 
         let tokenizer = context.subject.tokenizer()?;
         let letters = Letters::of(tokenizer)?;
@@ -82,6 +83,7 @@ impl Benchmark for MmluBenchmark {
             questions: asked,
             about: Accuracy {
                 data: Some(source),
+                seed,
                 shots: Some(most),
                 prompt: Some("few-shot".into()),
                 ..Default::default()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
-use super::{Benchmark, Block, Context, Settings};
+use super::{Benchmark, Block, Context, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
@@ -60,7 +60,7 @@ impl Benchmark for NeedleBenchmark {
         let mut block = summarize(&trials);
         block.version = Some(self.version());
         block.kind = Some(context.settings.needle_kind.name().into());
-        block.haystack = Some(context.settings.needle_haystack.clone());
+        block.haystack = Some(text::read_as(&context.settings.needle_haystack, context.settings));
         block.data = source;
         block.quantized_read_fraction = Some(fraction_of(reads));
         block.elapsed_s = Some(started.elapsed().as_secs_f64());

@@ -133,11 +133,13 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let mut m = Measurement {
         context_len: length,
         batch_size: Some(batch),
+        prefill_chunk: Some(chunk),
         decode_tokens: Some(steps),
         kv_bytes: Some(bytes),
         kv_cache_mb: Some(bytes.total_bytes as f64 / MIB),
         kv_cache_type: Some(cache_type(spec, subject)),
         attention_kernel: Some(kernel),
+        step_mode: Some(workload.stepper.mode().name().into()),
         ..Default::default()
     };
     m.warnings.extend(overflow);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use cudarc::driver::CudaStream;
 
+use super::StepMode;
 use super::attention::FusedAttention;
 use super::buffers::Buffers;
 use super::gemv::{GemvShape, MAX_BATCH};
@@ -220,7 +221,12 @@ impl StepEngine {
         Ok(self.buffers.history.narrow(0, positions.start, positions.len())?.to_vec2()?)
     }
 
-    /// What runs, for the result file.
+    /// Whether steps are replayed or launched.
+    pub fn mode(&self) -> StepMode {
+        if self.graph.is_some() { StepMode::Graph } else { StepMode::Launches }
+    }
+
+    /// What runs, for the result file; `report::setting` knows the mode of older files by these words.
     pub fn describe(&self) -> String {
         let how = if self.graph.is_some() { "one CUDA graph" } else { "launched one by one" };
         format!("{}; step: {} kernels, {how}", self.kernel, self.sequence.len())

@@ -152,7 +152,17 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// What serves the steps of `cache`, for the result file.
+    /// How steps are made, which need not be what was asked for.
+    pub fn mode(&self) -> StepMode {
+        match &self.path {
+            #[cfg(feature = "cuda")]
+            Path::Engine(engine) => engine.mode(),
+            Path::Plain { .. } => StepMode::Plain,
+        }
+    }
+
+    /// What serves the steps of `cache`, for the result file. `report::setting` knows by its words whether a plain decoder was asked for, and
+    /// of older files the mode.
     pub fn describe(&self, cache: &dyn KvCache) -> String {
         match &self.path {
             #[cfg(feature = "cuda")]

@@ -1,7 +1,7 @@
 //! `--fail-if 'ppl>1%'`: a metric, a direction, and how far it may go.
 
-use super::metric::{self, Metric};
-use super::{Comparison, Line};
+use super::metric::{self, Metric, Verdict};
+use super::{Comparison, Line, Unpaired};
 use crate::base::error::{Error, Result};
 
 /// A condition on the change of a metric.
@@ -13,6 +13,26 @@ pub struct Condition {
     above: bool,
     inclusive: bool,
     limit: Limit,
+}
+
+/// What became of a condition.
+#[derive(Debug, Default)]
+pub struct Judgement<'a> {
+    /// How many changes it was held against.
+    pub lines: usize,
+    /// Those that cross it.
+    pub crossed: Vec<&'a Line>,
+    /// Those that would, were they told from noise.
+    pub unclear: Vec<&'a Line>,
+    /// Where it could not be told, although the base of a pair has the metric.
+    pub lost: Vec<&'a Unpaired>,
+}
+
+impl Judgement<'_> {
+    /// Whether a gate must not open: what cannot be told is no pass.
+    pub fn failed(&self) -> bool {
+        self.lines == 0 || !self.crossed.is_empty() || !self.lost.is_empty()
+    }
 }
 
 /// In what a change is measured.
@@ -64,26 +84,35 @@ impl Condition {
         Ok(Condition { text: text.into(), metric, above, inclusive, limit: limit(number) })
     }
 
-    /// The lines of `comparison` that cross the condition; `None` when none measures its metric, so that it cannot be told.
-    pub fn crossed<'a>(&self, comparison: &'a Comparison) -> Option<Vec<&'a Line>> {
-        let measured: Vec<&Line> =
-            comparison.lines.iter().filter(|line| std::ptr::eq(line.metric, self.metric)).collect();
-        if measured.is_empty() {
-            return None;
+    /// Holds the condition against every line of its metric.
+    pub fn judge<'a>(&self, comparison: &'a Comparison) -> Judgement<'a> {
+        let mut judged = Judgement::default();
+        for line in comparison.lines.iter().filter(|line| std::ptr::eq(line.metric, self.metric)) {
+            // What is not told from noise is no change.
+            let change = if line.delta.verdict == Verdict::Same { 0.0 } else { line.delta.change };
+            judged.lines += 1;
+            if self.holds(line, change) {
+                judged.crossed.push(line);
+            } else if self.holds(line, line.delta.change) {
+                judged.unclear.push(line);
+            }
         }
-        Some(measured.into_iter().filter(|line| self.holds(line)).collect())
+        let lost = |unpaired: &&Unpaired| unpaired.lost.iter().any(|metric| std::ptr::eq(*metric, self.metric));
+        judged.lost = comparison.unpaired.iter().filter(lost).collect();
+        judged
     }
 
-    fn holds(&self, line: &Line) -> bool {
+    /// Whether `change`, that of `line` or none, crosses the condition.
+    fn holds(&self, line: &Line, change: f64) -> bool {
         // All from the change that the line shows, which is paired: base and new by themselves may say something else.
-        let d = &line.delta;
+        let base = line.delta.base;
         let (value, limit) = match self.limit {
             // Nothing found, and still nothing: no change, though 0 has no percentage.
-            Limit::Relative(limit) if line.metric.points && d.change == 0.0 => (0.0, limit),
-            Limit::Relative(limit) if line.metric.points => (d.change / d.base, limit),
-            Limit::Relative(limit) => (d.change, limit),
-            Limit::Absolute(limit) if line.metric.points => (d.change, limit),
-            Limit::Absolute(limit) => (d.change * d.base, limit),
+            Limit::Relative(limit) if line.metric.points && change == 0.0 => (0.0, limit),
+            Limit::Relative(limit) if line.metric.points => (change / base, limit),
+            Limit::Relative(limit) => (change, limit),
+            Limit::Absolute(limit) if line.metric.points => (change, limit),
+            Limit::Absolute(limit) => (change * base, limit),
         };
         match (self.above, self.inclusive) {
             (true, false) => value > limit,
@@ -96,13 +125,13 @@ impl Condition {
 
 #[cfg(test)]
 mod tests {
-    use super::super::metric::{Delta, Verdict};
+    use super::super::metric::Delta;
     use super::*;
 
     fn comparison(name: &str, base: f64, new: f64) -> Comparison {
         let metric = metric::all().find(|m| m.name == name).unwrap();
         let change = if metric.points { new - base } else { new / base - 1.0 };
-        let delta = Delta { base, new, change, interval: None, unpaired: None, verdict: Verdict::Same };
+        let delta = Delta { base, new, change, interval: None, unpaired: None, verdict: Verdict::MaybeWorse };
         let line = Line { model: "m".into(), what: "INT4".into(), place: None, metric, delta, remark: None };
         Comparison { lines: vec![line], unpaired: Vec::new() }
     }
@@ -121,8 +150,8 @@ mod tests {
             ("needle>=0", "needle", 0.5, 0.5, true),
         ] {
             let comparison = comparison(name, base, new);
-            let crossed = Condition::parse(text).unwrap().crossed(&comparison).unwrap();
-            assert_eq!(!crossed.is_empty(), expected, "{text} {base} {new}");
+            let condition = Condition::parse(text).unwrap();
+            assert_eq!(condition.judge(&comparison).failed(), expected, "{text} {base} {new}");
         }
     }
 
@@ -140,17 +169,35 @@ mod tests {
             ("decode>5", &decode, false),
             ("decode<-5", &decode, true),
         ] {
-            let crossed = Condition::parse(text).unwrap().crossed(comparison).unwrap();
-            assert_eq!(!crossed.is_empty(), expected, "{text}");
+            assert_eq!(Condition::parse(text).unwrap().judge(comparison).failed(), expected, "{text}");
         }
         let nothing = comparison("needle", 0.0, 0.0);
-        assert!(Condition::parse("needle<-1%").unwrap().crossed(&nothing).unwrap().is_empty());
-        assert_eq!(Condition::parse("needle>=0%").unwrap().crossed(&nothing).unwrap().len(), 1);
+        assert!(!Condition::parse("needle<-1%").unwrap().judge(&nothing).failed());
+        assert!(Condition::parse("needle>=0%").unwrap().judge(&nothing).failed());
+    }
+
+    #[test]
+    fn a_change_that_is_not_told_from_noise_is_none() {
+        for (text, verdict, failed, unclear) in [
+            ("prefill>10%", Verdict::Worse, true, 0),
+            ("prefill>10%", Verdict::Same, false, 1),
+            ("prefill>30%", Verdict::Same, false, 0),
+            // Where the spread is not known, the change is all there is to go by.
+            ("prefill>10%", Verdict::MaybeWorse, true, 0),
+            // A gate that asks for a gain is not passed by noise.
+            ("prefill<10%", Verdict::Same, true, 0),
+        ] {
+            let mut noisy = comparison("prefill", 100.0, 120.0);
+            noisy.lines[0].delta.verdict = verdict;
+            let condition = Condition::parse(text).unwrap();
+            let judged = condition.judge(&noisy);
+            assert_eq!((judged.failed(), judged.unclear.len()), (failed, unclear), "{text} {verdict:?}");
+        }
     }
 
     #[test]
     fn a_metric_that_nobody_measured_is_not_a_pass() {
-        assert!(Condition::parse("mmlu<-1pt").unwrap().crossed(&comparison("ppl", 1.0, 1.0)).is_none());
+        assert!(Condition::parse("mmlu<-1pt").unwrap().judge(&comparison("ppl", 1.0, 1.0)).failed());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::stats::{self, Change};
+use crate::base::stats;
 use crate::report::number::{self, Digits};
 use crate::report::quality::{Quality, Score, needle_pairs};
 use crate::report::run::Run;
@@ -86,10 +86,15 @@ impl Verdict {
 }
 
 impl Metric {
+    /// Whether a row has a number of it: such a row can be held against itself.
+    pub fn of_row(&self, row: &Row<'_>) -> bool {
+        self.cost.is_some_and(|change| change(row, row).is_some())
+    }
+
     /// The change for people.
     pub fn words(&self, delta: &Delta) -> String {
         let shown = |v: f64| match self.points {
-            true => format!("{} pt", number::shown(v * 100.0, Digits::Signed(1))),
+            true => number::shown(v, Digits::Points(1)),
             false => number::shown(v, Digits::SignedPercent(2)),
         };
         let interval = delta.interval.filter(|(low, high)| low != high);
@@ -136,8 +141,8 @@ pub static COST: [Metric; 5] = [
         points: false,
         cost: Some(|a, b| {
             let runs = |r: &Row<'_>| r.measured?.prefill_runs_ms.as_ref().map(|s| s.raw.clone());
-            let change = runs(a).zip(runs(b)).and_then(|(a, b)| stats::ratio_of_repeats(&a, &b));
-            relative(a.measured?.prefill_ms?, b.measured?.prefill_ms?, change, true)
+            let interval = runs(a).zip(runs(b)).and_then(|(a, b)| stats::ratio_of_medians(&a, &b)?.interval);
+            relative(a.measured?.prefill_ms?, b.measured?.prefill_ms?, interval, true)
         }),
         depends_on: &[Part::Chunk],
         quality: None,
@@ -154,8 +159,9 @@ pub static COST: [Metric; 5] = [
             let tokens = |r: &Row<'_>| r.measured.and_then(|m| m.decode_tokens);
             // The rate is the inverse of the time, so the sides change places.
             let same = tokens(a) == tokens(b);
-            let change = runs(a).zip(runs(b)).filter(|_| same).and_then(|(a, b)| stats::ratio_of_repeats(&b, &a));
-            relative(a.decode_rate()?, b.decode_rate()?, change, false)
+            let runs = runs(a).zip(runs(b)).filter(|_| same);
+            let interval = runs.and_then(|(a, b)| stats::ratio_of_medians(&b, &a)?.interval);
+            relative(a.decode_rate()?, b.decode_rate()?, interval, false)
         }),
         depends_on: &[Part::Output],
         quality: None,
@@ -250,20 +256,20 @@ fn verdict(change: f64, interval: Option<(f64, f64)>, less_is_better: bool) -> V
     }
 }
 
-/// A relative change; `change` where repeats give one with an interval. `None` without a positive base.
-fn relative(base: f64, new: f64, change: Option<Change>, less_is_better: bool) -> Option<Delta> {
+/// The relative change from `base` to `new`, and never that of another statistic than the two shown: `interval` must be of their
+/// ratio. `None` without a positive base.
+fn relative(base: f64, new: f64, interval: Option<(f64, f64)>, less_is_better: bool) -> Option<Delta> {
     if base <= 0.0 || !base.is_finite() || !new.is_finite() {
         return None;
     }
-    let change = change.unwrap_or(Change { value: new / base - 1.0, interval: None });
-    let verdict = verdict(change.value, change.interval, less_is_better);
-    Some(Delta { base, new, change: change.value, interval: change.interval, unpaired: None, verdict })
+    let change = new / base - 1.0;
+    Some(Delta { base, new, change, interval, unpaired: None, verdict: verdict(change, interval, less_is_better) })
 }
 
 /// A relative change of numbers that have no spread.
 fn exact(base: f64, new: f64, less_is_better: bool) -> Option<Delta> {
-    let value = new / base - 1.0;
-    relative(base, new, Some(Change { value, interval: Some((value, value)) }), less_is_better)
+    let change = new / base - 1.0;
+    relative(base, new, Some((change, change)), less_is_better)
 }
 
 /// Change of the perplexity, paired as far as the files allow: an unquantized base against the reference inside the new file;
@@ -289,19 +295,18 @@ fn perplexity(before: &Run, after: &Run) -> Option<Delta> {
         let error = a.standard_error.zip(b.standard_error).map(|(ea, eb)| (ea / a.value).hypot(eb / b.value))?;
         Some(((b.value / a.value).ln(), error))
     };
-    let change = through_reference.or_else(unpaired).and_then(|(centre, error)| stats::change_of_log(centre, error));
-    let change = if a.value == b.value { None } else { change };
-    relative(a.value, b.value, change, true)
+    let change = through_reference.or_else(unpaired);
+    relative(a.value, b.value, change.and_then(|(centre, error)| stats::change_of_log(centre, error)?.interval), true)
 }
 
 /// Change of the mean divergence, the two taken as independent.
 fn divergence(a: &Run, b: &Run) -> Option<Delta> {
     let (before, after) = (a.quality.kld.as_ref()?, b.quality.kld.as_ref()?);
     let share = |k: &Kld| k.standard_error.filter(|_| k.mean > 0.0).map(|e| e / k.mean);
-    let change = share(before)
+    let interval = share(before)
         .zip(share(after))
-        .and_then(|(a, b)| stats::change_of_log((after.mean / before.mean).ln(), a.hypot(b)));
-    relative(before.mean, after.mean, change, true)
+        .and_then(|(a, b)| stats::change_of_log((after.mean / before.mean).ln(), a.hypot(b))?.interval);
+    relative(before.mean, after.mean, interval, true)
 }
 
 /// Change of the share of needles found, trial by trial.

@@ -35,13 +35,28 @@ pub struct Line {
 const RANDOM: &str =
     "trained weights on one side, random ones on the other: times and sizes are comparable, quality is not";
 
+/// What was not compared.
+#[derive(Debug)]
+pub struct Unpaired {
+    /// What, and why not.
+    pub text: String,
+    /// The metrics that the base of a pair has and that nothing is known of by this; none for what has no partner at all.
+    pub lost: Vec<&'static Metric>,
+}
+
+impl From<String> for Unpaired {
+    fn from(text: String) -> Self {
+        Unpaired { text, lost: Vec::new() }
+    }
+}
+
 /// A comparison.
 #[derive(Debug, Default)]
 pub struct Comparison {
     /// Pairs × metrics.
     pub lines: Vec<Line>,
-    /// What has no partner, in words.
-    pub unpaired: Vec<String>,
+    /// What was not compared.
+    pub unpaired: Vec<Unpaired>,
 }
 
 /// Compares `new` with `base`. A way of running a model is paired with the same way; one that the base lacks is paired with the base's
@@ -56,15 +71,19 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
         for (way, after) in ways {
             let found = base.get(model).and_then(|base| Some((base, pair::partner(base, way)?)));
             let Some((ways, partner)) = found else {
-                out.unpaired
-                    .extend(after.runs.iter().map(|run| format!("new: {} {} has no partner", run.model, run.cache)));
+                let lone = |run: &&Run| format!("new: {} {} has no partner", run.model, run.cache).into();
+                out.unpaired.extend(after.runs.iter().map(lone));
                 continue;
             };
             used.insert((model, partner));
             let remark = (partner.random_weights != way.random_weights).then_some(RANDOM);
             let both = Both { before: &ways[partner], after, what: pair::words(partner, way), remark };
             match remark {
-                Some(_) => out.unpaired.extend(both.model().map(|m| format!("{m} {}: quality ({RANDOM})", both.what))),
+                Some(_) => out.unpaired.extend(both.model().map(|model| {
+                    let had = |metric: &&'static Metric| !scored(metric, &both.before.runs).is_empty();
+                    let lost = metric::QUALITY.iter().filter(had).collect();
+                    Unpaired { text: format!("{model} {}: quality ({RANDOM})", both.what), lost }
+                })),
                 None => out.quality(&both),
             }
             out.cost(&both);
@@ -72,11 +91,11 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
     }
     for (model, ways) in &base {
         for way in ways.keys().filter(|way| !used.contains(&(*model, *way))) {
-            out.unpaired.push(format!("base: {model} {} ({}) has no partner", way.cache, way.backend));
+            out.unpaired.push(format!("base: {model} {} ({}) has no partner", way.cache, way.backend).into());
         }
     }
     let mut once = BTreeSet::new();
-    out.unpaired.retain(|line| once.insert(line.clone()));
+    out.unpaired.retain(|line| once.insert(line.text.clone()));
     out
 }
 
@@ -104,29 +123,35 @@ impl Comparison {
             let alike: Vec<Scoring> = after.keys().filter(|new| before.contains_key(new)).cloned().collect();
             for scoring in alike {
                 let (Some(base), Some(new)) = (before.remove(&scoring), after.remove(&scoring)) else { continue };
+                // What is odd in both, that they were stopped half-way, is no difference between them.
+                let odd = scoring::telling(&[Some(scoring)])
+                    .map_or_else(String::new, |words| format!(", {}", words.join(", ")));
+                let what = format!("{what}{odd}");
                 let why = match metric.quality.map_or(Ok(None), |change| change(base, new)) {
                     Ok(Some(delta)) => {
-                        let (model, what, remark) = (new.model.clone(), what.clone(), remark.or(delta.unpaired));
+                        let (model, remark) = (new.model.clone(), remark.or(delta.unpaired));
                         self.lines.push(Line { model, what, place: None, metric, delta, remark });
                         continue;
                     }
                     Ok(None) => "no number on a side".into(),
                     Err(why) => why,
                 };
-                self.unpaired.push(format!("{} {what}: {} ({why})", new.model, metric.name));
+                let text = format!("{} {what}: {} ({why})", new.model, metric.name);
+                self.unpaired.push(Unpaired { text, lost: vec![metric] });
             }
             self.scored_apart(both, metric, before, after);
         }
     }
 
     /// Names the scores that the other side has not: each beside one of the other side's, as long as there are such.
-    fn scored_apart(&mut self, both: &Both<'_, '_>, metric: &Metric, before: Scores<'_>, after: Scores<'_>) {
+    fn scored_apart(&mut self, both: &Both<'_, '_>, metric: &'static Metric, before: Scores<'_>, after: Scores<'_>) {
         let (Some(model), what, name) = (both.model(), &both.what, metric.name) else { return };
         let (mut before, mut after) = (before.into_keys(), after.into_keys());
         loop {
             let (side, scoring) = match (before.next(), after.next()) {
                 (Some(base), Some(new)) => {
-                    self.unpaired.push(format!("{model} {what}: {name} ({})", unlike(base, new)));
+                    let text = format!("{model} {what}: {name} ({})", unlike(base, new));
+                    self.unpaired.push(Unpaired { text, lost: vec![metric] });
                     continue;
                 }
                 (Some(base), None) => ("base", base),
@@ -134,7 +159,9 @@ impl Comparison {
                 (None, None) => break,
             };
             let on = scoring::common(&[Some(scoring)]).map_or_else(String::new, |on| format!(" ({on})"));
-            self.unpaired.push(format!("{side}: {model} {what}: {name}{on} has no partner"));
+            let text = format!("{side}: {model} {what}: {name}{on} has no partner");
+            let lost = if side == "base" { vec![metric] } else { Vec::new() };
+            self.unpaired.push(Unpaired { text, lost });
         }
     }
 
@@ -142,7 +169,7 @@ impl Comparison {
     fn cost(&mut self, both: &Both<'_, '_>) {
         let lone = |side: &str, row: &Row<'_>| {
             let told: String = row.run.told.words().iter().map(|told| format!(", {told}")).collect();
-            format!("{side}: {} {}{}{told} has no partner", row.run.model, both.what, at(row))
+            Unpaired::from(format!("{side}: {} {}{}{told} has no partner", row.run.model, both.what, at(row)))
         };
         let mut used: Vec<*const Row<'_>> = Vec::new();
         for new in &both.after.rows {
@@ -153,25 +180,42 @@ impl Comparison {
             };
             used.push(base);
             let model = &new.run.model;
-            let what = format!("{}{}", both.what, pair::settings(base.run, new.run));
+            let what = format!("{}{}", both.what, pair::settings(base, new));
             if base.skipped() || new.skipped() {
-                self.unpaired.push(format!("{model} {what}{place}: skipped on a side"));
+                let lost = metric::COST.iter().filter(|metric| metric.of_row(base)).collect();
+                self.unpaired.push(Unpaired { text: format!("{model} {what}{place}: skipped on a side"), lost });
                 continue;
             }
-            let differing = new.run.setting.differing(&base.run.setting);
+            let [of_base, of_new] = pair::used(base, new);
+            let differing = of_new.differing(&of_base);
             let mut left_out = Vec::new();
+            // Metrics that only the other side has.
+            let (mut not_in_base, mut not_in_new) = (Vec::new(), Vec::new());
             for metric in &metric::COST {
-                let Some(delta) = metric.cost.and_then(|change| change(base, new)) else { continue };
+                let Some(delta) = metric.cost.and_then(|change| change(base, new)) else {
+                    if metric.of_row(base) {
+                        not_in_new.push(metric);
+                    } else if metric.of_row(new) {
+                        not_in_base.push(metric);
+                    }
+                    continue;
+                };
                 if metric.depends_on.iter().any(|part| differing.contains(part)) {
-                    left_out.push(metric.name);
+                    left_out.push(metric);
                     continue;
                 }
                 let (model, what, place) = (model.clone(), what.clone(), new.context().zip(new.batch()));
                 self.lines.push(Line { model, what, place, metric, delta, remark: both.remark });
             }
-            if !left_out.is_empty() {
-                // `what` says in which settings the two differ.
-                self.unpaired.push(format!("{model} {what}{place}: {}", left_out.join(", ")));
+            // `what` says in which settings the two differ.
+            let [nothing, in_base, in_new] = ["", " (base has none)", " (new has none)"];
+            for (metrics, why) in [(left_out, nothing), (not_in_base, in_base), (not_in_new, in_new)] {
+                if !metrics.is_empty() {
+                    let names: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
+                    let text = format!("{model} {what}{place}: {}{why}", names.join(", "));
+                    let lost = if why == in_base { Vec::new() } else { metrics };
+                    self.unpaired.push(Unpaired { text, lost });
+                }
             }
         }
         let left = both.before.rows.iter().filter(|row| !used.contains(&std::ptr::from_ref(*row)));

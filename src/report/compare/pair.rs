@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::report::label;
 use crate::report::run::Run;
-use crate::report::setting::Setting;
+use crate::report::setting::{self, Setting};
 use crate::report::study::{Row, Study};
 
 /// How one model was loaded and run, but for the [`Setting`] of each row.
@@ -77,8 +77,25 @@ pub(super) fn partner<'b, 'a>(base: &'b BTreeMap<Way<'a>, Measured<'a>>, wanted:
 /// only one of that context and batch, whose settings are then no others' either.
 pub(super) fn row<'b, 'a>(base: &'b [Row<'a>], new: &Row<'_>) -> Option<&'b Row<'a>> {
     let there = || base.iter().filter(|row| (row.context(), row.batch()) == (new.context(), new.batch()));
-    let alike = there().find(|row| row.run.setting.differing(&new.run.setting).is_empty());
-    alike.or_else(|| there().next().filter(|_| there().count() == 1))
+    let alike = |row: &&Row<'_>| {
+        let [base, new] = used(row, new);
+        base.differing(&new).is_empty()
+    };
+    // Where several were run alike, the one that the same was asked of: the others have partners of their own.
+    let asked = |row: &&Row<'_>| row.run.setting.differing(&new.run.setting).len();
+    there().filter(alike).min_by_key(asked).or_else(|| there().next().filter(|_| there().count() == 1))
+}
+
+/// The settings of two rows of one context and batch: the prefill chunk as it was used, where both files tell, since the usual one may
+/// be what the other side asked for; else as it was asked for.
+pub(super) fn used(base: &Row<'_>, new: &Row<'_>) -> [Setting; 2] {
+    let chunk = |row: &Row<'_>| setting::prefill_chunk(&row.run.result, row.measured?);
+    let chunks = chunk(base).zip(chunk(new));
+    let [of_base, of_new] = [base, new].map(|row| row.run.setting.clone());
+    match chunks {
+        Some((base, new)) => [of_base.with_chunk(base), of_new.with_chunk(new)],
+        None => [of_base, of_new],
+    }
 }
 
 /// The two ways in words: what they have in common once, where they differ both.
@@ -106,11 +123,12 @@ pub(super) fn words(base: &Way<'_>, new: &Way<'_>) -> String {
 }
 
 /// The settings of two rows in words, each with a comma before it: where they differ both, else what the new study has several of.
-pub(super) fn settings(base: &Run, new: &Run) -> String {
+pub(super) fn settings(base: &Row<'_>, new: &Row<'_>) -> String {
     let mut words = String::new();
-    let differing = new.setting.differing(&base.setting);
-    let told = new.told.without(&differing);
-    for pair in pairs(&base.setting.only(&differing), &new.setting.only(&differing)).into_iter() {
+    let [of_base, of_new] = used(base, new);
+    let differing = of_new.differing(&of_base);
+    let told = new.run.told.without(&differing);
+    for pair in pairs(&of_base.only(&differing), &of_new.only(&differing)).into_iter() {
         words.push_str(&format!(", {pair}"));
     }
     told.words().iter().for_each(|told| words.push_str(&format!(", {told}")));

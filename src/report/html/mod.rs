@@ -85,17 +85,22 @@ pub fn render(page: &Page<'_>) -> Result<String> {
         // A file whose parts were measured differently makes several runs.
         .filter(|(at, (run, _))| !page.study.runs[..*at].iter().any(|before| before.file == run.file))
         .map(|(_, (run, (name, link)))| {
-            let parts = page.study.runs.iter().filter(|part| part.file == run.file);
-            let mut warnings: Vec<String> = parts.flat_map(|part| warnings::of(&part.result)).collect();
+            let parts = || page.study.runs.iter().filter(|part| part.file == run.file);
+            let mut warnings: Vec<String> = parts().flat_map(|part| warnings::of(&part.result)).collect();
             let mut said = BTreeSet::new();
             warnings.retain(|warning| said.insert(warning.clone()));
-            let hardware = &run.result.hardware;
+            let rows =
+                parts().flat_map(|part| part.result.measurements.iter().map(|m| part.result.machine(&m.block())));
+            let mut machines: BTreeSet<String> = rows.filter_map(|machine| Some(machine.name()?.to_string())).collect();
+            if machines.is_empty() {
+                machines.extend(run.result.machine("").name().map(str::to_string));
+            }
             context! {
                 name => name.as_str(),
                 link => link.as_str(),
                 model => run.model.as_str(),
                 cache => run.cache.as_str(),
-                device => hardware.gpu_name.as_ref().or(hardware.device.as_ref()).cloned().unwrap_or_default(),
+                device => Vec::from_iter(machines).join(", "),
                 timestamp => run.result.timestamp.as_str(),
                 version => run.result.schema_version.as_str(),
                 warnings,
