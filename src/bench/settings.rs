@@ -116,9 +116,12 @@ impl Default for Settings {
 }
 
 /// The most tokens or sequences that a setting may ask for: beyond any machine, and far from where sizes overflow.
-const MOST: usize = 1 << 30;
+pub const MOST: usize = 1 << 30;
 /// The most needles at one place: beyond what anyone waits for, within what memory holds.
 const MOST_TRIALS: usize = 10_000;
+
+/// How errors name `decode-tokens`: by both flags that set it, since either may have been typed.
+pub const OUTPUT_TOKENS: &str = "output-tokens (--decode-tokens)";
 
 impl Settings {
     /// Refuses settings that cannot measure anything.
@@ -129,7 +132,7 @@ impl Settings {
         let least = |list: &[usize]| list.iter().copied().min();
         let positive = [
             ("measure-runs", Some(self.measure_runs)),
-            ("decode-tokens", Some(self.decode_tokens)),
+            (OUTPUT_TOKENS, Some(self.decode_tokens)),
             ("prefill-chunk", self.prefill_chunk),
             ("max-new-tokens", Some(self.max_new_tokens)),
             ("batch-size", Some(self.batch_size)),
@@ -147,7 +150,7 @@ impl Settings {
         let bounded = [
             ("context-lengths", most(&self.context_lengths)),
             ("batch-sizes", most(&self.batch_sizes)),
-            ("decode-tokens", self.decode_tokens),
+            (OUTPUT_TOKENS, self.decode_tokens),
             ("warmup-runs", self.warmup_runs),
             ("measure-runs", self.measure_runs),
             ("prefill-chunk", self.prefill_chunk.unwrap_or(0)),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::bench::Settings;
-use crate::bench::settings::{NeedleKind, Protocol};
+use crate::bench::settings::{NeedleKind, OUTPUT_TOKENS, Protocol};
 use crate::model::step::StepMode;
 use crate::{Error, Result};
 
@@ -110,7 +110,9 @@ impl SettingsArgs {
     /// A usage error that names the flag.
     pub fn require_one_run(&self) -> Result<()> {
         match self.output_tokens.as_deref() {
-            Some([_, _, ..]) => Err(Error::usage("--output-tokens: give one number; each file records one run")),
+            Some([_, _, ..]) => {
+                Err(Error::usage(format!("--{OUTPUT_TOKENS}: give one number; each file records one run")))
+            }
             _ => Ok(()),
         }
     }

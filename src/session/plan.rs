@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::hex::hex;
 use crate::bench::Settings;
+use crate::bench::settings::MOST;
 use crate::model::hub::names_below;
 use crate::model::{LoadOptions, WeightsKind};
 use crate::quant::QuantSpec;
@@ -102,6 +103,9 @@ fn add_content(hasher: &mut Sha256, path: &Path) -> Result<()> {
 /// # Errors
 /// As the parsing of a [`QuantSpec`].
 pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantSpec>> {
+    if let Some(tokens) = residuals.iter().find(|tokens| **tokens > MOST) {
+        return Err(Error::usage(format!("--residual-length {tokens} is more than {MOST}")));
+    }
     let mut specs: Vec<QuantSpec> = Vec::new();
     for name in names {
         let spec: QuantSpec = name.parse()?;

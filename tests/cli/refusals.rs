@@ -39,6 +39,18 @@ fn requests_that_contradict_themselves_are_refused() {
 }
 
 #[test]
+fn a_refusal_names_the_flag_by_every_name_that_it_may_have_been_typed_by() {
+    for line in [&["--output-tokens", "0"][..], &["--decode-tokens", "0"], &["--output-tokens", "8", "4000000000"]] {
+        let text = refused(&[&["run"], line].concat());
+        assert!(text.contains("--output-tokens") && text.contains("--decode-tokens"), "{text}");
+    }
+    assert!(refused(&["run", "--residual-length", "4000000000"]).contains("--residual-length 4000000000"));
+    let gpt2 = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/gpt2");
+    let long = refused(&["run", "--model", gpt2.to_str().unwrap(), "--benchmarks", "none", "--output-tokens", "5000"]);
+    assert!(long.contains("--output-tokens") && long.contains("5000"), "{long}");
+}
+
+#[test]
 fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
     let refused = |args: &[&str]| refused(&[&["run", "--kv-quant", "int4-hqq"], args].concat());
     assert!(refused(&["--benchmarks", "ppl", "--ppl-window", "5000"]).contains("--ppl-window 5000"));

@@ -15,6 +15,7 @@ use self::generation::{Generation, random_prompt};
 use self::memory::{Held, ledger};
 use self::times::fill_times;
 use self::trace::measure_kernels;
+use super::settings::OUTPUT_TOKENS;
 use super::{Block, Context, Settings};
 use crate::measure::clock::DeviceClock;
 use crate::measure::memory::{DeviceCounters, MemoryMeter};
@@ -73,7 +74,7 @@ pub fn check_lengths(config: &DecoderConfig, settings: &Settings) -> Result<()> 
         if length == 0 || last > config.max_positions {
             return Err(Error::usage(format!(
                 "--context-lengths {length}{} is longer than the model allows ({} tokens)",
-                if last > length { format!(" with {decode_tokens} decoded tokens") } else { String::new() },
+                if last > length { format!(" with --{OUTPUT_TOKENS} {decode_tokens}") } else { String::new() },
                 config.max_positions
             )));
         }
