@@ -346,13 +346,26 @@ fn env_says_which_build_it_is_and_what_devices_there_are() {
 #[cfg(unix)]
 #[test]
 fn output_that_cannot_be_written_is_an_error_and_no_panic() {
-    for args in [&["schema"][..], &["models"], &["env"], &["completions", "bash"], &["models", "builtin"]] {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
-        let output = command.args(args).stdout(full).output().unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
-        assert!(text.contains("standard output") && !text.contains("panicked"), "{args:?}: {text}");
+    // A full disk; and what the system calls an error of input and output, as a broken disk gives it.
+    for place in ["/dev/full", "/proc/self/mem"].into_iter().filter(|place| std::path::Path::new(place).exists()) {
+        for line in [
+            "schema",
+            "models",
+            "env",
+            "completions bash",
+            "models builtin",
+            "--help",
+            "--version",
+            "run --help",
+            "help",
+        ] {
+            let full = std::fs::OpenOptions::new().write(true).open(place).unwrap();
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
+            let output = command.args(line.split(' ')).stdout(full).output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{line} to {place}: {text}");
+            assert!(text.contains("standard output") && !text.contains("panicked"), "{line} to {place}: {text}");
+        }
     }
 }
 
