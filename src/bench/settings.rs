@@ -305,6 +305,7 @@ impl std::str::FromStr for NeedleKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::concerns::blocks_of;
 
     #[test]
     fn a_default_burn_in_reaches_the_first_quantized_block_and_leaves_half_the_window() {
@@ -317,6 +318,13 @@ mod tests {
         assert_eq!(burn_in(&Settings { ppl_burn_in: Some(100), ..Settings::default() }, 128, "int4-hqq"), 100);
         assert_eq!(burn_in(&Settings { ppl_burn_in: Some(0), ..Settings::default() }, 128, "int4-hqq"), 1);
         assert_eq!(burn_in(&Settings { ppl_protocol: Protocol::TwoPhase, ..default }, 512, "int4-hqq"), 257);
+    }
+
+    #[test]
+    fn every_setting_is_known_to_concern_some_blocks_or_none() {
+        let all = serde_json::to_value(Settings { trace: true, ..Settings::default() }).unwrap();
+        let unknown: Vec<&String> = all.as_object().unwrap().keys().filter(|flag| blocks_of(flag).is_none()).collect();
+        assert!(unknown.is_empty(), "name them in schema::concerns: {unknown:?}");
     }
 
     #[test]

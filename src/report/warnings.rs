@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::number;
-use crate::schema::{Flags, RunResult};
+use crate::schema::concerns::blocks_of;
+use crate::schema::{Flags, Measurement, RunResult};
 
 /// A run's warnings, and those of its measurements with their context.
 pub fn of(result: &RunResult) -> Vec<String> {
@@ -24,8 +25,7 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
     for result in results {
         let cache = result.kv_quant.name.as_deref().unwrap_or("none");
         for m in &result.measurements {
-            let batch = m.batch_size.filter(|b| *b > 1).map_or_else(String::new, |b| format!(" × {b}"));
-            let place = format!("{cache} at {}{batch}", m.context_len);
+            let place = place(cache, m);
             let skipped = (m.skipped == Some(true))
                 .then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
@@ -40,6 +40,12 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
     said.chain(results.iter().flat_map(|result| patched(result))).collect()
 }
 
+/// Where a row stands: its cache, its context, and its batch where it has one.
+fn place(cache: &str, m: &Measurement) -> String {
+    let batch = m.batch_size.filter(|b| *b > 1).map_or_else(String::new, |b| format!(" × {b}"));
+    format!("{cache} at {}{batch}", m.context_len)
+}
+
 /// Blocks that a patch measured with other settings than the run's, which a run that goes on in the file leaves as they are.
 fn patched(result: &RunResult) -> Vec<String> {
     let cache = result.kv_quant.name.as_deref().unwrap_or("none");
@@ -51,18 +57,18 @@ fn patched(result: &RunResult) -> Vec<String> {
         ("mmlu", b.mmlu.as_ref().and_then(|block| block.settings.as_ref())),
         ("math", b.math.as_ref().and_then(|block| block.settings.as_ref())),
     ];
-    let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), settings));
-    let rows = result.measurements.iter().map(|m| (format!("{cache} at {}", m.context_len), m.settings.as_ref()));
+    let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), name, settings));
+    let rows = result.measurements.iter().map(|m| (place(cache, m), "profile", m.settings.as_ref()));
     rows.chain(scores)
-        .filter_map(|(place, settings)| Some(format!("{place}: {}", difference(settings?, result)?)))
+        .filter_map(|(place, block, settings)| Some(format!("{place}: {}", difference(block, settings?, result)?)))
         .collect()
 }
 
-/// In what `settings` differ from those of the run; `None` where they do not. Which rows a patch measured is no difference.
-fn difference(settings: &Flags, result: &RunResult) -> Option<String> {
-    let rows = ["context-lengths", "batch-sizes"];
+/// In which of the settings that `block` depends on `settings` differ from the run's; `None` where they do not.
+fn difference(block: &str, settings: &Flags, result: &RunResult) -> Option<String> {
+    let concerns = |flag: &str| blocks_of(flag).is_none_or(|blocks| blocks.contains(&block));
     let differs = |(flag, value): &(&String, &Value)| {
-        !rows.contains(&flag.as_str()) && result.config.flags.get(*flag).is_some_and(|runs| runs != *value)
+        concerns(flag) && result.config.flags.get(*flag).is_some_and(|runs| runs != *value)
     };
     let words = |value: &Value| if value.is_null() { "the default".to_string() } else { value.to_string() };
     let told = |(flag, value): (&String, &Value)| {
@@ -82,7 +88,7 @@ pub fn tell(results: &[&RunResult]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{KvQuant, Measurement};
+    use crate::schema::KvQuant;
 
     fn result(cache: &str, warnings: &[&str]) -> RunResult {
         let json = serde_json::json!({
@@ -122,5 +128,25 @@ mod tests {
         patched.benchmarks.kld =
             Some(crate::schema::Kld { settings: Some(flags(256.into(), vec![256].into())), ..Default::default() });
         assert_eq!(lines(&[&patched]), ["int4-hqq, kld: patched with --ppl-window 256 (the run's: the default)"]);
+    }
+
+    #[test]
+    fn only_settings_of_the_block_itself_are_told() {
+        let mut patched = result("int4-hqq", &[]);
+        let flags = |window: u64, trials: u64, output: u64, unknown: u64| {
+            let names = ["ppl-window", "needle-trials", "decode-tokens", "of-a-later-version"];
+            let values = [window, trials, output, unknown].map(Value::from);
+            Some(Flags::from_iter(names.map(String::from).into_iter().zip(values)))
+        };
+        patched.config.flags = flags(1, 1, 1, 1).unwrap();
+        patched.measurements[0].settings = flags(2, 2, 2, 1);
+        patched.benchmarks.kld = Some(crate::schema::Kld { settings: flags(1, 2, 2, 1), ..Default::default() });
+        patched.benchmarks.needle_in_haystack =
+            Some(crate::schema::Needle { settings: flags(2, 1, 1, 2), ..Default::default() });
+        let told = [
+            "int4-hqq at 4096 × 2: patched with --decode-tokens 2 (the run's: 1)",
+            "int4-hqq, needle: patched with --of-a-later-version 2 (the run's: 1)",
+        ];
+        assert_eq!(lines(&[&patched]), told, "the divergence has no needles; what nobody here knows is told");
     }
 }
