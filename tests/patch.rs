@@ -56,18 +56,15 @@ fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
     assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
 }
 
-/// Runs the built-in model into `folder`, with `more`.
-fn run(folder: &Path, more: &[&str]) -> PathBuf {
-    let quick = "run --kv-quant int4-hqq --context-lengths 256 300 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
-                 --needle-depths 0.5 --benchmarks needle --quiet --output-dir";
-    kvprof().args(quick.split_whitespace()).arg(folder).args(more).assert().success();
-    json_files(folder).pop().unwrap()
-}
+/// A run of the built-in model; the folder follows.
+const QUICK: &str = "run --kv-quant int4-hqq --context-lengths 256 300 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
+                     --needle-depths 0.5 --benchmarks needle --output-dir";
 
 #[test]
 fn a_patched_block_carries_the_settings_it_was_measured_with_and_the_others_keep_the_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let path = run(folder.path(), &[]);
+    kvprof().args(QUICK.split_whitespace()).arg(folder.path()).arg("--quiet").assert().success();
+    let path = json_files(folder.path()).pop().unwrap();
     let before = read(&path);
     assert!(before["measurements"][0]["settings"].is_null(), "the run's own blocks have those of config");
     let patch = |flags: &str| {
@@ -94,10 +91,15 @@ fn a_patched_block_carries_the_settings_it_was_measured_with_and_the_others_keep
     assert_eq!((&needle["total_trials"], &needle["settings"]["needle-trials"]), (&2.into(), &1.into()));
     assert_eq!(read(&path)["config"], before["config"], "which config goes on to tell");
     kvprof().arg("validate").arg(folder.path()).assert().success();
-    // The file is complete for the run that it was.
+    // The file is complete for the run that it was: what somebody had patched is not taken away by a run that goes on. It is told.
     let patched = std::fs::read(&path).unwrap();
-    assert_eq!(run(folder.path(), &["--resume"]), path);
+    let going_on = kvprof().args(QUICK.split_whitespace()).arg(folder.path()).arg("--resume").output().unwrap();
+    assert!(going_on.status.success());
+    assert_eq!(json_files(folder.path()).len(), 1);
     assert!(std::fs::read(&path).unwrap() == patched);
+    let told = String::from_utf8(going_on.stderr).unwrap();
+    assert!(told.contains("int4-hqq at 256: patched with --decode-tokens 4 (the run's: 8)"), "{told}");
+    assert!(!told.contains("needle"), "which has the run's settings again: {told}");
 }
 
 #[test]
@@ -110,7 +112,9 @@ fn help_says_what_patch_takes_where_a_setting_is_not_given() {
     let (_, settings) = patch.split_once("(what is not given is as each file's run had it)").unwrap();
     assert!(settings.contains("--ppl-tokens") && settings.contains("--seed"), "{settings}");
     assert!(!settings.contains("[default"), "{settings}");
+    assert!(patch.contains("whatever an earlier patch measured it with"), "{patch}");
     assert!(help("run").contains("0: the whole text [default: 4096]"));
+    assert!(help("run").contains("what `kvprof patch` measured with other settings stays"));
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::session::progress::Terminal;
 use crate::session::{interrupt, patch};
 
 const HELP: &str = "A file's `config` records the settings of its run. What it does not record, as files of version 2.0 do not for most \
-                    of them, is as for `kvprof run`. A block that is measured here carries the settings that it was measured with.";
+                    of them, is as for `kvprof run`. A block that is measured here carries the settings that it was measured with; measured here again, it has those \
+                    of the run and of the flags given now, whatever an earlier patch measured it with.";
 
 /// Arguments of `kvprof patch`.
 #[derive(clap::Args)]

@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "results/raw")]
     output_dir: PathBuf,
     /// Go on with the runs of the same settings (and the same texts) whose files are in the output folder, from where they were
-    /// stopped, instead of beginning new ones.
+    /// stopped, instead of beginning new ones. In them, what `kvprof patch` measured with other settings stays, with a warning.
     #[arg(long)]
     resume: bool,
     /// No progress bars and no table.
