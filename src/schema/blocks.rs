@@ -109,14 +109,16 @@ pub struct Measurement {
     /// Bytes that a decode step had to read (weights, and keys and values half way) over its median time, GB/s (10^9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_bandwidth_gb_s: Option<f64>,
-    /// The same as a share of the copy bandwidth measured in this run.
+    /// The same as a share of the copy bandwidth measured in this run; absent, with a warning, where it is above that, as what is read
+    /// from a cache may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_bandwidth_share: Option<f64>,
     /// Bytes of keys and values that a decode step had to read over the time of its attention kernel, GB/s (10^9); `null` where no
     /// kernels were traced, or attention has no kernel of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_bandwidth_gb_s: Option<f64>,
-    /// The same as a share of the copy bandwidth measured in this run.
+    /// The same as a share of the copy bandwidth measured in this run; absent, with a warning, where it is above that, as what is read
+    /// from a cache may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_bandwidth_share: Option<f64>,
     /// Share of key reads that came from codes, over prefill and decode.
