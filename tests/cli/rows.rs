@@ -1,5 +1,7 @@
 //! What single rows of the profile say.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::QUICK;
@@ -97,4 +99,34 @@ fn a_trace_on_the_cpu_adds_up_in_eight_categories_and_opens_in_a_viewer() {
     let passes = events.iter().filter(|e| e["name"] == "process_name").count();
     assert_eq!(passes, 2, "one process for each traced pass");
     assert!(events.iter().any(|e| e["cat"] == "ffn" && e["dur"].as_f64().unwrap() > 0.0));
+}
+
+/// The limit on file sizes stands in for a full disk, as in the tests of sweeps.
+#[cfg(unix)]
+#[test]
+fn a_trace_file_that_fills_the_disk_ends_with_the_last_whole_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.chrome");
+    let run = |limit: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let run = std::process::Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f $1; shift; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof"), limit])
+            .args(["run", "--kv-quant", "none", "int4-hqq,residual=64", "--benchmarks", "none", "--quiet"])
+            .args(QUICK)
+            .arg("--trace-out")
+            .arg(&trace)
+            .arg("--output-dir")
+            .arg(out.path())
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let warned = |file: &PathBuf| read(file)["measurements"][0]["warnings"].to_string().contains("not written");
+        let passes = |events: &[Value]| events.iter().filter(|e| e["name"] == "process_name").count();
+        let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
+        (passes(&events), json_files(out.path()).iter().filter(|file| warned(file)).count())
+    };
+    assert_eq!(run("unlimited"), (2, 0));
+    // Room for one pass and half of the other, in units of 512 bytes.
+    let bytes = std::fs::metadata(&trace).unwrap().len();
+    assert_eq!(run(&(bytes * 3 / 4 / 512).to_string()), (1, 1));
 }
