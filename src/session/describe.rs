@@ -211,6 +211,8 @@ pub fn run_of(result: &RunResult) -> Result<RunSpec> {
         benchmarks: Vec::new(),
         profile: false,
         settings,
+        // The file keeps the hash that it has.
+        contents: Default::default(),
     })
 }
 

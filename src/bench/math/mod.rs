@@ -8,10 +8,10 @@ mod expression;
 mod problems;
 
 use super::chat::{Message, render};
-use super::data::MATH500;
+use super::data::{Files, MATH500};
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
-use super::{Benchmark, Block, Context};
+use super::{Benchmark, Block, Context, Settings};
 use crate::model::Tokenizer;
 use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
@@ -31,6 +31,10 @@ impl Benchmark for MathBenchmark {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {
+        MATH500.local(settings.data.as_deref()).into_iter().collect()
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

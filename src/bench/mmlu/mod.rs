@@ -5,10 +5,10 @@ mod sample;
 
 use candle_core::D;
 
-use super::data::{self, MMLU_DEV, MMLU_TEST};
+use super::data::{self, Files, MMLU_DEV, MMLU_TEST};
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
-use super::{Benchmark, Block, Context};
+use super::{Benchmark, Block, Context, Settings};
 use crate::model::Tokenizer;
 use crate::model::generate::feed;
 use crate::quant::QuantSpec;
@@ -27,6 +27,10 @@ impl Benchmark for MmluBenchmark {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {
+        [&MMLU_DEV, &MMLU_TEST].into_iter().filter_map(|split| split.local(settings.data.as_deref())).collect()
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

@@ -5,8 +5,9 @@ mod haystack;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::data::Files;
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
-use super::{Benchmark, Block, Context, Settings};
+use super::{Benchmark, Block, Context, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
@@ -33,6 +34,10 @@ impl Benchmark for NeedleBenchmark {
 
     fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
         Haystack::check(subject, settings)
+    }
+
+    fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {
+        text::local_files(&settings.needle_haystack, settings)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
