@@ -17,7 +17,7 @@ use program::{json_files, kvprof, read};
 /// A file as the thesis tool writes them, with fields kvprof knows nothing of.
 const THESIS_FILE: &str = r#"{
   "schema_version": "2.0", "experiment_id": "old", "timestamp": "2026-05-03T16:20:11", "model": "builtin",
-  "model_config": {"num_params_b": 7.24, "num_layers": 4, "num_q_heads": 4, "num_kv_heads": 2, "gqa_ratio": "2:1",
+  "model_config": {"num_params_b": 0.0031, "num_layers": 4, "num_q_heads": 4, "num_kv_heads": 2, "gqa_ratio": "2:1",
     "head_dim": 64, "max_position_embeddings": 2048},
   "attn_backend": "sdpa",
   "kv_quant": {"enabled": true, "nbits": 4, "backend": "hqq", "axis_key": 1, "axis_value": 1, "asymmetric": false,
@@ -103,6 +103,52 @@ fn a_patched_block_carries_the_settings_it_was_measured_with_and_the_others_keep
 }
 
 #[test]
+fn a_file_of_another_model_is_refused_and_left_untouched_and_one_that_was_moved_is_not() {
+    let Some(files) = thesis_data::files() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let thesis = folder.path().join("thesis.json");
+    std::fs::copy(&files[0], &thesis).unwrap();
+    let run = |flags: &str| kvprof().args(flags.split_whitespace()).arg(folder.path()).arg("--quiet").output().unwrap();
+    assert!(run(QUICK).status.success());
+    let own = json_files(folder.path()).into_iter().find(|path| *path != thesis).unwrap();
+    // The same shape, and weights of which one byte differs.
+    let weights =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin/model.safetensors")).unwrap();
+    let place = |name: &str, weights: &[u8]| {
+        let model = folder.path().join(name);
+        std::fs::create_dir(&model).unwrap();
+        for file in ["config.json", "tokenizer.json"] {
+            let builtin = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin");
+            std::fs::copy(builtin.join(file), model.join(file)).unwrap();
+        }
+        std::fs::write(model.join("model.safetensors"), weights).unwrap();
+        model
+    };
+    let same = place("moved", &weights);
+    let mut trained_on = weights.clone();
+    *trained_on.last_mut().unwrap() ^= 1;
+    let other = place("other", &trained_on);
+    let patch = |file: &Path, model: &Path| {
+        let before = std::fs::read(file).unwrap();
+        let output = kvprof()
+            .arg("patch")
+            .arg(file)
+            .args(["--benchmarks", "needle", "--no-backup", "--model"])
+            .arg(model)
+            .output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said, std::fs::read(file).unwrap() == before)
+    };
+    let (code, said, untouched) = patch(&thesis, Path::new("builtin"));
+    assert!(code == Some(2) && untouched && said.contains("layers 32, here 4"), "{said}");
+    let (code, said, untouched) = patch(&own, &other);
+    assert!(code == Some(2) && untouched && said.contains("weights ") && said.contains("--model"), "{said}");
+    let (code, said, untouched) = patch(&own, &same);
+    assert!(code == Some(0) && !untouched, "{said}");
+}
+
+#[test]
 fn help_says_what_patch_takes_where_a_setting_is_not_given() {
     let help = |command: &str| {
         let output = kvprof().args([command, "--help"]).output().unwrap();
@@ -138,11 +184,17 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Copies of the thesis' ten files in `folder`, in order.
+/// Copies of the thesis' ten files in `folder`, in order, as if they told of a model of the built-in one's shape, which stands in for
+/// theirs.
 fn copies(files: &[PathBuf], folder: &Path) -> Vec<PathBuf> {
     let copy = |file: &PathBuf| {
         let to = folder.join(file.file_name().unwrap());
-        std::fs::copy(file, &to).unwrap();
+        let mut result = read(file);
+        let builtin: Value = serde_json::from_str(THESIS_FILE).unwrap();
+        for (key, value) in builtin["model_config"].as_object().unwrap() {
+            result["model_config"][key] = value.clone();
+        }
+        std::fs::write(&to, serde_json::to_string_pretty(&result).unwrap()).unwrap();
         to
     };
     files.iter().map(copy).collect()
@@ -167,11 +219,12 @@ fn every_field_of_the_thesis_files_that_a_patch_does_not_own_comes_back() {
     let Some(files) = thesis_data::files() else { return };
     let folder = tempfile::tempdir().unwrap();
     let copies = copies(&files, folder.path());
+    let originals: Vec<Vec<u8>> = copies.iter().map(|copy| std::fs::read(copy).unwrap()).collect();
     let patch = kvprof().arg("patch").args(&copies).args(["--benchmarks", "needle", "--quiet"]).args(STAND_IN).output();
     let patch = patch.unwrap();
     assert!(patch.status.success(), "{}", String::from_utf8_lossy(&patch.stderr));
-    for (original, copy) in files.iter().zip(&copies) {
-        let before = read(original);
+    for (original, copy) in originals.iter().zip(&copies) {
+        let before: Value = serde_json::from_slice(original).unwrap();
         let mut after = read(copy);
         let needle = &after["benchmarks"]["needle_in_haystack"];
         assert_eq!(needle["total_trials"], 1, "measured again: {needle}");
@@ -195,7 +248,7 @@ fn every_field_of_the_thesis_files_that_a_patch_does_not_own_comes_back() {
             copy.display()
         );
         let backup = PathBuf::from(format!("{}.bak", copy.display()));
-        assert_eq!(std::fs::read(backup).unwrap(), std::fs::read(original).unwrap());
+        assert_eq!(&std::fs::read(backup).unwrap(), original);
     }
 }
 

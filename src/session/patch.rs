@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::claim::Claim;
 use super::describe::{flags, run_of};
+use super::identity::difference;
 use super::interrupt;
 use super::plan::RunSpec;
 use super::prepared::Prepared;
@@ -92,6 +93,14 @@ impl Target {
             *loaded = Some((spec.model.clone(), Bench::load(spec, show_loading)?));
         }
         let Some((_, bench)) = loaded else { return Ok(()) };
+        if let Some(told) = difference(&self.stored.result.model_config, &bench.model_config(&spec.model)) {
+            let message = format!(
+                "was not measured with {}: {told}. Give the model that it was measured with by --model, wherever that lies now, or \
+                 measure this one with kvprof run",
+                spec.model.model
+            );
+            return Err(Error::file(&self.stored.path, message));
+        }
         let backup = request.backup.then(|| backup(&self.stored.path)).transpose()?;
         let settings = bench.settings(spec);
         forget(spec, &settings, &mut self.stored.result);

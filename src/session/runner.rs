@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::claim::Claim;
-use super::describe::{Described, empty_result};
+use super::describe::{Described, empty_result, model_config};
 use super::estimate::{Estimator, available_bytes};
-use super::plan::RunSpec;
+use super::plan::{ModelRequest, RunSpec};
 use super::prepared::Prepared;
 use super::resume::is_complete;
 use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
@@ -20,7 +20,7 @@ use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
 use crate::model::Subject;
-use crate::schema::{Environment, Hardware};
+use crate::schema::{Environment, Hardware, ModelConfig};
 use crate::{Error, Result};
 
 /// How one run of a plan ended.
@@ -232,6 +232,11 @@ impl Bench {
         &self.hardware
     }
 
+    /// What its runs' files say of the model that `request` asked for.
+    pub fn model_config(&self, request: &ModelRequest) -> ModelConfig {
+        model_config(request, &Described::loaded(&self.subject))
+    }
+
     /// The settings of `spec` with what depends on the model filled in.
     pub fn settings(&self, spec: &RunSpec) -> Settings {
         spec.settings.for_model(self.subject.config())
@@ -276,8 +281,7 @@ impl Bench {
     fn tell_of_resuming(&self, run: &Prepared, stored: &mut Stored) {
         let result = &mut stored.result;
         if result.completed.is_empty() {
-            let settings = self.settings(&run.spec);
-            result.model_config = empty_result(&run.spec, &settings, &Described::loaded(&self.subject)).model_config;
+            result.model_config = self.model_config(&run.spec.model);
             result.environment = self.environment.clone();
             result.hardware = self.hardware.clone();
         } else if (&result.environment, &result.hardware) != (&self.environment, &self.hardware) {
