@@ -29,14 +29,14 @@ pub struct Args {
     #[arg(long, num_args = 1.., value_name = "QUANT")]
     kv_quant: Option<Vec<String>>,
     /// Recent tokens kept in full precision, for all quantizations; several make a run each [default: 128].
-    #[arg(long, num_args = 1.., value_name = "TOKENS")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS")]
     residual_length: Option<Vec<usize>>,
     /// How attention reads the cache: eager, sdpa or fused [default: fused].
-    #[arg(long, num_args = 1.., value_name = "BACKEND")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "BACKEND")]
     attn_backend: Option<Vec<String>>,
     /// Benchmarks beside the profile: ppl, kld, needle, mmlu, math, all, or none [default: ppl needle for the built-in model,
     /// which brings its own text; none for others].
-    #[arg(long, num_args = 1.., value_name = "NAME")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "NAME")]
     benchmarks: Option<Vec<String>>,
     /// Measure quality only.
     #[arg(long)]

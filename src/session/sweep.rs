@@ -56,7 +56,7 @@ pub struct Matrix {
     pub kv_quants: Vec<String>,
     /// `--attn-backend`.
     pub attn_backends: Vec<String>,
-    /// `--decode-tokens`: a run each.
+    /// `--output-tokens`: a run each.
     pub output_tokens: Vec<usize>,
     /// `--residual-length`: a run each, for quantized caches.
     pub residual_lengths: Vec<usize>,
