@@ -106,6 +106,25 @@ fn a_sweep_killed_again_and_again_ends_with_the_same_results() {
 }
 
 #[test]
+fn a_sweep_shows_what_the_same_file_shows_as_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = sweep_file(folder.path());
+    std::fs::write(&file, SWEEP.replace("[\"ppl\"]", "[\"ppl\", \"kld\", \"needle\"]").replace(", \"int8-hqq\"", ""))
+        .unwrap();
+    let heads = |args: &[&str]| {
+        let out = tempfile::tempdir().unwrap();
+        let output = kvprof().args(args).arg(&file).arg("--output-dir").arg(out.path()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(json_files(out.path()).iter().all(|path| text.contains(path.to_str().unwrap())), "{text}");
+        let names = ["KV cache", "needle", "KL", "at 50 %"];
+        names.map(|name| text.matches(name).count())
+    };
+    let (sweep, run) = (heads(&["sweep"]), heads(&["run", "--config"]));
+    assert_eq!(sweep, run);
+    assert!(run.iter().all(|count| *count > 0), "{run:?}");
+}
+
+#[test]
 fn every_sweep_in_the_repository_can_be_planned() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     for (name, runs) in

@@ -16,6 +16,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 mod settings;
+mod shown;
 mod size;
 pub mod sweep;
 pub mod validate;
