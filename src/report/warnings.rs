@@ -16,12 +16,22 @@ pub fn of(result: &RunResult) -> Vec<String> {
             all.push(format!("{place} tokens skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
         }
     }
+    all.extend(unscored(result).map(|(context, reason)| format!("needle at {context} tokens has no score: {reason}")));
     all
 }
 
-/// Warnings of measurements, one line for each text with the places where it arose.
+/// Contexts without needles that were asked for, each with the reason.
+fn unscored(result: &RunResult) -> impl Iterator<Item = (&String, &String)> {
+    result.benchmarks.needle_in_haystack.iter().flat_map(|needle| &needle.skipped_contexts)
+}
+
+/// Warnings of measurements and benchmarks, one line for each text with the places where it arose.
 pub fn lines(results: &[&RunResult]) -> Vec<String> {
     let mut said: Vec<(String, Vec<String>)> = Vec::new();
+    let mut say = |place: String, text: String| match said.iter_mut().find(|(known, _)| *known == text) {
+        Some((_, places)) => places.push(place),
+        None => said.push((text, vec![place])),
+    };
     for result in results {
         let cache = result.kv_quant.name.as_deref().unwrap_or("none");
         for m in &result.measurements {
@@ -29,11 +39,11 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
             let skipped = (m.skipped == Some(true))
                 .then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
-                match said.iter_mut().find(|(text, _)| *text == warning) {
-                    Some((_, places)) => places.push(place.clone()),
-                    None => said.push((warning, vec![place.clone()])),
-                }
+                say(place.clone(), warning);
             }
+        }
+        for (context, reason) in unscored(result) {
+            say(format!("{cache}, needle at {context}"), format!("no score: {reason}"));
         }
     }
     let said = said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", ")));

@@ -252,6 +252,9 @@ pub struct NeedleScore {
     pub successes: usize,
     /// `successes / trials`.
     pub success_rate: f64,
+    /// Share of its key reads that came from codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized_read_fraction: Option<f64>,
 }
 
 /// Needle scores.
@@ -265,6 +268,9 @@ pub struct Needle {
     pub success_rate: f64,
     /// By context length (tokens, as a string).
     pub per_context: BTreeMap<String, NeedleScore>,
+    /// Contexts that were asked for and have no score, each with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped_contexts: BTreeMap<String, String>,
     /// Version of the benchmark's meaning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,

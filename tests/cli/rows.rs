@@ -130,3 +130,34 @@ fn a_trace_file_that_fills_the_disk_ends_with_the_last_whole_pass() {
     let bytes = std::fs::metadata(&trace).unwrap().len();
     assert_eq!(run(&(bytes * 3 / 4 / 512).to_string()), (1, 1));
 }
+
+#[test]
+fn a_context_too_long_for_the_model_is_a_row_that_says_so_and_the_others_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "run --kv-quant none int4-hqq --context-lengths 256,5000 --warmup-runs 0 --measure-runs 1 --output-tokens 8 \
+                --benchmarks needle --needle-depths 0.5 --quiet --resume --output-dir";
+    let run = || kvprof().args(line.split_whitespace()).arg(folder.path()).output().unwrap();
+    let output = run();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && output.stdout.is_empty(), "{text}");
+    // Quiet, and yet told.
+    assert!(text.contains("int4-hqq at 5000: skipped: --context-lengths 5000 is longer"), "{text}");
+    let files = json_files(folder.path());
+    assert_eq!(files.len(), 2);
+    for file in &files {
+        let result = read(file);
+        let (rows, needle) = (&result["measurements"], &result["benchmarks"]["needle_in_haystack"]);
+        assert!(rows[0]["decode_ms"].as_f64().unwrap() > 0.0, "{rows}");
+        assert!(rows[1]["skipped"] == true && rows[1]["skip_reason"].as_str().unwrap().contains("5000"), "{rows}");
+        let scored: Vec<_> = needle["per_context"].as_object().unwrap().keys().collect();
+        assert!(
+            scored == ["256"] && needle["skipped_contexts"]["5000"].as_str().unwrap().contains("longer"),
+            "{needle}"
+        );
+    }
+    kvprof().arg("validate").arg(folder.path()).assert().success();
+    let bytes = || -> Vec<_> { json_files(folder.path()).iter().map(|p| std::fs::read(p).unwrap()).collect() };
+    let before = bytes();
+    assert!(run().status.success());
+    assert!(bytes() == before, "there is nothing to go on with");
+}
