@@ -7,7 +7,7 @@ use super::data::Files;
 use super::feed::{fraction_of, require_quantized_reads};
 use super::pass::{self, PairScores, Scores};
 use super::prediction::Pair;
-use super::windows::{self, Plan};
+use super::windows::Plan;
 use super::{Benchmark, Block, Context, Settings, perplexity, text};
 use crate::Result;
 use crate::base::stats::{self, normal_interval, percentile_interval, root_mean_square, wilson};
@@ -32,7 +32,7 @@ impl Benchmark for DivergenceBenchmark {
     }
 
     fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
-        windows::extent(subject, settings, quant).map(drop)
+        Plan::of(subject, settings, quant).map(drop)
     }
 
     fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files> {

@@ -6,7 +6,7 @@ use super::data::Files;
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
 use super::pass::{self, Scores};
 use super::settings::Protocol;
-use super::windows::{self, Plan};
+use super::windows::Plan;
 use super::{Benchmark, Block, Context, Settings, text};
 use crate::Result;
 use crate::base::stats;
@@ -27,7 +27,7 @@ impl Benchmark for PerplexityBenchmark {
     }
 
     fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
-        windows::extent(subject, settings, quant).map(drop)
+        Plan::of(subject, settings, quant).map(drop)
     }
 
     fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files> {

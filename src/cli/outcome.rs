@@ -20,7 +20,7 @@ pub fn exit_code(outcomes: &[Outcome], planned: usize) -> ExitCode {
     }
     for (message, names) in said {
         match names.as_slice() {
-            [one] if message.starts_with(one) => eprintln!("error: {message}"),
+            [one] if message.contains(one) => eprintln!("error: {message}"),
             [one] => eprintln!("error: {one}: {message}"),
             [first, rest @ ..] => eprintln!("error: {first} and {} more: {message}", rest.len()),
             [] => {}

@@ -62,6 +62,55 @@ fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
 }
 
 #[test]
+fn data_that_cannot_be_scored_is_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    for (name, content) in [
+        ("empty.txt", ""),
+        ("short.txt", "The miller went to the market."),
+        ("set.jsonl", "{\"problem\": \"1+1?\", \"answer\": \"2\"}\n{\"problem\": "),
+        ("test/houses_test.csv", "How many?,1,2,3\n"),
+        ("dev/houses_dev.csv", "How many?,1,2,3,4,A\n"),
+    ] {
+        std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    let refused = |args: &[&str]| refused(&[&["run", "--benchmarks"], args].concat());
+    for text in ["empty.txt", "short.txt"] {
+        assert!(refused(&["ppl", "--ppl-data", &path(text)]).contains(text));
+        assert!(refused(&["kld", "--ppl-data", &path(text)]).contains(text));
+        assert!(refused(&["needle", "--needle-haystack", &path(text)]).contains(text));
+    }
+    assert!(refused(&["math", "--data", &path("set.jsonl")]).contains("set.jsonl"));
+    assert!(refused(&["mmlu", "--data", folder.path().to_str().unwrap()]).contains("houses_test.csv"));
+    assert!(refused(&["mmlu", "--data", &path("set.jsonl")]).contains("dev and test splits"));
+}
+
+#[test]
+fn output_past_the_positions_of_a_model_is_refused_before_it_is_decoded() {
+    let text = refused(&["run", "--output-tokens", "7000"]);
+    assert!(text.contains("--output-tokens") && text.contains("7000"), "{text}");
+}
+
+#[test]
+fn a_wrong_value_names_its_flag_once_and_as_it_is_typed() {
+    for (flag, value, known) in [
+        ("--step-mode", "graphs", "launches"),
+        ("--ppl-protocol", "three-phase", "two-phase"),
+        ("--needle-kind", "word", "multi-key"),
+        ("--dtype", "fp16", "bf16"),
+        ("--device", "gpu", "cuda:N"),
+    ] {
+        let output = kvprof().args(["run", flag, value]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.matches(flag).count() == 1 && text.contains(value) && text.contains(known), "{text}");
+    }
+    let text = refused(&["run", "--model", "typo.config.json"]);
+    assert_eq!(text.trim(), "error: --model typo.config.json: no such file");
+}
+
+#[test]
 fn a_group_that_does_not_divide_the_head_is_refused() {
     assert!(refused(&["run", "--kv-quant", "int4-hqq-token,group=128"]).contains("group"));
 }

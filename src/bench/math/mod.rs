@@ -12,8 +12,8 @@ use super::data::{Files, MATH500};
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context, Settings};
-use crate::model::Tokenizer;
 use crate::model::generate::{Prompt, greedy};
+use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
 use crate::schema::{Accuracy, Outcome};
 use crate::{Error, Result};
@@ -37,27 +37,14 @@ impl Benchmark for MathBenchmark {
         MATH500.local(settings.data.as_deref()).into_iter().collect()
     }
 
+    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
+        asked(subject, settings).map(drop)
+    }
+
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
         let settings = context.settings;
-        let files = MATH500.find(settings.data.as_deref())?;
-        let all = problems::read(&files)?;
-        let tokenizer = context.subject.tokenizer()?;
-        let limit = context.subject.config().max_positions;
-        let mut asked = Vec::new();
-        for problem in problems::draw(&all, settings.math_problems, settings.seed) {
-            let prompt = prompt(tokenizer, &problem.text)?;
-            if prompt.len() >= limit {
-                return Err(Error::usage(format!("math: problem {} fills the model's {limit} tokens", problem.id)));
-            }
-            asked.push(Asked {
-                id: problem.id.clone(),
-                subject: problem.subject.clone(),
-                expected: problem.answer.clone(),
-                prompt,
-                shots: None,
-            });
-        }
-        let chat = tokenizer.chat_template().is_some();
+        let (asked, files) = asked(context.subject, settings)?;
+        let chat = context.subject.tokenizer()?.chat_template().is_some();
         let set = QuestionSet {
             name: self.name(),
             version: self.version(),
@@ -73,6 +60,32 @@ impl Benchmark for MathBenchmark {
         };
         set.run(context, context.saved.math.as_ref(), keep)
     }
+}
+
+/// The problems that `settings` ask for, and the files that they are in.
+///
+/// # Errors
+/// When there are none, or one cannot be asked of this model.
+fn asked(subject: &Subject, settings: &Settings) -> Result<(Vec<Asked>, Files)> {
+    let files = MATH500.find(settings.data.as_deref())?;
+    let all = problems::read(&files)?;
+    let tokenizer = subject.tokenizer()?;
+    let limit = subject.config().max_positions;
+    let mut asked = Vec::new();
+    for problem in problems::draw(&all, settings.math_problems, settings.seed) {
+        let prompt = prompt(tokenizer, &problem.text)?;
+        if prompt.len() >= limit {
+            return Err(Error::usage(format!("math: problem {} fills the model's {limit} tokens", problem.id)));
+        }
+        asked.push(Asked {
+            id: problem.id.clone(),
+            subject: problem.subject.clone(),
+            expected: problem.answer.clone(),
+            prompt,
+            shots: None,
+        });
+    }
+    Ok((asked, files))
 }
 
 /// Token ids of a problem, by the model's chat template if it has one.
