@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use program::{json_files, kvprof, read};
+use program::{builtin_in, json_files, kvprof, read};
 
 /// A file as the thesis tool writes them, with fields kvprof knows nothing of.
 const THESIS_FILE: &str = r#"{
@@ -111,23 +111,7 @@ fn a_file_of_another_model_is_refused_and_left_untouched_and_one_that_was_moved_
     let run = |flags: &str| kvprof().args(flags.split_whitespace()).arg(folder.path()).arg("--quiet").output().unwrap();
     assert!(run(QUICK).status.success());
     let own = json_files(folder.path()).into_iter().find(|path| *path != thesis).unwrap();
-    // The same shape, and weights of which one byte differs.
-    let weights =
-        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin/model.safetensors")).unwrap();
-    let place = |name: &str, weights: &[u8]| {
-        let model = folder.path().join(name);
-        std::fs::create_dir(&model).unwrap();
-        for file in ["config.json", "tokenizer.json"] {
-            let builtin = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin");
-            std::fs::copy(builtin.join(file), model.join(file)).unwrap();
-        }
-        std::fs::write(model.join("model.safetensors"), weights).unwrap();
-        model
-    };
-    let same = place("moved", &weights);
-    let mut trained_on = weights.clone();
-    *trained_on.last_mut().unwrap() ^= 1;
-    let other = place("other", &trained_on);
+    let (same, other) = (builtin_in(folder.path(), "moved", false), builtin_in(folder.path(), "other", true));
     let patch = |file: &Path, model: &Path| {
         let before = std::fs::read(file).unwrap();
         let output = kvprof()
@@ -146,6 +130,42 @@ fn a_file_of_another_model_is_refused_and_left_untouched_and_one_that_was_moved_
     assert!(code == Some(2) && untouched && said.contains("weights ") && said.contains("--model"), "{said}");
     let (code, said, untouched) = patch(&own, &same);
     assert!(code == Some(0) && !untouched, "{said}");
+}
+
+#[test]
+fn the_usage_line_can_be_followed_and_all_stands_for_every_benchmark() {
+    let help = kvprof().args(["patch", "--help"]).output().unwrap();
+    assert!(
+        String::from_utf8(help.stdout).unwrap().contains("kvprof patch [OPTIONS] <FILE>... --benchmarks <NAME>...")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.json");
+    std::fs::write(&path, THESIS_FILE).unwrap();
+    let patch =
+        kvprof().arg("patch").arg(&path).args(["--benchmarks", "all", "--data", "no/such/folder"]).output().unwrap();
+    let said = String::from_utf8(patch.stderr).unwrap();
+    assert!(said.contains("no/such/folder") && !said.contains("unknown"), "{said}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), THESIS_FILE, "nothing was measured");
+}
+
+#[test]
+fn a_patch_warns_of_what_it_measured_and_not_of_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    // A row that says that it measured an unquantized cache, and a context that has no needles.
+    let run = "run --kv-quant int4-hqq --context-lengths 128 256 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
+               --needle-depths 0.5 --benchmarks needle --quiet --output-dir";
+    let run = kvprof().args(run.split_whitespace()).arg(folder.path()).output().unwrap();
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(said.contains("int4-hqq at 128: nothing was quantized"), "{said}");
+    assert!(said.contains("int4-hqq, needle at 128: no score: no key was read from codes"), "{said}");
+    let path = json_files(folder.path()).pop().unwrap();
+    let patch = |block: &str| {
+        let patch = kvprof().arg("patch").arg(&path).args(["--no-backup", "--quiet", "--benchmarks", block]).output();
+        String::from_utf8(patch.unwrap().stderr).unwrap()
+    };
+    let (needle, profile) = (patch("needle"), patch("profile"));
+    assert!(needle.contains("no score") && !needle.contains("nothing was quantized"), "{needle}");
+    assert!(!profile.contains("no score") && profile.contains("nothing was quantized"), "{profile}");
 }
 
 #[test]

@@ -41,5 +41,35 @@ pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<()> {
             }
         }
     }
+    if form != Form::Nothing
+        && let Some(line) = earlier(outcomes)
+    {
+        eprintln!("{line}");
+    }
     Ok(())
+}
+
+/// How much of the results was measured before, and what another process has; `None` where there is nothing to say.
+fn earlier(outcomes: &[Outcome]) -> Option<String> {
+    let (mut complete, mut continued, mut blocks, mut elsewhere) = (0, 0, 0, 0);
+    for outcome in outcomes {
+        match (&outcome.stored, &outcome.error) {
+            (None, None) => elsewhere += 1,
+            (Some(stored), None) if stored.measured.is_empty() => complete += 1,
+            (Some(stored), _) if stored.earlier().next().is_some() => {
+                continued += 1;
+                blocks += stored.earlier().count();
+            }
+            _ => {}
+        }
+    }
+    let of = outcomes.len();
+    let told = [
+        (complete > 0).then(|| format!("{complete} of {of} runs were complete before")),
+        (continued > 0)
+            .then(|| format!("{continued} of {of} runs went on in files with {blocks} blocks measured before")),
+        (elsewhere > 0).then(|| format!("{elsewhere} of {of} runs are left to another process that has them")),
+    ];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }

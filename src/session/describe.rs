@@ -31,10 +31,15 @@ impl<'a> Described<'a> {
         }
     }
 
-    /// Of a model that is too large to be loaded.
+    /// Of a model that is not loaded.
     pub fn unloaded(shape: &'a Shape) -> Self {
         let Shape { config, dtype } = shape;
         Described { config, parameters: config.parameters(), revision: None, dtype: *dtype }
+    }
+
+    /// With what names its weights: a commit of the hub, or the SHA-256 of files.
+    pub fn with_weights(self, name: Option<String>) -> Self {
+        Described { revision: name, ..self }
     }
 }
 

@@ -43,6 +43,7 @@ impl ModelRequest {
             weights: if self.dummy { WeightsKind::Dummy } else { WeightsKind::Trained },
             sliding_window: self.sliding_window,
             progress,
+            weights_sha256: None,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What a run that goes on takes for its own.
 
 use crate::QUICK;
-use crate::program::{json_files, kvprof};
+use crate::program::{builtin_in, json_files, kvprof, read};
 
 #[test]
 fn a_text_that_changed_is_scored_again_by_resume_and_one_that_was_renamed_is_not() {
@@ -45,4 +45,47 @@ fn a_stopped_run_is_resumed_in_its_own_file() {
     assert_eq!(complete.len(), 2, "one file for each quantization, the stopped one's own among them");
     assert!(run(true).status().unwrap().success());
     assert!(bytes() == complete, "a complete run is left alone");
+}
+
+#[test]
+fn weights_that_changed_are_measured_anew_by_resume_and_what_was_there_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run = |more: &[&str]| {
+        let mut command = kvprof();
+        command.args(["run", "--kv-quant", "none", "--benchmarks", "ppl", "--resume", "--model"]);
+        command.arg(folder.path().join("model")).args(["--ppl-data", "builtin", "--output-dir"]).arg(&out);
+        let output = command.args(QUICK).args(more).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        (json_files(&out).len(), text)
+    };
+    builtin_in(folder.path(), "model", false);
+    assert_eq!(run(&[]).0, 1);
+    let (files, text) = run(&[]);
+    assert!(files == 1 && text.contains("1 of 1 runs were complete before"), "{text}");
+    // One byte of a file of the same name and size.
+    builtin_in(folder.path(), "model", true);
+    let (files, text) = run(&[]);
+    assert!(files == 2 && text.contains("was measured with another") && text.contains("weights "), "{text}");
+    assert!(!text.contains("complete before"), "{text}");
+    let revisions: Vec<_> =
+        json_files(&out).iter().map(|path| read(path)["model_config"]["revision"].clone()).collect();
+    assert_ne!(revisions[0], revisions[1]);
+    // Each has its own file from now on.
+    assert_eq!(run(&[]).0, 2);
+    builtin_in(folder.path(), "model", false);
+    assert_eq!(run(&[]).0, 2);
+    // What a file lacks is added to it, and the level `info` says what it had.
+    let path = json_files(&out).into_iter().next().unwrap();
+    let mut cut = read(&path);
+    cut["completed"].as_array_mut().unwrap().retain(|block| block != "ppl");
+    let digest = cut["model_config"]["revision"].as_str().unwrap().to_string();
+    std::fs::write(&path, cut.to_string()).unwrap();
+    builtin_in(folder.path(), "model", digest != revisions[0].as_str().unwrap());
+    let (files, text) = run(&["--log-level", "kvprof=info"]);
+    assert_eq!(files, 2);
+    for told in ["1 of 1 runs went on in files with 1 blocks", "it has profile@256x1", &digest, "tokens to score"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
 }
