@@ -161,3 +161,25 @@ fn a_context_too_long_for_the_model_is_a_row_that_says_so_and_the_others_are_mea
     assert!(run().status.success());
     assert!(bytes() == before, "there is nothing to go on with");
 }
+
+/// A CPU's memory is the process's, whose allocator keeps what was freed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_peak_memory_of_a_row_does_not_depend_on_the_rows_before_it() {
+    let peak = |contexts: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let line = format!(
+            "run --kv-quant none --attn-backend eager --batch-sizes 8 --benchmarks none --quiet --context-lengths {contexts} \
+             --output-tokens 4"
+        );
+        let mut command = kvprof();
+        command.args(line.split_whitespace()).args(["--warmup-runs", "0", "--measure-runs", "1", "--output-dir"]);
+        assert!(command.arg(folder.path()).output().unwrap().status.success());
+        let rows = read(&json_files(folder.path())[0])["measurements"].clone();
+        let row = rows.as_array().unwrap().iter().find(|row| row["context_len"] == 128).unwrap().clone();
+        row["vram_peak_mb"].as_f64().unwrap()
+    };
+    // What the threads keep for themselves is a few MiB of 60; of the longer row's 20 nothing may be left.
+    let (alone, after) = (peak("128"), peak("2048 128"));
+    assert!((after / alone - 1.0).abs() < 0.15, "{alone} MiB alone, {after} MiB after a longer row");
+}
