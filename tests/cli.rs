@@ -6,6 +6,8 @@
 mod program;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/resume.rs"]
+mod resume;
 #[path = "cli/rows.rs"]
 mod rows;
 
@@ -26,23 +28,6 @@ const QUICK: [&str; 10] = [
     "--context-lengths",
     "256",
 ];
-
-#[test]
-fn a_text_that_changed_is_scored_again_by_resume() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = folder.path().join("text.txt");
-    let run = |content: &str| {
-        std::fs::write(&text, content.repeat(100)).unwrap();
-        let mut command = kvprof();
-        command.args(["run", "--no-profile", "--kv-quant", "none", "--benchmarks", "ppl", "--ppl-tokens", "64"]);
-        command.args(["--ppl-window", "64", "--ppl-burn-in", "8", "--resume", "--quiet", "--ppl-data"]).arg(&text);
-        assert!(command.arg("--output-dir").arg(folder.path().join("out")).output().unwrap().status.success());
-        json_files(&folder.path().join("out")).len()
-    };
-    assert_eq!(run("The miller went to the market. "), 1);
-    assert_eq!(run("The miller went to the market. "), 1, "nothing is left to do");
-    assert_eq!(run("The baker stayed at home all day. "), 2);
-}
 
 #[test]
 fn a_negative_number_is_a_bad_value_of_its_option() {
@@ -124,32 +109,6 @@ fn a_full_context_can_be_decoded_from() {
         .success();
     let result = read(&json_files(folder.path())[0]);
     assert!(result["measurements"][0]["decode_ms"].as_f64().unwrap() > 0.0);
-}
-
-#[test]
-fn a_stopped_run_is_resumed_in_its_own_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = |resume: bool| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
-        command
-            .args(["run", "--kv-quant", "none", "int4-hqq", "--quiet", "--output-dir"])
-            .arg(folder.path())
-            .args(QUICK);
-        command.args(resume.then_some("--resume"));
-        command
-    };
-    let mut stopped = run(false).spawn().unwrap();
-    while json_files(folder.path()).is_empty() && stopped.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let _ = stopped.kill();
-    let _ = stopped.wait();
-    assert!(run(true).status().unwrap().success());
-    let bytes = || -> Vec<_> { json_files(folder.path()).iter().map(|p| std::fs::read(p).unwrap()).collect() };
-    let complete = bytes();
-    assert_eq!(complete.len(), 2, "one file for each quantization, the stopped one's own among them");
-    assert!(run(true).status().unwrap().success());
-    assert!(bytes() == complete, "a complete run is left alone");
 }
 
 #[test]
@@ -346,13 +305,26 @@ fn env_says_which_build_it_is_and_what_devices_there_are() {
 #[cfg(unix)]
 #[test]
 fn output_that_cannot_be_written_is_an_error_and_no_panic() {
-    for args in [&["schema"][..], &["models"], &["env"], &["completions", "bash"], &["models", "builtin"]] {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
-        let output = command.args(args).stdout(full).output().unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
-        assert!(text.contains("standard output") && !text.contains("panicked"), "{args:?}: {text}");
+    // A full disk; and what the system calls an error of input and output, as a broken disk gives it.
+    for place in ["/dev/full", "/proc/self/mem"].into_iter().filter(|place| std::path::Path::new(place).exists()) {
+        for line in [
+            "schema",
+            "models",
+            "env",
+            "completions bash",
+            "models builtin",
+            "--help",
+            "--version",
+            "run --help",
+            "help",
+        ] {
+            let full = std::fs::OpenOptions::new().write(true).open(place).unwrap();
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
+            let output = command.args(line.split(' ')).stdout(full).output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{line} to {place}: {text}");
+            assert!(text.contains("standard output") && !text.contains("panicked"), "{line} to {place}: {text}");
+        }
     }
 }
 

@@ -45,6 +45,7 @@ fn run_spec(kv_quant: &str, batch_sizes: Vec<usize>) -> RunSpec {
         benchmarks: Vec::new(),
         profile: true,
         settings,
+        contents: Default::default(),
     }
 }
 

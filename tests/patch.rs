@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use program::{json_files, kvprof, read};
+use program::{builtin_in, json_files, kvprof, read};
 
 /// A file as the thesis tool writes them, with fields kvprof knows nothing of.
 const THESIS_FILE: &str = r#"{
   "schema_version": "2.0", "experiment_id": "old", "timestamp": "2026-05-03T16:20:11", "model": "builtin",
-  "model_config": {"num_params_b": 7.24, "num_layers": 4, "num_q_heads": 4, "num_kv_heads": 2, "gqa_ratio": "2:1",
+  "model_config": {"num_params_b": 0.0031, "num_layers": 4, "num_q_heads": 4, "num_kv_heads": 2, "gqa_ratio": "2:1",
     "head_dim": 64, "max_position_embeddings": 2048},
   "attn_backend": "sdpa",
   "kv_quant": {"enabled": true, "nbits": 4, "backend": "hqq", "axis_key": 1, "axis_value": 1, "asymmetric": false,
@@ -56,18 +56,15 @@ fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
     assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
 }
 
-/// Runs the built-in model into `folder`, with `more`.
-fn run(folder: &Path, more: &[&str]) -> PathBuf {
-    let quick = "run --kv-quant int4-hqq --context-lengths 256 300 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
-                 --needle-depths 0.5 --benchmarks needle --quiet --output-dir";
-    kvprof().args(quick.split_whitespace()).arg(folder).args(more).assert().success();
-    json_files(folder).pop().unwrap()
-}
+/// A run of the built-in model; the folder follows.
+const QUICK: &str = "run --kv-quant int4-hqq --context-lengths 256 300 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
+                     --needle-depths 0.5 --benchmarks needle --output-dir";
 
 #[test]
 fn a_patched_block_carries_the_settings_it_was_measured_with_and_the_others_keep_the_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let path = run(folder.path(), &[]);
+    kvprof().args(QUICK.split_whitespace()).arg(folder.path()).arg("--quiet").assert().success();
+    let path = json_files(folder.path()).pop().unwrap();
     let before = read(&path);
     assert!(before["measurements"][0]["settings"].is_null(), "the run's own blocks have those of config");
     let patch = |flags: &str| {
@@ -94,10 +91,81 @@ fn a_patched_block_carries_the_settings_it_was_measured_with_and_the_others_keep
     assert_eq!((&needle["total_trials"], &needle["settings"]["needle-trials"]), (&2.into(), &1.into()));
     assert_eq!(read(&path)["config"], before["config"], "which config goes on to tell");
     kvprof().arg("validate").arg(folder.path()).assert().success();
-    // The file is complete for the run that it was.
+    // The file is complete for the run that it was: what somebody had patched is not taken away by a run that goes on. It is told.
     let patched = std::fs::read(&path).unwrap();
-    assert_eq!(run(folder.path(), &["--resume"]), path);
+    let going_on = kvprof().args(QUICK.split_whitespace()).arg(folder.path()).arg("--resume").output().unwrap();
+    assert!(going_on.status.success());
+    assert_eq!(json_files(folder.path()).len(), 1);
     assert!(std::fs::read(&path).unwrap() == patched);
+    let told = String::from_utf8(going_on.stderr).unwrap();
+    assert!(told.contains("int4-hqq at 256: patched with --decode-tokens 4 (the run's: 8)"), "{told}");
+    assert!(!told.contains("needle"), "which has the run's settings again: {told}");
+}
+
+#[test]
+fn a_file_of_another_model_is_refused_and_left_untouched_and_one_that_was_moved_is_not() {
+    let Some(files) = thesis_data::files() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let thesis = folder.path().join("thesis.json");
+    std::fs::copy(&files[0], &thesis).unwrap();
+    let run = |flags: &str| kvprof().args(flags.split_whitespace()).arg(folder.path()).arg("--quiet").output().unwrap();
+    assert!(run(QUICK).status.success());
+    let own = json_files(folder.path()).into_iter().find(|path| *path != thesis).unwrap();
+    let (same, other) = (builtin_in(folder.path(), "moved", false), builtin_in(folder.path(), "other", true));
+    let patch = |file: &Path, model: &Path| {
+        let before = std::fs::read(file).unwrap();
+        let output = kvprof()
+            .arg("patch")
+            .arg(file)
+            .args(["--benchmarks", "needle", "--no-backup", "--model"])
+            .arg(model)
+            .output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said, std::fs::read(file).unwrap() == before)
+    };
+    let (code, said, untouched) = patch(&thesis, Path::new("builtin"));
+    assert!(code == Some(2) && untouched && said.contains("layers 32, here 4"), "{said}");
+    let (code, said, untouched) = patch(&own, &other);
+    assert!(code == Some(2) && untouched && said.contains("weights ") && said.contains("--model"), "{said}");
+    let (code, said, untouched) = patch(&own, &same);
+    assert!(code == Some(0) && !untouched, "{said}");
+}
+
+#[test]
+fn the_usage_line_can_be_followed_and_all_stands_for_every_benchmark() {
+    let help = kvprof().args(["patch", "--help"]).output().unwrap();
+    assert!(
+        String::from_utf8(help.stdout).unwrap().contains("kvprof patch [OPTIONS] <FILE>... --benchmarks <NAME>...")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.json");
+    std::fs::write(&path, THESIS_FILE).unwrap();
+    let patch =
+        kvprof().arg("patch").arg(&path).args(["--benchmarks", "all", "--data", "no/such/folder"]).output().unwrap();
+    let said = String::from_utf8(patch.stderr).unwrap();
+    assert!(said.contains("no/such/folder") && !said.contains("unknown"), "{said}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), THESIS_FILE, "nothing was measured");
+}
+
+#[test]
+fn a_patch_warns_of_what_it_measured_and_not_of_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    // A row that says that it measured an unquantized cache, and a context that has no needles.
+    let run = "run --kv-quant int4-hqq --context-lengths 128 256 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
+               --needle-depths 0.5 --benchmarks needle --quiet --output-dir";
+    let run = kvprof().args(run.split_whitespace()).arg(folder.path()).output().unwrap();
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(said.contains("int4-hqq at 128: nothing was quantized"), "{said}");
+    assert!(said.contains("int4-hqq, needle at 128: no score: no key was read from codes"), "{said}");
+    let path = json_files(folder.path()).pop().unwrap();
+    let patch = |block: &str| {
+        let patch = kvprof().arg("patch").arg(&path).args(["--no-backup", "--quiet", "--benchmarks", block]).output();
+        String::from_utf8(patch.unwrap().stderr).unwrap()
+    };
+    let (needle, profile) = (patch("needle"), patch("profile"));
+    assert!(needle.contains("no score") && !needle.contains("nothing was quantized"), "{needle}");
+    assert!(!profile.contains("no score") && profile.contains("nothing was quantized"), "{profile}");
 }
 
 #[test]
@@ -110,7 +178,9 @@ fn help_says_what_patch_takes_where_a_setting_is_not_given() {
     let (_, settings) = patch.split_once("(what is not given is as each file's run had it)").unwrap();
     assert!(settings.contains("--ppl-tokens") && settings.contains("--seed"), "{settings}");
     assert!(!settings.contains("[default"), "{settings}");
+    assert!(patch.contains("whatever an earlier patch measured it with"), "{patch}");
     assert!(help("run").contains("0: the whole text [default: 4096]"));
+    assert!(help("run").contains("what `kvprof patch` measured with other settings stays"));
 }
 
 #[test]
@@ -134,11 +204,17 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Copies of the thesis' ten files in `folder`, in order.
+/// Copies of the thesis' ten files in `folder`, in order, as if they told of a model of the built-in one's shape, which stands in for
+/// theirs.
 fn copies(files: &[PathBuf], folder: &Path) -> Vec<PathBuf> {
     let copy = |file: &PathBuf| {
         let to = folder.join(file.file_name().unwrap());
-        std::fs::copy(file, &to).unwrap();
+        let mut result = read(file);
+        let builtin: Value = serde_json::from_str(THESIS_FILE).unwrap();
+        for (key, value) in builtin["model_config"].as_object().unwrap() {
+            result["model_config"][key] = value.clone();
+        }
+        std::fs::write(&to, serde_json::to_string_pretty(&result).unwrap()).unwrap();
         to
     };
     files.iter().map(copy).collect()
@@ -163,11 +239,12 @@ fn every_field_of_the_thesis_files_that_a_patch_does_not_own_comes_back() {
     let Some(files) = thesis_data::files() else { return };
     let folder = tempfile::tempdir().unwrap();
     let copies = copies(&files, folder.path());
+    let originals: Vec<Vec<u8>> = copies.iter().map(|copy| std::fs::read(copy).unwrap()).collect();
     let patch = kvprof().arg("patch").args(&copies).args(["--benchmarks", "needle", "--quiet"]).args(STAND_IN).output();
     let patch = patch.unwrap();
     assert!(patch.status.success(), "{}", String::from_utf8_lossy(&patch.stderr));
-    for (original, copy) in files.iter().zip(&copies) {
-        let before = read(original);
+    for (original, copy) in originals.iter().zip(&copies) {
+        let before: Value = serde_json::from_slice(original).unwrap();
         let mut after = read(copy);
         let needle = &after["benchmarks"]["needle_in_haystack"];
         assert_eq!(needle["total_trials"], 1, "measured again: {needle}");
@@ -191,7 +268,7 @@ fn every_field_of_the_thesis_files_that_a_patch_does_not_own_comes_back() {
             copy.display()
         );
         let backup = PathBuf::from(format!("{}.bak", copy.display()));
-        assert_eq!(std::fs::read(backup).unwrap(), std::fs::read(original).unwrap());
+        assert_eq!(&std::fs::read(backup).unwrap(), original);
     }
 }
 

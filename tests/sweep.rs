@@ -106,6 +106,43 @@ fn a_sweep_killed_again_and_again_ends_with_the_same_results() {
 }
 
 #[test]
+fn a_sweep_shows_what_the_same_file_shows_as_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = sweep_file(folder.path());
+    std::fs::write(&file, SWEEP.replace("[\"ppl\"]", "[\"ppl\", \"kld\", \"needle\"]").replace(", \"int8-hqq\"", ""))
+        .unwrap();
+    let heads = |args: &[&str]| {
+        let out = tempfile::tempdir().unwrap();
+        let output = kvprof().args(args).arg(&file).arg("--output-dir").arg(out.path()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(json_files(out.path()).iter().all(|path| text.contains(path.to_str().unwrap())), "{text}");
+        let names = ["KV cache", "needle", "KL", "at 50 %"];
+        names.map(|name| text.matches(name).count())
+    };
+    let (sweep, run) = (heads(&["sweep"]), heads(&["run", "--config"]));
+    assert_eq!(sweep, run);
+    assert!(run.iter().all(|count| *count > 0), "{run:?}");
+}
+
+#[test]
+fn a_plan_says_why_nothing_is_known_of_a_model_and_which_contexts_are_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sweep.toml");
+    std::fs::write(
+        &file,
+        "[[matrix]]\nmodels = ['builtin', 'nobody/nothing']\nkv-quants = ['none', 'int4-hqq']\ncontext-lengths = [128, 5000]\n",
+    )
+    .unwrap();
+    let mut command = kvprof();
+    command.arg("sweep").arg(&file).arg("--dry-run").env("HF_HUB_OFFLINE", "1").env("HF_HOME", folder.path());
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("nothing is known of nobody/nothing")).collect();
+    assert!(told.len() == 1 && told[0].contains("HF_HUB_OFFLINE"), "{text}");
+    assert!(text.contains("at 5000 tokens × 1 is skipped: --context-lengths 5000 is longer"), "{text}");
+    assert!(text.contains("1 of 2"), "{text}");
+}
+
+#[test]
 fn every_sweep_in_the_repository_can_be_planned() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     for (name, runs) in

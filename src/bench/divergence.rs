@@ -3,11 +3,12 @@
 //! Both caches are alive over one set of weights and read the text in step. The scores of both are kept, so that `ppl` after
 //! `kld` costs nothing.
 
+use super::data::Files;
 use super::feed::{fraction_of, require_quantized_reads};
 use super::pass::{self, PairScores, Scores};
 use super::prediction::Pair;
-use super::windows::{self, Plan};
-use super::{Benchmark, Block, Context, Settings, perplexity};
+use super::windows::Plan;
+use super::{Benchmark, Block, Context, Settings, perplexity, text};
 use crate::Result;
 use crate::base::stats::{self, normal_interval, percentile_interval, root_mean_square, wilson};
 use crate::cache::KeyReads;
@@ -31,7 +32,11 @@ impl Benchmark for DivergenceBenchmark {
     }
 
     fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
-        windows::extent(subject, settings, quant).map(drop)
+        Plan::of(subject, settings, quant).map(drop)
+    }
+
+    fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files> {
+        text::local_files(text::default_name(settings, model), settings)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::cache::KeyReads;
 use crate::model::Subject;
+use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
 /// Tokens that quality benchmarks feed together.
@@ -24,20 +25,37 @@ pub fn fraction_of(reads: KeyReads) -> f64 {
 /// Says what to change.
 pub fn require_quantized_reads(context: &Context<'_>, what: &str, fraction: f64) -> Result<()> {
     if context.spec.is_quantized() && fraction == 0.0 {
-        let spec = context.spec;
-        let needed = spec.residual + spec.block_tokens();
-        let kept = (0..context.subject.config().layers).all(|layer| spec.keep_layers.contains(&layer));
-        let mend = if kept {
-            "keeps all layers unquantized: keep fewer".to_string()
-        } else {
-            format!(
-                "quantizes the first block once {needed} tokens are held: use a longer text, or a smaller --residual-length"
-            )
-        };
-        return Err(Error::Invalid(format!(
-            "{what}: no key was read from codes, so this would be the score of a full-precision cache. {} {mend}",
-            spec.name
-        )));
+        return Err(Error::Invalid(format!("{what}: {}", no_score(context))));
     }
     Ok(())
+}
+
+/// Why there is no score of what never read a code, and what to do.
+pub fn no_score(context: &Context<'_>) -> String {
+    let why = why_unread(context.spec, context.subject.config().layers);
+    format!("no key was read from codes, so this would be the score of a full-precision cache. {why}")
+}
+
+/// Why a cache of `spec` in a model of so many `layers` may hold no codes, and what to do.
+pub fn why_unread(spec: &QuantSpec, layers: usize) -> String {
+    if (0..layers).all(|layer| spec.keep_layers.contains(&layer)) {
+        return format!("{} keeps all layers unquantized: keep fewer", spec.name);
+    }
+    format!(
+        "{} quantizes the first block once {} tokens are held: give it more, or a smaller --residual-length",
+        spec.name,
+        spec.residual + spec.block_tokens()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_that_keeps_all_layers_is_told_from_one_that_was_given_too_few_tokens() {
+        let why = |name: &str| why_unread(&name.parse().unwrap(), 4);
+        assert!(why("int4-hqq,keep-layers=0+1+2+3").contains("keeps all layers"));
+        assert!(why("int4-hqq,keep-layers=0+1+2").contains("once 192 tokens are held"));
+    }
 }

@@ -27,6 +27,7 @@ use crate::model::attention::Attention;
 use crate::quant::QuantSpec;
 use crate::schema;
 use crate::{Error, Result};
+use data::Files;
 
 pub use settings::Settings;
 
@@ -129,6 +130,10 @@ pub trait Benchmark {
     fn check(&self, _subject: &Subject, _settings: &Settings, _quant: &QuantSpec) -> Result<()> {
         Ok(())
     }
+
+    /// The files that `--data` and the names of texts supply to it: what it measures depends on what they hold. Those that are missing or
+    /// of the hub are not among them.
+    fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files>;
 
     /// Runs it. `keep` receives each block as soon as it is complete, so that it can be saved.
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()>;

@@ -2,11 +2,12 @@
 //!
 //! The reference and the quantized cache see identical tokens and scored positions, so that their difference is paired.
 
+use super::data::Files;
 use super::feed::{CHUNK, fraction_of, require_quantized_reads};
 use super::pass::{self, Scores};
 use super::settings::Protocol;
-use super::windows::{self, Plan};
-use super::{Benchmark, Block, Context, Settings};
+use super::windows::Plan;
+use super::{Benchmark, Block, Context, Settings, text};
 use crate::Result;
 use crate::base::stats;
 use crate::model::Subject;
@@ -26,7 +27,11 @@ impl Benchmark for PerplexityBenchmark {
     }
 
     fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
-        windows::extent(subject, settings, quant).map(drop)
+        Plan::of(subject, settings, quant).map(drop)
+    }
+
+    fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files> {
+        text::local_files(text::default_name(settings, model), settings)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

@@ -59,6 +59,9 @@ impl QuestionSet<'_> {
     ) -> Result<()> {
         let started = Instant::now();
         let plan = self.plan(context);
+        if let Some(data) = &self.about.data {
+            tracing::info!("{}: {} questions of {}, {}", self.name, self.questions.len(), data.name, data.sha256);
+        }
         let mut items = self.resumed(&plan, saved);
         let before = if items.is_empty() { 0.0 } else { saved.and_then(|s| s.elapsed_s).unwrap_or(0.0) };
         let elapsed = || before + started.elapsed().as_secs_f64();

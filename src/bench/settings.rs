@@ -17,7 +17,8 @@ pub struct Settings {
     pub context_lengths: Vec<usize>,
     /// Sequences side by side, for `profile`.
     pub batch_sizes: Vec<usize>,
-    /// Steps in a timed decode.
+    /// Steps in a timed decode: `output-tokens` in a configuration file; result files have it by its older name.
+    #[serde(alias = "output-tokens")]
     pub decode_tokens: usize,
     /// Untimed runs.
     pub warmup_runs: usize,
@@ -116,9 +117,14 @@ impl Default for Settings {
 }
 
 /// The most tokens or sequences that a setting may ask for: beyond any machine, and far from where sizes overflow.
-const MOST: usize = 1 << 30;
-/// The most needles at one place: beyond what anyone waits for, within what memory holds.
-const MOST_TRIALS: usize = 10_000;
+pub const MOST: usize = 1 << 30;
+/// The most needles at one place, or runs of one measurement: beyond what anyone waits for, within what memory holds.
+const MOST_REPEATS: usize = 10_000;
+/// The longest window of energy, seconds: a day.
+const MOST_SECONDS: f64 = 86_400.0;
+
+/// How errors name `decode-tokens`: by both flags that set it, since either may have been typed.
+pub const OUTPUT_TOKENS: &str = "output-tokens (--decode-tokens)";
 
 impl Settings {
     /// Refuses settings that cannot measure anything.
@@ -129,13 +135,14 @@ impl Settings {
         let least = |list: &[usize]| list.iter().copied().min();
         let positive = [
             ("measure-runs", Some(self.measure_runs)),
-            ("decode-tokens", Some(self.decode_tokens)),
+            (OUTPUT_TOKENS, Some(self.decode_tokens)),
             ("prefill-chunk", self.prefill_chunk),
             ("max-new-tokens", Some(self.max_new_tokens)),
             ("batch-size", Some(self.batch_size)),
             ("batch-sizes", least(&self.batch_sizes).or(Some(0))),
             ("context-lengths", least(&self.context_lengths)),
             ("ppl-window", self.ppl_window),
+            ("ppl-burn-in", self.ppl_burn_in),
             ("ppl-batch", self.ppl_batch),
             ("needle-trials", Some(self.needle_trials)),
             ("needle-depths", Some(self.needle_depths.len())),
@@ -147,29 +154,34 @@ impl Settings {
         let bounded = [
             ("context-lengths", most(&self.context_lengths)),
             ("batch-sizes", most(&self.batch_sizes)),
-            ("decode-tokens", self.decode_tokens),
-            ("warmup-runs", self.warmup_runs),
-            ("measure-runs", self.measure_runs),
+            (OUTPUT_TOKENS, self.decode_tokens),
             ("prefill-chunk", self.prefill_chunk.unwrap_or(0)),
             ("ppl-window", self.ppl_window.unwrap_or(0)),
             ("ppl-burn-in", self.ppl_burn_in.unwrap_or(0)),
             ("ppl-tokens", self.ppl_tokens),
             ("ppl-batch", self.ppl_batch.unwrap_or(0)),
-            ("needle-trials", self.needle_trials),
             ("mmlu-questions", self.mmlu_questions),
             ("mmlu-shots", self.mmlu_shots),
             ("math-problems", self.math_problems),
             ("max-new-tokens", self.max_new_tokens),
             ("batch-size", self.batch_size),
         ];
-        if self.needle_trials > MOST_TRIALS {
-            return Err(Error::usage(format!("--needle-trials {} is more than {MOST_TRIALS}", self.needle_trials)));
+        let repeated = [
+            ("warmup-runs", self.warmup_runs),
+            ("measure-runs", self.measure_runs),
+            ("needle-trials", self.needle_trials),
+        ];
+        if let Some((name, value)) = repeated.iter().find(|(_, value)| *value > MOST_REPEATS) {
+            return Err(Error::usage(format!("--{name} {value} is more than {MOST_REPEATS}")));
         }
         if let Some((name, value)) = bounded.iter().find(|(_, value)| *value > MOST) {
             return Err(Error::usage(format!("--{name} {value} is more than {MOST}")));
         }
-        if !self.energy_seconds.is_finite() || self.energy_seconds <= 0.0 {
-            return Err(Error::usage(format!("--energy-seconds {} must be more than 0", self.energy_seconds)));
+        let seconds = self.energy_seconds;
+        if seconds.is_nan() || seconds <= 0.0 || seconds > MOST_SECONDS {
+            return Err(Error::usage(format!(
+                "--energy-seconds {seconds} must be more than 0, and no more than {MOST_SECONDS}"
+            )));
         }
         match self.needle_depths.iter().find(|depth| !(0.0..=1.0).contains(*depth)) {
             Some(depth) => Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1"))),
@@ -259,7 +271,7 @@ impl std::str::FromStr for Protocol {
         match name {
             "streaming" => Ok(Protocol::Streaming),
             "two-phase" => Ok(Protocol::TwoPhase),
-            _ => Err(Error::usage(format!("--ppl-protocol {name}: there are streaming and two-phase"))),
+            _ => Err(Error::usage("there are streaming and two-phase")),
         }
     }
 }
@@ -295,13 +307,14 @@ impl std::str::FromStr for NeedleKind {
         [NeedleKind::Number, NeedleKind::Words, NeedleKind::MultiKey]
             .into_iter()
             .find(|kind| kind.name() == name)
-            .ok_or_else(|| Error::usage(format!("--needle-kind {name}: there are number, words and multi-key")))
+            .ok_or_else(|| Error::usage("there are number, words and multi-key"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::concerns::blocks_of;
 
     #[test]
     fn a_default_burn_in_reaches_the_first_quantized_block_and_leaves_half_the_window() {
@@ -312,8 +325,36 @@ mod tests {
         assert_eq!(burn_in(&default, 4096, "int4-hqq,residual=512"), 512 + 64);
         assert_eq!(burn_in(&default, 128, "int4-hqq"), 64);
         assert_eq!(burn_in(&Settings { ppl_burn_in: Some(100), ..Settings::default() }, 128, "int4-hqq"), 100);
-        assert_eq!(burn_in(&Settings { ppl_burn_in: Some(0), ..Settings::default() }, 128, "int4-hqq"), 1);
+        assert_eq!(burn_in(&default, 1, "none"), 1, "nothing predicts a window's first token");
         assert_eq!(burn_in(&Settings { ppl_protocol: Protocol::TwoPhase, ..default }, 512, "int4-hqq"), 257);
+    }
+
+    #[test]
+    fn what_would_measure_nothing_or_without_an_end_is_refused_by_its_flag() {
+        let check = |change: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            settings.check().unwrap_err().to_string()
+        };
+        assert!(check(|s| s.ppl_burn_in = Some(0)).contains("--ppl-burn-in must be at least 1"));
+        assert!(check(|s| s.measure_runs = 1_000_000_000).contains("--measure-runs 1000000000 is more than"));
+        assert!(check(|s| s.warmup_runs = 1_000_000_000).contains("--warmup-runs"));
+        assert!(check(|s| s.energy_seconds = f64::INFINITY).contains("--energy-seconds inf must be"));
+        assert!(check(|s| s.energy_seconds = f64::INFINITY).contains("no more than 86400"));
+    }
+
+    #[test]
+    fn output_tokens_have_one_name_in_configuration_files_and_their_old_one_is_read() {
+        let read = |text: &str| toml::from_str::<Settings>(text).unwrap().decode_tokens;
+        assert_eq!((read("output-tokens = 7"), read("decode-tokens = 8")), (7, 8));
+        assert!(toml::from_str::<Settings>("output-tokens = 7\ndecode-tokens = 8").is_err());
+    }
+
+    #[test]
+    fn every_setting_is_known_to_concern_some_blocks_or_none() {
+        let all = serde_json::to_value(Settings { trace: true, ..Settings::default() }).unwrap();
+        let unknown: Vec<&String> = all.as_object().unwrap().keys().filter(|flag| blocks_of(flag).is_none()).collect();
+        assert!(unknown.is_empty(), "name them in schema::concerns: {unknown:?}");
     }
 
     #[test]

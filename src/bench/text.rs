@@ -37,19 +37,14 @@ impl Text {
         match name {
             "builtin" if tokens == usize::MAX => Err(endless()),
             "builtin" => Text::builtin(settings.seed, tokens),
-            "wikitext2" => Text::of(&WIKITEXT2, settings),
-            "pg19" => Text::of(&PG19, settings),
-            _ => {
-                check_name(name, "--ppl-data")?;
-                let path = Path::new(name);
-                let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                Text::read(&Files { paths: vec![path.into()], name, revision: None }, false)
-            }
+            _ => match data_set(name) {
+                Some(set) => Text::read(&set.find(settings.data.as_deref())?, name == WIKITEXT2.name),
+                None => {
+                    check_name(name, "--ppl-data")?;
+                    Text::read(&Files::one(Path::new(name)), false)
+                }
+            },
         }
-    }
-
-    fn of(set: &DataSet, settings: &Settings) -> Result<Self> {
-        Text::read(&set.find(settings.data.as_deref())?, set.name == WIKITEXT2.name)
     }
 
     /// Unseen text of the built-in language.
@@ -94,9 +89,29 @@ impl Text {
     }
 }
 
+/// The text called `name`, where it is one that `--data` may hold.
+fn data_set(name: &str) -> Option<&'static DataSet> {
+    [&WIKITEXT2, &PG19].into_iter().find(|set| set.name == name)
+}
+
 /// Whether `name` is a text that `--data` may hold.
 pub fn is_data_set(name: &str) -> bool {
-    [WIKITEXT2.name, PG19.name].contains(&name)
+    data_set(name).is_some()
+}
+
+/// Whether `name` stands for a file, and for no text that kvprof knows.
+pub fn is_file_name(name: &str) -> bool {
+    !is_data_set(name) && !["builtin", "filler"].contains(&name)
+}
+
+/// The local files of the text or haystack called `name`, where it has some.
+pub fn local_files(name: &str, settings: &Settings) -> Vec<Files> {
+    let file = Path::new(name);
+    let files = match data_set(name) {
+        Some(set) => set.local(settings.data.as_deref()),
+        None => (is_file_name(name) && file.is_file()).then(|| Files::one(file)),
+    };
+    files.into_iter().collect()
 }
 
 /// Refuses the name of a text that there is not; `flag` gave it.

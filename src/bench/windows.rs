@@ -23,23 +23,37 @@ pub struct Plan {
     pub portions: Vec<usize>,
     /// Tokens that all windows together score.
     pub scored: usize,
-    /// Names all that the scores depend on, the cache aside.
+    /// Names all that the scores depend on, the cache aside; attention too in a plan that is to be scored.
     pub key: String,
     /// The text.
     pub source: crate::schema::DataSource,
 }
 
 impl Plan {
-    /// The plan that the settings ask for.
+    /// The plan that the settings of `context` ask for.
     ///
     /// # Errors
-    /// When the window does not fit the model, or nothing would be scored: says what to change.
+    /// As [`of`](Self::of).
     pub fn new(context: &Context<'_>) -> Result<Self> {
-        let settings = context.settings;
-        let (window, burn_in) = extent(context.subject, settings, context.spec)?;
+        let mut plan = Plan::of(context.subject, context.settings, context.spec)?;
+        let (scored, wanted) = (plan.scored, context.settings.ppl_tokens);
+        if scored < wanted {
+            tracing::warn!("{} has {scored} tokens to score, not the {wanted} of --ppl-tokens", plan.source.name);
+        }
+        tracing::info!("{} of {}: {scored} tokens to score", plan.source.name, plan.source.sha256);
+        plan.key = format!("{}|{}", plan.key, context.attention.name());
+        Ok(plan)
+    }
+
+    /// The plan that `settings` ask for with a cache of `quant`.
+    ///
+    /// # Errors
+    /// When the window does not fit the model, the text cannot be read, or nothing would be scored: says what to change.
+    pub fn of(subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<Self> {
+        let (window, burn_in) = extent(subject, settings, quant)?;
         let protocol = settings.ppl_protocol;
         let wanted = if settings.ppl_tokens == 0 { usize::MAX } else { settings.ppl_tokens };
-        let begin = begin_of_text(context.subject)?;
+        let begin = begin_of_text(subject)?;
         let room = window - begin.iter().len();
         let stride = match protocol {
             Protocol::Streaming => room,
@@ -48,7 +62,7 @@ impl Plan {
 
         // Were every window full, so many would do. Short documents leave windows shorter, so that more is read.
         let mut tokens = wanted.div_ceil(window - burn_in).saturating_mul(window);
-        let text = Text::load(settings, context.subject, tokens)?;
+        let text = Text::load(settings, subject, tokens)?;
         let cut = |documents: &[Vec<u32>]| {
             let (mut windows, mut scored) = (Vec::new(), 0);
             for document in documents {
@@ -66,7 +80,7 @@ impl Plan {
             (windows, scored)
         };
         let (windows, scored) = loop {
-            let documents = text.tokens(context.subject, tokens)?;
+            let documents = text.tokens(subject, tokens)?;
             let (windows, scored) = cut(&documents);
             if scored == wanted || documents.iter().map(Vec::len).sum::<usize>() < tokens {
                 break (windows, scored);
@@ -80,12 +94,8 @@ impl Plan {
                 text.source.name
             )));
         }
-        if scored < wanted && wanted != usize::MAX {
-            tracing::warn!("{} has {scored} tokens to score, not the {wanted} of --ppl-tokens", text.source.name);
-        }
-        let portions = portions(protocol, window, context.spec.residual, context.spec.block_tokens());
-        let key =
-            format!("{}|{portions:?}|{window}|{burn_in}|{scored}|{}", text.source.sha256, context.attention.name());
+        let portions = portions(protocol, window, quant.residual, quant.block_tokens());
+        let key = format!("{}|{portions:?}|{window}|{burn_in}|{scored}", text.source.sha256);
         Ok(Plan { protocol, window, burn_in, windows, portions, scored, key, source: text.source })
     }
 

@@ -55,8 +55,13 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<String> {
     ]);
     let mut skipped = Vec::new();
     let (mut seconds, mut free_bytes) = (0.0, None);
+    let mut unknown: Vec<String> = Vec::new();
     for (at, run) in runs.iter().enumerate() {
         let estimate = estimator.estimate(run)?;
+        if let Some(reason) = estimator.unknown(&run.model) {
+            unknown.push(format!("nothing is known of {}: {reason}", run.model.model));
+            unknown.dedup();
+        }
         let free = machine.memory.or_else(|| available_bytes(&run.model));
         free_bytes = free_bytes.or(free);
         let joined = |list: &[usize]| list.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
@@ -85,7 +90,7 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<String> {
         ]);
     }
     let mut text = format!("{table}\n");
-    for line in skipped {
+    for line in skipped.iter().chain(&unknown) {
         let _ = writeln!(text, "{line}");
     }
     if let Some(free) = free_bytes {
@@ -136,13 +141,13 @@ fn fits(number: usize, estimate: Option<&Estimate>, free: Option<u64>, skipped: 
     let (Some(estimate), Some(free)) = (estimate, free) else { return "unknown".into() };
     let mut missing = 0;
     for row in &estimate.rows {
-        if let Some(reason) = row.memory.refusal(free, false) {
+        if let Some(reason) = row.too_long.clone().or_else(|| row.memory.refusal(free, false)) {
             missing += 1;
             skipped.push(format!("#{number} at {} tokens × {} is skipped: {reason}", row.context_len, row.batch_size));
         }
     }
     match missing {
-        0 if estimate.rows.iter().any(|row| row.memory.total_bytes() > free) => "tight".into(),
+        0 if estimate.largest().is_some_and(|row| row.memory.total_bytes() > free) => "tight".into(),
         0 => "yes".into(),
         all if all == estimate.rows.len() => "no".into(),
         some => format!("{} of {}", estimate.rows.len() - some, estimate.rows.len()),

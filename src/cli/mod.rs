@@ -16,11 +16,12 @@ pub mod report;
 pub mod run;
 pub mod schema;
 mod settings;
+mod shown;
 mod size;
 pub mod sweep;
 pub mod validate;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -74,7 +75,10 @@ enum Command {
 /// or configuration, 130 interrupted.
 pub fn main() -> ExitCode {
     device::end_quietly_when_a_pipe_closes();
-    let cli = Cli::from_arg_matches(&grammar().get_matches()).unwrap_or_else(|error| error.exit());
+    let cli = match grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(answer) => return tell(&answer),
+    };
     if let Err(error) = start_log(&cli.log_level) {
         return fail(&error);
     }
@@ -92,6 +96,19 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(args),
     };
     outcome.unwrap_or_else(|error| fail(&error))
+}
+
+/// Prints what the parser has to say: help and version on standard output, which can fail as any other output can; what is wrong with
+/// the request on standard error.
+fn tell(answer: &clap::Error) -> ExitCode {
+    let printed = answer.print().and_then(|()| std::io::stdout().flush());
+    if answer.use_stderr() {
+        return ExitCode::from(USAGE);
+    }
+    match output::told(printed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
 }
 
 /// The command-line grammar. What begins like a negative number is the value of the option before it, which refuses it by its name,

@@ -20,7 +20,7 @@ pub fn exit_code(outcomes: &[Outcome], planned: usize) -> ExitCode {
     }
     for (message, names) in said {
         match names.as_slice() {
-            [one] if message.starts_with(one) => eprintln!("error: {message}"),
+            [one] if message.contains(one) => eprintln!("error: {message}"),
             [one] => eprintln!("error: {one}: {message}"),
             [first, rest @ ..] => eprintln!("error: {first} and {} more: {message}", rest.len()),
             [] => {}
@@ -36,9 +36,17 @@ pub fn exit_code(outcomes: &[Outcome], planned: usize) -> ExitCode {
             "no room for results: stopped with {left} runs not begun; what was written is complete. Make room and run again"
         );
     }
+    // A request is wrong as a whole only where nothing came of it.
+    let nothing = |outcome: &Outcome| outcome.stored.as_ref().is_none_or(|stored| stored.measured.is_empty());
     match errors.as_slice() {
         [] => ExitCode::SUCCESS,
-        errors if errors.len() == outcomes.len() && errors.iter().all(|e| e.is_usage()) => ExitCode::from(super::USAGE),
+        errors
+            if errors.len() == outcomes.len()
+                && errors.iter().all(|e| e.is_usage())
+                && outcomes.iter().all(nothing) =>
+        {
+            ExitCode::from(super::USAGE)
+        }
         _ => ExitCode::from(super::SOME_FAILED),
     }
 }

@@ -1,9 +1,8 @@
 //! Standard output. `println!` panics where it cannot write (a full disk behind it, say); this is an error like any other.
 
 use std::io::Write;
-use std::path::Path;
 
-use crate::Error;
+use anyhow::Context;
 
 /// Writes to standard output.
 ///
@@ -11,8 +10,15 @@ use crate::Error;
 /// When it cannot be written to.
 pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(bytes).and_then(|()| out.flush());
-    Ok(written.map_err(|e| Error::io(Path::new("standard output"), e))?)
+    told(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// What came of writing to standard output. A failure is none of the request, as one of a file that was named may be.
+///
+/// # Errors
+/// Where it failed.
+pub(super) fn told(written: std::io::Result<()>) -> anyhow::Result<()> {
+    written.context("standard output")
 }
 
 /// Writes a line, and returns the error if it cannot be written.

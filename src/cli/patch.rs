@@ -10,20 +10,26 @@ use super::output::say;
 use super::settings::SettingsArgs;
 use crate::report::warnings;
 use crate::session::progress::Terminal;
+use crate::session::store::Stored;
 use crate::session::{interrupt, patch};
 
+// --benchmarks takes all names that follow it, so that FILE must stand before it; the line that clap would write has it the other way
+// round.
+const USAGE: &str = "kvprof patch [OPTIONS] <FILE>... --benchmarks <NAME>...";
+
 const HELP: &str = "A file's `config` records the settings of its run. What it does not record, as files of version 2.0 do not for most \
-                    of them, is as for `kvprof run`. A block that is measured here carries the settings that it was measured with.";
+                    of them, is as for `kvprof run`. A block that is measured here carries the settings that it was measured with; measured here again, it has those \
+                    of the run and of the flags given now, whatever an earlier patch measured it with.";
 
 /// Arguments of `kvprof patch`.
 #[derive(clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, override_usage = USAGE)]
 pub struct Args {
     /// Result files, folders of them, or globs; files of several models may be mixed.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
-    /// Blocks to measure again: profile, or benchmark names.
-    #[arg(long, num_args = 1.., required = true, value_name = "NAME")]
+    /// Blocks to measure again: profile, benchmark names, or all (benchmarks).
+    #[arg(long, num_args = 1.., required = true, value_delimiter = ',', value_name = "NAME")]
     benchmarks: Vec<String>,
     /// Do not keep the old file as FILE.bak.
     #[arg(long)]
@@ -34,7 +40,7 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N, instead of the recorded device.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// No progress bars.
+    /// No progress bars; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
     #[command(flatten, next_help_heading = "Settings (what is not given is as each file's run had it)")]
@@ -71,10 +77,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         spec.settings = args.settings.apply(spec.settings.clone());
     };
     let outcomes = patch::run(&files, &request, &adjust, &progress, !args.quiet);
-    if !args.quiet {
-        let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
-        warnings::tell(&results);
-    }
+    // What is wrong with a file's other blocks was told when they were measured.
+    let measured = |stored: &Stored| {
+        let mut result = stored.result.clone();
+        result.retain(|block| stored.measured.iter().any(|name| name == block));
+        result
+    };
+    let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(measured).collect();
+    warnings::tell(&results.iter().collect::<Vec<_>>());
     for stored in outcomes.iter().filter(|o| o.error.is_none()).filter_map(|o| o.stored.as_ref()) {
         say!("{}", stored.path.display());
     }

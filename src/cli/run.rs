@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::outcome;
-use super::output::say;
 use super::settings::SettingsArgs;
+use super::shown::{Form, show};
 use crate::measure::trace::chrome;
-use crate::report::{instrument_summary, needle_grid, quality_summary, summary, warnings};
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
@@ -29,14 +28,14 @@ pub struct Args {
     #[arg(long, num_args = 1.., value_name = "QUANT")]
     kv_quant: Option<Vec<String>>,
     /// Recent tokens kept in full precision, for all quantizations; several make a run each [default: 128].
-    #[arg(long, num_args = 1.., value_name = "TOKENS")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS")]
     residual_length: Option<Vec<usize>>,
     /// How attention reads the cache: eager, sdpa or fused [default: fused].
-    #[arg(long, num_args = 1.., value_name = "BACKEND")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "BACKEND")]
     attn_backend: Option<Vec<String>>,
     /// Benchmarks beside the profile: ppl, kld, needle, mmlu, math, all, or none [default: ppl needle for the built-in model,
     /// which brings its own text; none for others].
-    #[arg(long, num_args = 1.., value_name = "NAME")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "NAME")]
     benchmarks: Option<Vec<String>>,
     /// Measure quality only.
     #[arg(long)]
@@ -47,10 +46,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "results/raw")]
     output_dir: PathBuf,
     /// Go on with the runs of the same settings (and the same texts) whose files are in the output folder, from where they were
-    /// stopped, instead of beginning new ones.
+    /// stopped, instead of beginning new ones. In them, what `kvprof patch` measured with other settings stays, with a warning.
     #[arg(long)]
     resume: bool,
-    /// No progress bars and no table.
+    /// No progress bars and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
     /// Print the results as a JSON array on standard output instead of the table.
@@ -178,23 +177,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let outcomes = runner::run(&runs, &output)?;
 
-    let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
-    if !args.quiet {
-        warnings::tell(&results);
-    }
-    if args.json {
-        say!("{}", serde_json::to_string_pretty(&results)?);
-    } else if !args.quiet && !results.is_empty() {
-        say!("{}", summary::table(&results));
-        let more =
-            [instrument_summary::table(&results), quality_summary::table(&results), needle_grid::table(&results)];
-        for table in more.into_iter().flatten() {
-            say!("{table}");
-        }
-        for stored in outcomes.iter().filter_map(|o| o.stored.as_ref()) {
-            say!("{}", stored.path.display());
-        }
-    }
+    let form = match (args.json, args.quiet) {
+        (true, _) => Form::Json,
+        (false, true) => Form::Nothing,
+        (false, false) => Form::Tables,
+    };
+    show(&outcomes, form)?;
     Ok(outcome::exit_code(&outcomes, runs.len()))
 }
 

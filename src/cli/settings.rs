@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::bench::Settings;
-use crate::bench::settings::{NeedleKind, Protocol};
+use crate::bench::settings::{NeedleKind, OUTPUT_TOKENS, Protocol};
 use crate::model::step::StepMode;
 use crate::{Error, Result};
 
@@ -11,13 +11,13 @@ use crate::{Error, Result};
 #[derive(clap::Args)]
 pub struct SettingsArgs {
     /// Prompt lengths in tokens, for the profile and needle [default: 1024, or the model's limit if that is smaller].
-    #[arg(long, num_args = 1.., value_name = "TOKENS")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS")]
     pub(super) context_lengths: Option<Vec<usize>>,
     /// Sequences side by side, for the profile [default: 1].
-    #[arg(long, num_args = 1.., value_name = "B")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "B")]
     pub(super) batch_sizes: Option<Vec<usize>>,
     /// Tokens that a timed decode generates; several make a run each [default: 128].
-    #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_name = "N")]
+    #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_delimiter = ',', value_name = "N")]
     pub(super) output_tokens: Option<Vec<usize>>,
     /// Untimed runs before the timed ones [default: 2].
     #[arg(long, value_name = "N")]
@@ -72,7 +72,7 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "N")]
     ppl_batch: Option<usize>,
     /// Depths at which the needle is hidden, 0 to 1 [default: 0.1 0.25 0.5 0.75 0.9].
-    #[arg(long, num_args = 1.., value_name = "DEPTH")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "DEPTH")]
     needle_depths: Option<Vec<f64>>,
     /// Needles at each context and depth [default: 1].
     #[arg(long, value_name = "N")]
@@ -110,7 +110,9 @@ impl SettingsArgs {
     /// A usage error that names the flag.
     pub fn require_one_run(&self) -> Result<()> {
         match self.output_tokens.as_deref() {
-            Some([_, _, ..]) => Err(Error::usage("--output-tokens: give one number; each file records one run")),
+            Some([_, _, ..]) => {
+                Err(Error::usage(format!("--{OUTPUT_TOKENS}: give one number; each file records one run")))
+            }
             _ => Ok(()),
         }
     }

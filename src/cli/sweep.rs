@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::dry_run::{self, Machine};
 use super::outcome;
 use super::output::{self, say};
+use super::shown::{Form, show};
 use crate::Error;
-use crate::report::{summary, warnings};
 use crate::session::plan;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
@@ -41,7 +41,7 @@ pub struct Args {
     /// Folder for the result files.
     #[arg(long, value_name = "DIR", default_value = "results/raw")]
     output_dir: PathBuf,
-    /// No progress bars and no table.
+    /// No progress bars and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
 }
@@ -80,12 +80,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         show_loading: !args.quiet,
     };
     let outcomes = runner::run(&runs, &output)?;
-    if !args.quiet {
-        let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(|s| &s.result).collect();
-        warnings::tell(&results);
-        if !results.is_empty() {
-            say!("{}", summary::table(&results));
-        }
-    }
+    show(&outcomes, if args.quiet { Form::Nothing } else { Form::Tables })?;
     Ok(outcome::exit_code(&outcomes, runs.len()))
 }

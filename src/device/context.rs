@@ -54,7 +54,13 @@ pub(super) fn identify(ordinal: usize) -> Result<GpuIdentity> {
 
 /// Number of CUDA devices.
 pub(super) fn count() -> Result<usize> {
-    Ok(CudaContext::device_count().w()? as usize)
+    let count = CudaContext::device_count().map_err(|error| {
+        let why = error.error_string().map_or_else(|_| format!("{error:?}"), |why| why.to_string_lossy().into_owned());
+        Error::usage(format!(
+            "the CUDA driver finds no GPU to use ({why}): see that nvidia-smi does, or use --device cpu"
+        ))
+    })?;
+    Ok(count as usize)
 }
 
 /// Opens a device with a stream of its own.

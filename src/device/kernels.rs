@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::cuda_backend::{CudaDevice, CudaStorage, WrapErr};
 use candle_core::backend::BackendDevice;
+use candle_core::cuda_backend::{CudaDevice, CudaStorage, WrapErr};
 use candle_core::{DType, Layout, Result, Shape, Storage, Tensor, bail};
 use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg};

@@ -56,7 +56,8 @@ pub fn reset_memory_peaks(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Gives what the pool holds without need back to the device, so that the next run starts from the same memory as the first.
+/// Gives what the pool holds without need back to the device, and what the C library's allocator holds so to the system, so that the
+/// next run starts from the same memory as the first.
 ///
 /// # Errors
 /// When the driver cannot be asked.
@@ -64,6 +65,11 @@ pub fn release_unused_memory(device: &Device) -> Result<()> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = device {
         cuda::trim(cuda)?;
+    }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if device.is_cpu() {
+        // SAFETY: it looks for pages that the allocator has free, under the allocator's own locks.
+        unsafe { libc::malloc_trim(0) };
     }
     let _ = device;
     Ok(())

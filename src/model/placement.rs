@@ -42,7 +42,7 @@ impl FromStr for DtypeChoice {
             "f16" => DtypeChoice::Exactly(DType::F16),
             "bf16" => DtypeChoice::Exactly(DType::BF16),
             "f32" => DtypeChoice::Exactly(DType::F32),
-            other => return Err(Error::usage(format!("dtype `{other}` is not one of auto, f16, bf16, f32"))),
+            other => return Err(Error::usage(format!("--dtype {other}: there are auto, f16, bf16 and f32"))),
         })
     }
 }
@@ -69,7 +69,7 @@ impl FromStr for DeviceChoice {
             ("cpu", _) => Ok(DeviceChoice::Cpu),
             ("cuda", _) => Ok(DeviceChoice::Cuda(0)),
             (_, Some(ordinal)) => Ok(DeviceChoice::Cuda(ordinal)),
-            _ => Err(Error::usage(format!("device `{text}` is not one of auto, cpu, cuda, cuda:N"))),
+            _ => Err(Error::usage(format!("--device {text}: there are auto, cpu, cuda and cuda:N"))),
         }
     }
 }

@@ -60,8 +60,11 @@ impl ModelSource {
         if parts.len() <= 2 && parts.iter().all(|p| is_word(p)) && !looks_like_a_file {
             return Ok(ModelSource::Hub(model.to_owned()));
         }
+        if looks_like_a_file {
+            return Err(Error::usage(format!("--model {model}: no such file")));
+        }
         Err(Error::usage(format!(
-            "model `{model}`: no such file or folder, and not a hub id (owner/name); `builtin` is always there"
+            "--model {model}: no such file or folder, and not a hub id (owner/name); `builtin` is always there"
         )))
     }
 }
@@ -182,6 +185,10 @@ mod tests {
         let id = "Qwen/Qwen2.5-0.5B";
         assert_eq!(ModelSource::parse(id).unwrap(), ModelSource::Hub(id.into()));
         assert_eq!(ModelSource::parse("builtin").unwrap(), ModelSource::Builtin);
+        for file in ["typo.config.json", "owner/missing.gguf"] {
+            let error = ModelSource::parse(file).unwrap_err().to_string();
+            assert!(error.contains("no such file") && !error.contains("hub"), "{error}");
+        }
         for nowhere in ["./nowhere", "a/b/c", "missing.gguf", "owner/missing.gguf", "", "../x", "a b"] {
             let error = ModelSource::parse(nowhere).unwrap_err();
             assert!(error.is_usage(), "{nowhere}: {error}");

@@ -49,6 +49,8 @@ pub struct LoadOptions {
     pub sliding_window: bool,
     /// Whether to show bars for downloads and loading.
     pub progress: bool,
+    /// SHA-256 of the weight files, where it is known already: that of a large model takes a while.
+    pub weights_sha256: Option<String>,
 }
 
 impl LoadOptions {
@@ -62,7 +64,14 @@ impl LoadOptions {
             weights: WeightsKind::default(),
             sliding_window: true,
             progress: false,
+            weights_sha256: None,
         }
+    }
+}
+
+impl LoadOptions {
+    fn sha256_of(&self, files: &[PathBuf]) -> Result<String> {
+        self.weights_sha256.clone().map_or_else(|| sha256_of(files), Ok)
     }
 }
 
@@ -140,6 +149,26 @@ impl Subject {
         Ok(if options.sliding_window { config } else { config.without_sliding_window() })
     }
 
+    /// What names the weights of a model, without loading them: the hub's commit, or the SHA-256 of local files; `None` for random
+    /// ones of no commit.
+    ///
+    /// # Errors
+    /// As [`load`](Subject::load), as far as finding and reading the files goes.
+    pub fn weights_name(options: &LoadOptions) -> Result<Option<String>> {
+        let trained = options.weights == WeightsKind::Trained;
+        Ok(match ModelSource::parse(&options.model)? {
+            ModelSource::Hub(id) => {
+                let repo = HubRepo::model(id, options.revision.as_deref());
+                ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?.revision
+            }
+            _ if !trained => None,
+            ModelSource::Builtin => Some(builtin::weights_sha256()),
+            ModelSource::Gguf(path) => Some(sha256_of(&[path])?),
+            ModelSource::Folder(folder) => Some(sha256_of(&ModelFiles::in_folder(&folder, true)?.weights)?),
+            ModelSource::Config(_) => None,
+        })
+    }
+
     fn from_builtin(options: &LoadOptions, device: Device) -> Result<Self> {
         let (config, names) = builtin::config()?;
         let tokenizer = Some(builtin::tokenizer()?);
@@ -172,7 +201,7 @@ impl Subject {
         }
         let weights = SafetensorsWeights::open(&files.weights)?;
         // A commit of the hub names the content already.
-        let weights_sha256 = if files.revision.is_none() { Some(sha256_of(&files.weights)?) } else { None };
+        let weights_sha256 = if files.revision.is_none() { Some(options.sha256_of(&files.weights)?) } else { None };
         let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256 };
         Self::build(options, parts, &weights, device)
     }
@@ -186,7 +215,7 @@ impl Subject {
             return Self::build(options, parts, &DummyWeights::default(), device);
         }
         let weights = GgufWeights::new(&file, &config);
-        let weights_sha256 = Some(sha256_of(&[path.to_path_buf()])?);
+        let weights_sha256 = Some(options.sha256_of(&[path.to_path_buf()])?);
         let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
         Self::build(options, parts, &weights, device)
     }

@@ -61,7 +61,8 @@ pub fn fit<P: Real>(values: &[f32], bits: u8, codes: &mut [u8]) -> GroupFit<P> {
         let mut positions = [0; LARGEST_GROUP];
         let positions = &mut positions[..values.len()];
         take_positions(values, inverse_scale, zero, bits, positions);
-        let group = Group { positions, last_code: i32::from(u8::MAX >> (8 - bits)), shrinkage: Shrinkage::new(inverse_scale) };
+        let group =
+            Group { positions, last_code: i32::from(u8::MAX >> (8 - bits)), shrinkage: Shrinkage::new(inverse_scale) };
         zero += group.refine() as f32 / 65536.0;
     }
     for (code, x) in codes.iter_mut().zip(values) {
@@ -108,7 +109,8 @@ impl Group<'_> {
         let inside = self.positions.iter().all(|position| range.contains(position));
         let (mut shift, mut least_error) = (0i32, i32::MAX);
         for _ in 0..ITERATIONS {
-            let step = if inside && shift.abs() < (1 << 15) - SLACK { self.unclamped_step(shift) } else { self.step(shift) };
+            let step =
+                if inside && shift.abs() < (1 << 15) - SLACK { self.unclamped_step(shift) } else { self.step(shift) };
             let (step, error) = (mean(step.moves), mean(step.errors));
             shift -= step;
             // A zero point that stays would only repeat this step and then stop.
@@ -129,7 +131,13 @@ impl Group<'_> {
             let complement = self.shrinkage.fine.is_some();
             let size = if complement && error < 0 { !error } else { error.abs() };
             let moved = self.shrinkage.of(size);
-            let moved = if error >= 0 { moved } else if complement { !moved } else { -moved };
+            let moved = if error >= 0 {
+                moved
+            } else if complement {
+                !moved
+            } else {
+                -moved
+            };
             step = Step { moves: step.moves.wrapping_add(moved), errors: step.errors.wrapping_add(size) };
         }
         step

@@ -119,12 +119,17 @@ impl Setting {
 
     /// The same without the parts that are not among `parts`.
     pub fn only(&self, parts: &BTreeSet<Part>) -> Self {
-        Setting(self.0.iter().filter(|(part, _)| parts.contains(part)).map(|(p, t)| (*p, t.clone())).collect())
+        self.clone().keeping(|part| parts.contains(part))
     }
 
     /// The same without `parts`.
     pub fn without(&self, parts: &BTreeSet<Part>) -> Self {
-        Setting(self.0.iter().filter(|(part, _)| !parts.contains(part)).map(|(p, t)| (*p, t.clone())).collect())
+        self.clone().keeping(|part| !parts.contains(part))
+    }
+
+    fn keeping(mut self, keep: impl Fn(&Part) -> bool) -> Self {
+        self.0.retain(|part, _| keep(part));
+        self
     }
 
     /// The same with prefill chunks of `tokens`.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::number;
+use crate::schema::concerns::blocks_of;
 use crate::schema::{Flags, Measurement, RunResult};
 
 /// A run's warnings, and those of its measurements with their context.
@@ -15,6 +16,7 @@ pub fn of(result: &RunResult) -> Vec<String> {
             all.push(format!("{place} skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
         }
     }
+    all.extend(unscored(result).map(|(context, reason)| format!("needle at {context} tokens has no score: {reason}")));
     all.extend(result.machines());
     all
 }
@@ -24,21 +26,30 @@ fn batch(m: &Measurement) -> String {
     m.batch_size.filter(|b| *b > 1).map_or_else(String::new, |b| format!(" × {b}"))
 }
 
-/// Warnings of measurements, one line for each text with the places where it arose.
+/// Contexts without needles that were asked for, each with the reason.
+fn unscored(result: &RunResult) -> impl Iterator<Item = (&String, &String)> {
+    result.benchmarks.needle_in_haystack.iter().flat_map(|needle| &needle.skipped_contexts)
+}
+
+/// Warnings of measurements and benchmarks, one line for each text with the places where it arose.
 pub fn lines(results: &[&RunResult]) -> Vec<String> {
     let mut said: Vec<(String, Vec<String>)> = Vec::new();
+    let mut say = |place: String, text: String| match said.iter_mut().find(|(known, _)| *known == text) {
+        Some((_, places)) => places.push(place),
+        None => said.push((text, vec![place])),
+    };
     for result in results {
         let cache = result.kv_quant.name.as_deref().unwrap_or("none");
         for m in &result.measurements {
-            let place = format!("{cache} at {}{}", m.context_len, batch(m));
+            let place = place(cache, m);
             let skipped = (m.skipped == Some(true))
                 .then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
-                match said.iter_mut().find(|(text, _)| *text == warning) {
-                    Some((_, places)) => places.push(place.clone()),
-                    None => said.push((warning, vec![place.clone()])),
-                }
+                say(place.clone(), warning);
             }
+        }
+        for (context, reason) in unscored(result) {
+            say(format!("{cache}, needle at {context}"), format!("no score: {reason}"));
         }
     }
     let said = said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", ")));
@@ -46,6 +57,11 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
         Some(format!("{}: {}", result.kv_quant.name.as_deref().unwrap_or("none"), result.machines()?))
     });
     said.chain(results.iter().flat_map(|result| patched(result))).chain(machines).collect()
+}
+
+/// Where a row stands: its cache, its context, and its batch where it has one.
+fn place(cache: &str, m: &Measurement) -> String {
+    format!("{cache} at {}{}", m.context_len, batch(m))
 }
 
 /// Blocks that a patch measured with other settings than the run's, which a run that goes on in the file leaves as they are.
@@ -59,19 +75,18 @@ fn patched(result: &RunResult) -> Vec<String> {
         ("mmlu", b.mmlu.as_ref().and_then(|block| block.settings.as_ref())),
         ("math", b.math.as_ref().and_then(|block| block.settings.as_ref())),
     ];
-    let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), settings));
-    let rows = result.measurements.iter();
-    let rows = rows.map(|m| (format!("{cache} at {}{}", m.context_len, batch(m)), m.settings.as_ref()));
+    let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), name, settings));
+    let rows = result.measurements.iter().map(|m| (place(cache, m), "profile", m.settings.as_ref()));
     rows.chain(scores)
-        .filter_map(|(place, settings)| Some(format!("{place}: {}", difference(settings?, result)?)))
+        .filter_map(|(place, block, settings)| Some(format!("{place}: {}", difference(block, settings?, result)?)))
         .collect()
 }
 
-/// In what `settings` differ from those of the run; `None` where they do not. Which rows a patch measured is no difference.
-fn difference(settings: &Flags, result: &RunResult) -> Option<String> {
-    let rows = ["context-lengths", "batch-sizes"];
+/// In which of the settings that `block` depends on `settings` differ from the run's; `None` where they do not.
+fn difference(block: &str, settings: &Flags, result: &RunResult) -> Option<String> {
+    let concerns = |flag: &str| blocks_of(flag).is_none_or(|blocks| blocks.contains(&block));
     let differs = |(flag, value): &(&String, &Value)| {
-        !rows.contains(&flag.as_str()) && result.config.flags.get(*flag).is_some_and(|runs| runs != *value)
+        concerns(flag) && result.config.flags.get(*flag).is_some_and(|runs| runs != *value)
     };
     let words = |value: &Value| if value.is_null() { "the default".to_string() } else { value.to_string() };
     let told = |(flag, value): (&String, &Value)| {
@@ -142,5 +157,25 @@ mod tests {
         patched.benchmarks.kld =
             Some(crate::schema::Kld { settings: Some(flags(256.into(), vec![256].into())), ..Default::default() });
         assert_eq!(lines(&[&patched]), ["int4-hqq, kld: patched with --ppl-window 256 (the run's: the default)"]);
+    }
+
+    #[test]
+    fn only_settings_of_the_block_itself_are_told() {
+        let mut patched = result("int4-hqq", &[]);
+        let flags = |window: u64, trials: u64, output: u64, unknown: u64| {
+            let names = ["ppl-window", "needle-trials", "decode-tokens", "of-a-later-version"];
+            let values = [window, trials, output, unknown].map(Value::from);
+            Some(Flags::from_iter(names.map(String::from).into_iter().zip(values)))
+        };
+        patched.config.flags = flags(1, 1, 1, 1).unwrap();
+        patched.measurements[0].settings = flags(2, 2, 2, 1);
+        patched.benchmarks.kld = Some(crate::schema::Kld { settings: flags(1, 2, 2, 1), ..Default::default() });
+        patched.benchmarks.needle_in_haystack =
+            Some(crate::schema::Needle { settings: flags(2, 1, 1, 2), ..Default::default() });
+        let told = [
+            "int4-hqq at 4096 × 2: patched with --decode-tokens 2 (the run's: 1)",
+            "int4-hqq, needle: patched with --of-a-later-version 2 (the run's: 1)",
+        ];
+        assert_eq!(lines(&[&patched]), told, "the divergence has no needles; what nobody here knows is told");
     }
 }

@@ -115,14 +115,16 @@ pub struct Measurement {
     /// Bytes that a decode step had to read (weights, and keys and values half way) over its median time, GB/s (10^9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_bandwidth_gb_s: Option<f64>,
-    /// The same as a share of the copy bandwidth measured in this run.
+    /// The same as a share of the copy bandwidth measured in this run; absent, with a warning, where it is above that, as what is read
+    /// from a cache may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_bandwidth_share: Option<f64>,
     /// Bytes of keys and values that a decode step had to read over the time of its attention kernel, GB/s (10^9); `null` where no
     /// kernels were traced, or attention has no kernel of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_bandwidth_gb_s: Option<f64>,
-    /// The same as a share of the copy bandwidth measured in this run.
+    /// The same as a share of the copy bandwidth measured in this run; absent, with a warning, where it is above that, as what is read
+    /// from a cache may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_bandwidth_share: Option<f64>,
     /// Share of key reads that came from codes, over prefill and decode.
@@ -256,6 +258,9 @@ pub struct NeedleScore {
     pub successes: usize,
     /// `successes / trials`.
     pub success_rate: f64,
+    /// Share of its key reads that came from codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized_read_fraction: Option<f64>,
 }
 
 /// Needle scores.
@@ -269,6 +274,9 @@ pub struct Needle {
     pub success_rate: f64,
     /// By context length (tokens, as a string).
     pub per_context: BTreeMap<String, NeedleScore>,
+    /// Contexts that were asked for and have no score, each with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped_contexts: BTreeMap<String, String>,
     /// Version of the benchmark's meaning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,

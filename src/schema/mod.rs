@@ -1,6 +1,7 @@
 //! Layer 1: the result file. Types only; nothing here measures anything.
 
 pub mod blocks;
+pub mod concerns;
 pub mod history;
 pub mod instruments;
 pub mod json_schema;

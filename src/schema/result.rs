@@ -142,6 +142,27 @@ impl RunResult {
         measured.find_map(|m| m.decode_tokens).unwrap_or(self.config.decode_tokens)
     }
 
+    /// Takes out the rows and scores whose names, as in `completed`, `kept` does not want.
+    pub fn retain(&mut self, kept: impl Fn(&str) -> bool) {
+        self.measurements.retain(|m| kept(&profile_block(m.context_len, m.batch_size.unwrap_or(1))));
+        let b = &mut self.benchmarks;
+        if !kept("ppl") {
+            (b.perplexity, b.perplexity_quantized) = (None, None);
+        }
+        if !kept("kld") {
+            b.kld = None;
+        }
+        if !kept("needle") {
+            (b.needle_in_haystack, b.needle_in_haystack_trials) = (None, None);
+        }
+        if !kept("mmlu") {
+            b.mmlu = None;
+        }
+        if !kept("math") {
+            b.math = None;
+        }
+    }
+
     /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know, nothing is held against
     /// the file.
     pub fn holds(&self, name: &str) -> bool {
@@ -162,6 +183,11 @@ impl RunResult {
             }
         }
     }
+}
+
+/// Name of a row among the completed blocks.
+pub fn profile_block(context_len: usize, batch: usize) -> String {
+    format!("profile@{context_len}x{batch}")
 }
 
 /// Software and hardware around a run.

@@ -31,10 +31,15 @@ impl<'a> Described<'a> {
         }
     }
 
-    /// Of a model that is too large to be loaded.
+    /// Of a model that is not loaded.
     pub fn unloaded(shape: &'a Shape) -> Self {
         let Shape { config, dtype } = shape;
         Described { config, parameters: config.parameters(), revision: None, dtype: *dtype }
+    }
+
+    /// With what names its weights: a commit of the hub, or the SHA-256 of files.
+    pub fn with_weights(self, name: Option<String>) -> Self {
+        Described { revision: name, ..self }
     }
 }
 
@@ -46,7 +51,7 @@ pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) 
         experiment_id: experiment_id(&spec.model.model, &spec.attn_backend, &spec.kv_quant.label(), &now),
         timestamp: now.format("%Y-%m-%dT%H:%M:%S").to_string(),
         model: spec.model.model.clone(),
-        model_config: model_config(spec, model),
+        model_config: model_config(&spec.model, model),
         attn_backend: spec.attn_backend.clone(),
         kv_quant: kv_quant(&spec.kv_quant),
         environment: Default::default(),
@@ -86,7 +91,8 @@ fn ppl_dataset(spec: &RunSpec, settings: &Settings) -> String {
     name.map_or_else(String::new, |name| text::read_as(name, settings))
 }
 
-fn model_config(spec: &RunSpec, model: &Described<'_>) -> ModelConfig {
+/// What a file says of its model.
+pub(super) fn model_config(request: &ModelRequest, model: &Described<'_>) -> ModelConfig {
     let config = model.config;
     ModelConfig {
         num_params_b: (model.parameters as f64 / 1e9 * 1e4).round() / 1e4,
@@ -98,10 +104,10 @@ fn model_config(spec: &RunSpec, model: &Described<'_>) -> ModelConfig {
         max_position_embeddings: config.max_positions,
         family: Some(config.family.clone()),
         sliding_window: config.cache_window(),
-        weights: Some(if spec.model.dummy { "dummy" } else { "trained" }.into()),
+        weights: Some(if request.dummy { "dummy" } else { "trained" }.into()),
         revision: model.revision.clone(),
         dtype: Some(model.dtype.as_str().into()),
-        extra: windows(config).into_iter().chain(requested(&spec.model)).collect(),
+        extra: windows(config).into_iter().chain(requested(request)).collect(),
     }
 }
 
@@ -218,6 +224,8 @@ pub fn run_of(result: &RunResult) -> Result<RunSpec> {
         benchmarks: Vec::new(),
         profile: false,
         settings,
+        // The file keeps the hash that it has.
+        contents: Default::default(),
     })
 }
 

@@ -5,6 +5,7 @@ pub mod describe;
 pub mod environment;
 pub mod estimate;
 mod exclude;
+mod identity;
 pub mod interrupt;
 pub mod patch;
 pub mod plan;

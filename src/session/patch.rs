@@ -6,15 +6,16 @@ use serde_json::{Value, json};
 
 use super::claim::Claim;
 use super::describe::{flags, run_of};
+use super::identity::difference;
 use super::interrupt;
 use super::plan::RunSpec;
 use super::prepared::Prepared;
 use super::runner::{Bench, Outcome};
-use super::store::{Stored, profile_block};
+use super::store::Stored;
 use crate::base::atomic;
 use crate::base::progress::Progress;
-use crate::bench::Settings;
-use crate::schema::RunResult;
+use crate::bench::{self, Settings};
+use crate::schema::{RunResult, profile_block};
 use crate::{Error, Result};
 
 /// What to measure again, and how.
@@ -29,6 +30,8 @@ pub struct Request {
 struct Target {
     stored: Stored,
     run: Prepared,
+    /// What is measured again.
+    blocks: Vec<String>,
     /// Held until the file is done, so that two processes do not write it at once.
     _claim: Claim,
 }
@@ -71,11 +74,12 @@ impl Target {
         // As it is now that nobody else changes it.
         let stored = Stored::open(path)?;
         let mut spec = run_of(&stored.result).map_err(|e| Error::file(path, e.to_string()))?;
-        spec.profile = request.blocks.iter().any(|b| b == "profile");
-        spec.benchmarks = request.blocks.iter().filter(|b| *b != "profile").cloned().collect();
+        let blocks = bench::expand(&request.blocks)?;
+        spec.profile = blocks.iter().any(|b| b == "profile");
+        spec.benchmarks = blocks.iter().filter(|b| *b != "profile").cloned().collect();
         adjust(&mut spec);
         spec.settings.check().map_err(|e| Error::file(path, e.to_string()))?;
-        Ok(Target { stored, run: Prepared::new(spec)?, _claim: claim })
+        Ok(Target { stored, run: Prepared::new(spec)?, blocks, _claim: claim })
     }
 
     fn measure(
@@ -89,16 +93,25 @@ impl Target {
         if loaded.as_ref().is_none_or(|(model, _)| *model != spec.model) {
             // The earlier model must be gone before the next one asks for its memory.
             *loaded = None;
-            *loaded = Some((spec.model.clone(), Bench::load(spec, show_loading)?));
+            *loaded = Some((spec.model.clone(), Bench::load(spec, None, show_loading)?));
         }
         let Some((_, bench)) = loaded else { return Ok(()) };
+        if let Some(told) = difference(&self.stored.result.model_config, &bench.model_config(&spec.model)) {
+            let message = format!(
+                "was not measured with {}: {told}. Give the model that it was measured with by --model, wherever that lies now, or \
+                 measure this one with kvprof run",
+                spec.model.model
+            );
+            return Err(Error::file(&self.stored.path, message));
+        }
+        bench.check(&self.run, None)?;
         let backup = request.backup.then(|| backup(&self.stored.path)).transpose()?;
         let settings = bench.settings(spec);
         forget(spec, &settings, &mut self.stored.result);
         self.stored.block_settings = Some(flags(&settings));
         let note = json!({
             "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
-            "blocks": request.blocks,
+            "blocks": self.blocks,
             // The rest of the file tells of the run it was made in; this tells of the run that made these blocks.
             "model": spec.model.model,
             "settings": self.stored.block_settings,

@@ -1,14 +1,13 @@
 //! What a run consists of.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::base::hex::hex;
-use crate::bench::Settings;
-use crate::model::hub::names_below;
+use crate::bench::settings::MOST;
+use crate::bench::{self, Settings, data, text};
 use crate::model::{LoadOptions, WeightsKind};
 use crate::quant::QuantSpec;
 use crate::{Error, Result};
@@ -44,6 +43,7 @@ impl ModelRequest {
             weights: if self.dummy { WeightsKind::Dummy } else { WeightsKind::Trained },
             sliding_window: self.sliding_window,
             progress,
+            weights_sha256: None,
         })
     }
 }
@@ -63,38 +63,40 @@ pub struct RunSpec {
     pub profile: bool,
     /// Settings of the benchmarks.
     pub settings: Settings,
+    /// Digests of the local files that its benchmarks read, when it was planned ([`contents`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<String, String>,
 }
 
 impl RunSpec {
-    /// Hex hash of everything that defines the experiment: equal hashes are the same experiment. Files of texts and questions count
-    /// by their content, a folder of them by the names and sizes of its files.
+    /// Hex hash of everything that defines the experiment: equal hashes are the same experiment. Local files of texts and questions
+    /// count by [`contents`](RunSpec::contents), not by their names.
     pub fn hash(&self) -> String {
-        // Serialization of plain data into memory cannot fail; an empty text would still be a valid (shared) hash.
-        let mut hasher = Sha256::new_with_prefix(serde_json::to_string(self).unwrap_or_default());
-        let Settings { ppl_data, needle_haystack, data, .. } = &self.settings;
-        let named = ppl_data.iter().chain([needle_haystack]).map(Path::new).chain(data.as_deref());
-        for path in named {
-            // What cannot be read is told of where it is to be scored.
-            let _ = add_content(&mut hasher, path);
+        let mut spec = self.clone();
+        let Settings { ppl_data, needle_haystack, data, .. } = &mut spec.settings;
+        *data = None;
+        for name in ppl_data.iter_mut().chain([needle_haystack]).filter(|name| text::is_file_name(name)) {
+            *name = "file".into();
         }
-        hex(&hasher.finalize()[..8])
+        // Serialization of plain data into memory cannot fail; an empty text would still be a valid (shared) hash.
+        let text = serde_json::to_string(&spec).unwrap_or_default();
+        hex(&Sha256::digest(text)[..8])
     }
 }
 
-/// Adds what a file holds, or which files a folder does. A name that is neither adds nothing.
-fn add_content(hasher: &mut Sha256, path: &Path) -> Result<()> {
-    if path.is_file() {
-        let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        std::io::copy(&mut file, hasher).map_err(|e| Error::io(path, e))?;
-    } else if path.is_dir() {
-        let mut names = names_below(path)?;
-        names.sort();
-        for name in names {
-            let bytes = std::fs::metadata(path.join(&name)).map_or(0, |file| file.len());
-            hasher.update(format!("\n{name} {bytes}"));
+/// Digests of the local files that `benchmarks` read, by benchmark.
+pub fn contents(benchmarks: &[String], settings: &Settings, model: &str) -> BTreeMap<String, String> {
+    let mut contents = BTreeMap::new();
+    for benchmark in bench::all().iter().filter(|b| benchmarks.iter().any(|name| name == b.name())) {
+        let files = benchmark.local_files(settings, model);
+        // What cannot be read is told of where it is to be scored.
+        if let Ok(digest) = data::digest(&files)
+            && !files.is_empty()
+        {
+            contents.insert(benchmark.name().to_string(), digest);
         }
     }
-    Ok(())
+    contents
 }
 
 /// Parses `--kv-quant` names, each with each of `residuals` where any are given; duplicates are dropped.
@@ -102,6 +104,9 @@ fn add_content(hasher: &mut Sha256, path: &Path) -> Result<()> {
 /// # Errors
 /// As the parsing of a [`QuantSpec`].
 pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantSpec>> {
+    if let Some(tokens) = residuals.iter().find(|tokens| **tokens > MOST) {
+        return Err(Error::usage(format!("--residual-length {tokens} is more than {MOST}")));
+    }
     let mut specs: Vec<QuantSpec> = Vec::new();
     for name in names {
         let spec: QuantSpec = name.parse()?;
@@ -147,4 +152,81 @@ pub fn arrange(runs: Vec<RunSpec>) -> Vec<RunSpec> {
 /// Every `of`-th run of a plan, starting with number `index` (from 1): shards together are the plan, and share nothing.
 pub fn shard(runs: Vec<RunSpec>, index: usize, of: usize) -> Vec<RunSpec> {
     runs.into_iter().enumerate().filter(|(at, _)| at % of == index - 1).map(|(_, run)| run).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::sweep::Sweep;
+
+    /// The hash of a run of `benchmarks` with `settings`, and the texts and questions below `folder` (as `FOLDER`).
+    fn hash(folder: &Path, benchmarks: &str, settings: &str) -> String {
+        let settings = settings.replace("FOLDER", &folder.display().to_string());
+        let text = format!("[settings]\n{settings}\n[[matrix]]\nkv-quants = ['none']\nbenchmarks = [{benchmarks}]");
+        Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs[0].hash()
+    }
+
+    fn write(folder: &Path, files: &[(&str, &str)]) {
+        for (name, content) in files {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_text_counts_by_what_it_holds_and_how_it_is_read_whatever_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let files = [("a.txt", "one"), ("b.TXT", "one"), ("c.txt", "two"), ("d.jsonl", "one")];
+        write(folder, &files);
+        for line in ["ppl-data = 'FOLDER/a.txt'", "needle-haystack = 'FOLDER/a.txt'", "data = 'FOLDER/a.txt'"] {
+            let line = if line.starts_with("data") { format!("ppl-data = 'wikitext2'\n{line}") } else { line.into() };
+            let of = |name: &str| hash(folder, "'ppl', 'needle'", &line.replace("a.txt", name));
+            assert_eq!(of("a.txt"), of("b.TXT"), "{line}");
+            assert_ne!(of("a.txt"), of("c.txt"), "{line}");
+            assert_ne!(of("a.txt"), of("d.jsonl"), "{line}: rows of JSON are no plain text");
+        }
+        let haystack = "needle-haystack = 'FOLDER/a.txt'";
+        assert_ne!(hash(folder, "'ppl', 'needle'", haystack), hash(folder, "'ppl', 'needle'", ""));
+        assert_ne!(
+            hash(folder, "'ppl', 'needle'", haystack),
+            hash(folder, "'ppl', 'needle'", "ppl-data = 'FOLDER/a.txt'"),
+            "one text in two places is two experiments"
+        );
+    }
+
+    #[test]
+    fn a_folder_of_data_counts_by_what_the_benchmarks_read_of_it() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (here, there) = (here.path(), there.path());
+        let files = [
+            ("test/houses_test.csv", "one"),
+            ("dev/houses_dev.csv", "two"),
+            ("math500/test.jsonl", "three"),
+            ("wikitext2/wiki.test.raw", "four"),
+            ("README.md", "five"),
+        ];
+        write(here, &files);
+        write(there, &files);
+        let of = |folder: &Path| hash(folder, "'mmlu', 'math'", "data = 'FOLDER'");
+        assert_eq!(of(here), of(there), "a folder that was moved is the same");
+        write(there, &[("README.md", "six"), ("wikitext2/wiki.test.raw", "seven"), ("notes.txt", "")]);
+        assert_eq!(of(here), of(there), "nothing of that is read");
+        let ppl = |folder: &Path| hash(folder, "'ppl'", "ppl-data = 'wikitext2'\ndata = 'FOLDER'");
+        assert_ne!(ppl(here), ppl(there));
+        for (name, content) in [("math500/test.jsonl", "THREE"), ("dev/houses_dev.csv", "TWO"), ("test/x_test.csv", "")]
+        {
+            let before = of(there);
+            write(there, &[(name, content)]);
+            assert_ne!(of(there), before, "{name}");
+        }
+        let math = |data: &str| hash(here, "'math'", &format!("data = '{data}'"));
+        assert_eq!(math("FOLDER"), math("FOLDER/math500/test.jsonl"), "the file alone is the same");
+        // The subject of MMLU's questions stands in the name of their file.
+        let before = of(here);
+        std::fs::rename(here.join("test/houses_test.csv"), here.join("test/boats_test.csv")).unwrap();
+        assert_ne!(of(here), before);
+    }
 }

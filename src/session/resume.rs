@@ -1,18 +1,80 @@
 //! What of a run is there already.
 
+use std::path::Path;
+
+use super::claim::Claim;
 use super::estimate::Estimator;
+use super::identity::difference;
 use super::plan::RunSpec;
 use super::skip::would_be_skipped_again;
-use super::store::{Stored, profile_block};
+use super::store::Stored;
+use crate::Result;
+use crate::schema::{ModelConfig, profile_block};
+
+/// What becomes of results that are already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// They stay; every run makes a new file.
+    Keep,
+    /// A run with a file is completed in it; a complete one is left alone.
+    Resume,
+}
+
+/// Where a run begins.
+#[allow(clippy::large_enum_variant, reason = "a run has one")]
+pub(super) enum Start {
+    /// Its file has all blocks.
+    Complete(Box<Stored>),
+    /// Another process has it.
+    Claimed,
+    /// It is to be run, into the file that is there.
+    Go { stored: Option<Stored>, claim: Option<Claim> },
+}
+
+/// Where the run of `spec` begins. `here` describes the model that it would be measured with, as far as that is known: it is asked
+/// only where there is a file, since the digest of large weights takes a while.
+pub(super) fn start(
+    spec: &RunSpec,
+    folder: &Path,
+    existing: Existing,
+    shapes: &mut Estimator,
+    free: impl FnOnce() -> Option<u64>,
+    here: impl Fn(&mut Estimator) -> Option<ModelConfig>,
+) -> Result<Start> {
+    let hash = spec.hash();
+    if existing == Existing::Keep {
+        // A new file is made whoever measures the same; the claim, where it can be had, keeps others from resuming that file meanwhile.
+        return Ok(Start::Go { stored: None, claim: Claim::take(folder, &hash)? });
+    }
+    let Some(claim) = Claim::take(folder, &hash)? else { return Ok(Start::Claimed) };
+    let found = Stored::find(folder, &hash, |path, result| {
+        let told = here(shapes).and_then(|here| difference(&result.model_config, &here));
+        if let Some(told) = &told {
+            tracing::warn!(
+                "{} was measured with another {}: {told}; it is left as it is",
+                path.display(),
+                spec.model.model
+            );
+        }
+        told.is_none()
+    });
+    if let Some(stored) = &found {
+        let blocks = stored.result.completed.join(" ");
+        tracing::info!(
+            "{} is gone on with; it has {}",
+            stored.path.display(),
+            if blocks.is_empty() { "nothing yet" } else { &blocks }
+        );
+    }
+    Ok(match found {
+        Some(stored) if is_complete(spec, &stored, shapes, free) => Start::Complete(Box::new(stored)),
+        stored => Start::Go { stored, claim: Some(claim) },
+    })
+}
 
 /// Whether a file holds all blocks of its spec, as far as they can be had on this machine with the `free` bytes there are before the model
 /// is loaded.
-pub(super) fn is_complete(
-    spec: &RunSpec,
-    stored: &Stored,
-    shapes: &mut Estimator,
-    free: impl FnOnce() -> Option<u64>,
-) -> bool {
+fn is_complete(spec: &RunSpec, stored: &Stored, shapes: &mut Estimator, free: impl FnOnce() -> Option<u64>) -> bool {
     let benchmarks = spec.benchmarks.iter().all(|b| stored.has(b));
     if !benchmarks || !spec.profile {
         return benchmarks;

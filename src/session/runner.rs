@@ -1,26 +1,27 @@
 //! Runs a plan: loads each model once, measures, saves after every block, and goes on where one run fails.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::claim::Claim;
-use super::describe::{Described, empty_result};
+use super::describe::{Described, empty_result, model_config};
 use super::estimate::{Estimator, available_bytes};
-use super::plan::RunSpec;
+use super::plan::{ModelRequest, RunSpec};
 use super::prepared::Prepared;
-use super::resume::is_complete;
+pub use super::resume::Existing;
+use super::resume::{Start, start};
 use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
-use super::store::{Stored, profile_block};
+use super::store::Stored;
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
 use crate::bench::{self, Block, Context, References, Settings};
 use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
-use crate::model::Subject;
-use crate::schema::{Environment, Hardware};
+use crate::model::{LoadOptions, Subject};
+use crate::schema::{Environment, Hardware, ModelConfig, profile_block};
 use crate::{Error, Result};
 
 /// How one run of a plan ended.
@@ -31,15 +32,6 @@ pub struct Outcome {
     pub stored: Option<Stored>,
     /// What failed, if anything.
     pub error: Option<Error>,
-}
-
-/// What becomes of results that are already there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// They stay; every run makes a new file.
-    Keep,
-    /// A run with a file is completed in it; a complete one is left alone.
-    Resume,
 }
 
 /// Where results go, and how.
@@ -95,12 +87,23 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
     let mut bench: Option<Bench> = None;
     // Why the model could not be loaded for lack of memory, once that was tried.
     let mut no_room: Option<String> = None;
+    // What names its weights, once that was asked for.
+    let weights_name: OnceCell<Option<String>> = OnceCell::new();
     for run in runs {
         let spec = &run.spec;
         let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
         // A model that is loaded takes memory which its own runs do not lack.
         let free = || bench.as_ref().map_or_else(|| available_bytes(&spec.model), |bench| bench.free_bytes);
-        let outcome = match resumable(spec, output, shapes, free) {
+        let here = |shapes: &mut Estimator| match &bench {
+            Some(bench) => Some(bench.model_config(&spec.model)),
+            // Where it cannot be had, loading says why.
+            None => shapes.shape(&spec.model).map(|shape| {
+                let name = || Subject::weights_name(&spec.model.options(false)?);
+                let name = weights_name.get_or_init(|| name().ok().flatten()).clone();
+                model_config(&spec.model, &Described::unloaded(shape).with_weights(name))
+            }),
+        };
+        let outcome = match start(spec, &output.folder, output.existing, shapes, free, here) {
             Ok(Start::Complete(stored)) => Outcome { name, stored: Some(*stored), error: None },
             Ok(Start::Claimed) => Outcome { name, stored: None, error: None },
             Ok(Start::Go { stored, claim }) => {
@@ -113,7 +116,7 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
                     Some((shape, reason)) => {
                         skipped(name, spec, skip_all(spec, stored, &output.folder, &shape, &reason), reason)
                     }
-                    None => match loaded(&mut bench, spec, output.show_loading) {
+                    None => match loaded(&mut bench, spec, weights_name.get(), output.show_loading) {
                         Ok(bench) => bench.run(run, stored, output, name),
                         Err(Error::OutOfMemory(reason)) if shapes.shape(&spec.model).is_some() => {
                             let reason = no_room.insert(format!("the model could not be loaded: {reason}")).clone();
@@ -161,49 +164,25 @@ fn is_over(outcomes: &[Outcome]) -> bool {
     interrupt::requested() || outcomes.last().is_some_and(full)
 }
 
-/// Where a run begins.
-#[allow(clippy::large_enum_variant, reason = "a run has one")]
-enum Start {
-    /// Its file has all blocks.
-    Complete(Box<Stored>),
-    /// Another process has it.
-    Claimed,
-    /// It is to be run, into the file that is there.
-    Go { stored: Option<Stored>, claim: Option<Claim> },
-}
-
-fn resumable(
+fn loaded<'b>(
+    bench: &'b mut Option<Bench>,
     spec: &RunSpec,
-    output: &Output<'_>,
-    shapes: &mut Estimator,
-    free: impl FnOnce() -> Option<u64>,
-) -> Result<Start> {
-    let hash = spec.hash();
-    if output.existing == Existing::Keep {
-        // A new file is made whoever measures the same; the claim, where it can be had, keeps others from resuming that file meanwhile.
-        return Ok(Start::Go { stored: None, claim: Claim::take(&output.folder, &hash)? });
-    }
-    let Some(claim) = Claim::take(&output.folder, &hash)? else { return Ok(Start::Claimed) };
-    Ok(match Stored::find(&output.folder, &hash) {
-        Some(stored) if is_complete(spec, &stored, shapes, free) => Start::Complete(Box::new(stored)),
-        stored => Start::Go { stored, claim: Some(claim) },
-    })
-}
-
-fn loaded<'b>(bench: &'b mut Option<Bench>, spec: &RunSpec, show_loading: bool) -> Result<&'b mut Bench> {
+    weights_name: Option<&Option<String>>,
+    show_loading: bool,
+) -> Result<&'b mut Bench> {
     match bench {
         Some(bench) => Ok(bench),
-        None => Ok(bench.insert(Bench::load(spec, show_loading)?)),
+        None => Ok(bench.insert(Bench::load(spec, weights_name.cloned().flatten(), show_loading)?)),
     }
 }
 
 impl Bench {
-    /// Loads the model of `spec` and looks at the machine.
+    /// Loads the model of `spec`, whose weights' digest may be known already, and looks at the machine.
     ///
     /// # Errors
     /// When the model cannot be had.
-    pub fn load(spec: &RunSpec, show_loading: bool) -> Result<Self> {
-        let options = spec.model.options(show_loading)?;
+    pub fn load(spec: &RunSpec, weights_sha256: Option<String>, show_loading: bool) -> Result<Self> {
+        let options = LoadOptions { weights_sha256, ..spec.model.options(show_loading)? };
         // Idle power is measured now, before a context and weights are on the device.
         let energy = EnergyMeter::new(power::open(options.device.gpu()));
         if spec.settings.trace && options.device.gpu().is_some() {
@@ -212,6 +191,8 @@ impl Bench {
         }
         let free_bytes = available_bytes(&spec.model);
         let subject = Subject::load(&options)?;
+        let name = subject.revision.as_deref().or(subject.weights_sha256.as_deref());
+        tracing::info!("{}: weights {}, as {:?}", spec.model.model, name.unwrap_or("random"), subject.dtype);
         Ok(Bench {
             environment: environment::environment(&subject.device, &energy)?,
             hardware: environment::hardware(&subject.device)?,
@@ -232,6 +213,11 @@ impl Bench {
         &self.hardware
     }
 
+    /// What its runs' files say of the model that `request` asked for.
+    pub fn model_config(&self, request: &ModelRequest) -> ModelConfig {
+        model_config(request, &Described::loaded(&self.subject))
+    }
+
     /// The settings of `spec` with what depends on the model filled in.
     pub fn settings(&self, spec: &RunSpec) -> Settings {
         spec.settings.for_model(self.subject.config())
@@ -240,10 +226,10 @@ impl Bench {
     /// Makes one run, into `stored` or a new file.
     fn run(&mut self, run: &Prepared, stored: Option<Stored>, output: &Output<'_>, name: String) -> Outcome {
         let started = Instant::now();
-        let stored = match stored {
+        let stored = self.check(run, stored.as_ref()).and_then(|()| match stored {
             Some(stored) => Ok(stored),
             None => self.create(run, &output.folder),
-        };
+        });
         let mut stored = match stored {
             Ok(stored) => stored,
             Err(error) => return Outcome { name, stored: None, error: Some(error) },
@@ -262,9 +248,8 @@ impl Bench {
         Outcome { name, stored: Some(stored), error }
     }
 
-    /// Checks that the model can be run as asked, and makes the run's file.
+    /// Makes the run's file.
     fn create(&self, run: &Prepared, folder: &Path) -> Result<Stored> {
-        self.check(run)?;
         let settings = self.settings(&run.spec);
         let mut result = empty_result(&run.spec, &settings, &Described::loaded(&self.subject));
         result.environment = self.environment.clone();
@@ -276,8 +261,7 @@ impl Bench {
     fn tell_of_resuming(&self, run: &Prepared, stored: &mut Stored) {
         let result = &mut stored.result;
         if result.completed.is_empty() {
-            let settings = self.settings(&run.spec);
-            result.model_config = empty_result(&run.spec, &settings, &Described::loaded(&self.subject)).model_config;
+            result.model_config = self.model_config(&run.spec.model);
             result.environment = self.environment.clone();
             result.hardware = self.hardware.clone();
         } else if (&result.environment, &result.hardware) != (&self.environment, &self.hardware) {
@@ -293,14 +277,19 @@ impl Bench {
         }
     }
 
-    fn check(&self, run: &Prepared) -> Result<()> {
+    /// Refuses what the model cannot be run with as asked, the data of benchmarks that `stored` lacks among it.
+    ///
+    /// # Errors
+    /// Says what to change.
+    pub fn check(&self, run: &Prepared, stored: Option<&Stored>) -> Result<()> {
         let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
         let settings = self.settings(spec);
-        if spec.profile || spec.benchmarks.iter().any(|name| name == "needle") {
+        if spec.profile {
             bench::profile::check_lengths(config, &settings)?;
         }
-        for benchmark in &run.benchmarks {
+        let missing = |name: &str| stored.is_none_or(|stored| !stored.has(name));
+        for benchmark in run.benchmarks.iter().filter(|benchmark| missing(benchmark.name())) {
             if benchmark.is_quality() {
                 self.subject.require_trained(benchmark.name())?;
                 self.subject.tokenizer()?;
@@ -315,7 +304,6 @@ impl Bench {
     /// # Errors
     /// The first failure; later benchmarks have been tried all the same.
     pub fn measure(&mut self, run: &Prepared, stored: &mut Stored, progress: &dyn Progress) -> Result<()> {
-        self.check(run)?;
         let spec = &run.spec;
         let settings = self.settings(spec);
         let saved = stored.result.benchmarks.clone();

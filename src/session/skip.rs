@@ -6,11 +6,12 @@ use std::path::Path;
 use super::describe::{Described, empty_result};
 use super::estimate::{Estimator, Shape, available_bytes, free_bytes, memory};
 use super::plan::RunSpec;
-use super::store::{Stored, profile_block};
+use super::store::Stored;
 use crate::Result;
 use crate::bench;
+use crate::bench::profile::too_long;
 use crate::model::Subject;
-use crate::schema::Measurement;
+use crate::schema::{Measurement, profile_block};
 
 /// Why the weights of a model cannot be loaded here, with its shape; `None` where they may fit, or nothing is known.
 pub(super) fn weights_refusal(spec: &RunSpec, shapes: &mut Estimator) -> Option<(Shape, String)> {
@@ -57,8 +58,8 @@ pub(super) fn skip_all(
     Ok(stored)
 }
 
-/// Adds a row for each context and batch of `profile` whose cache cannot fit beside the weights, and returns their blocks, with those
-/// that did not fit before into no less than the `before_load` bytes that were free before the model was loaded.
+/// Adds a row for each context and batch of `profile` that is too long for the model or whose cache cannot fit beside the weights, and
+/// returns their blocks, with those that did not fit before into no less than the `before_load` bytes that were free before the model was loaded.
 pub(super) fn skip_what_cannot_fit(
     subject: &Subject,
     spec: &RunSpec,
@@ -67,7 +68,7 @@ pub(super) fn skip_what_cannot_fit(
     before_load: Option<u64>,
 ) -> Result<Vec<String>> {
     let shape = Shape { config: subject.config().clone(), dtype: subject.dtype };
-    let Some(free) = free_bytes(&subject.device) else { return Ok(Vec::new()) };
+    let free = free_bytes(&subject.device);
     let mut skipped = Vec::new();
     for &length in &settings.context_lengths {
         for &batch in &settings.batch_sizes {
@@ -75,11 +76,17 @@ pub(super) fn skip_what_cannot_fit(
             if stored.has(&block) {
                 continue;
             }
+            if let Some(reason) = too_long(&shape.config, settings, length) {
+                stored.skip(length, batch, reason, None)?;
+                skipped.push(block);
+                continue;
+            }
             if stored.skipped(length, batch).is_some_and(|row| lacks_memory(row, before_load)) {
                 skipped.push(block);
                 continue;
             }
-            if let Some(reason) = memory(&shape, spec, settings, length, batch).refusal(free, true) {
+            let refusal = |free| memory(&shape, spec, settings, length, batch).refusal(free, true);
+            if let Some(reason) = free.and_then(refusal) {
                 stored.skip(length, batch, reason, before_load)?;
                 skipped.push(block);
             }
@@ -100,9 +107,11 @@ pub(super) fn would_be_skipped_again(
     let rows = missing.iter().map(|&(length, batch)| stored.skipped(length, batch)).collect::<Option<Vec<_>>>();
     let Some(rows) = rows.filter(|rows| !rows.is_empty()) else { return missing.is_empty() };
     let mut refused = |row: &Measurement| {
-        let (Some(free), Some(shape)) = (free, shapes.shape(&spec.model)) else { return false };
+        let Some(shape) = shapes.shape(&spec.model) else { return false };
         let settings = spec.settings.for_model(&shape.config);
-        memory(shape, spec, &settings, row.context_len, row.batch_size.unwrap_or(1)).refusal(free, false).is_some()
+        let memory = || memory(shape, spec, &settings, row.context_len, row.batch_size.unwrap_or(1));
+        too_long(&shape.config, &settings, row.context_len).is_some()
+            || free.is_some_and(|free| memory().refusal(free, false).is_some())
     };
     rows.into_iter().all(|row| lacks_memory(row, free) || refused(row))
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::atomic;
 use crate::bench::Block;
-use crate::schema::{Flags, Measurement, RunResult, read};
+use crate::schema::{Flags, Measurement, RunResult, profile_block, read};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -17,6 +17,8 @@ pub struct Stored {
     pub result: RunResult,
     /// Settings of the blocks that are kept, where they are not those of the file's `config`.
     pub block_settings: Option<Flags>,
+    /// Blocks that were measured, or skipped with a reason, since it was opened.
+    pub measured: Vec<String>,
     /// The file as it was found, so that what kvprof does not change is written back as it stood.
     found: Option<Found>,
 }
@@ -56,7 +58,7 @@ impl Stored {
     pub fn create(folder: &Path, result: RunResult) -> Result<Self> {
         let base = result.experiment_id.clone();
         let path = folder.join(format!("{base}.json"));
-        let mut stored = Stored { path, result, block_settings: None, found: None };
+        let mut stored = Stored { path, result, block_settings: None, measured: Vec::new(), found: None };
         let mut n = 2;
         while !atomic::write_new(&stored.path, &stored.text()?)? {
             stored.result.experiment_id = format!("{base}_{n}");
@@ -66,18 +68,15 @@ impl Stored {
         Ok(stored)
     }
 
-    /// The newest result of the experiment `hash` in `folder`, to be completed; `None` when there is none that can be read.
-    pub fn find(folder: &Path, hash: &str) -> Option<Self> {
+    /// The newest result of the experiment `hash` in `folder` that is `wanted`, to be completed; `None` when there is none that can be
+    /// read.
+    pub fn find(folder: &Path, hash: &str, mut wanted: impl FnMut(&Path, &RunResult) -> bool) -> Option<Self> {
         let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).collect();
         paths.sort_by_key(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok());
         paths.into_iter().rev().filter(|p| p.extension().is_some_and(|e| e == "json")).find_map(|path| {
             let result = read::read(&path).ok()?;
-            (result.spec_hash.as_deref() == Some(hash)).then_some(Stored {
-                path,
-                result,
-                block_settings: None,
-                found: None,
-            })
+            let same = result.spec_hash.as_deref() == Some(hash) && wanted(&path, &result);
+            same.then_some(Stored { path, result, block_settings: None, measured: Vec::new(), found: None })
         })
     }
 
@@ -92,7 +91,8 @@ impl Stored {
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let raw = serde_json::from_slice(text).map_err(as_json)?;
         let parsed = serde_json::to_value(&result).map_err(as_json)?;
-        Ok(Stored { path: path.to_path_buf(), result, block_settings: None, found: Some(Found { raw, parsed }) })
+        let found = Some(Found { raw, parsed });
+        Ok(Stored { path: path.to_path_buf(), result, block_settings: None, measured: Vec::new(), found })
     }
 
     /// Writes the file atomically.
@@ -132,8 +132,21 @@ impl Stored {
         };
         put(&mut self.result.measurements, row);
         // Earlier versions took a row that ran out of memory for complete.
-        self.result.completed.retain(|block| *block != profile_block(context_len, batch));
+        let name = profile_block(context_len, batch);
+        self.result.completed.retain(|block| *block != name);
+        self.note_measured(&name);
         self.save()
+    }
+
+    /// Complete blocks that were there when it was opened.
+    pub fn earlier(&self) -> impl Iterator<Item = &String> {
+        self.result.completed.iter().filter(|block| !self.measured.contains(block))
+    }
+
+    fn note_measured(&mut self, name: &str) {
+        if !self.measured.iter().any(|known| known == name) {
+            self.measured.push(name.to_string());
+        }
     }
 
     /// Whether the block called `name` is complete, and there.
@@ -179,6 +192,7 @@ impl Stored {
                     _ => result.benchmarks.math = Some(*score),
                 }
                 if !complete {
+                    self.note_measured(name);
                     return self.save();
                 }
                 name.into()
@@ -191,8 +205,9 @@ impl Stored {
             }
         };
         if !result.completed.contains(&name) {
-            result.completed.push(name);
+            result.completed.push(name.clone());
         }
+        self.note_measured(&name);
         self.save()
     }
 }
@@ -227,11 +242,6 @@ fn apply_changes(raw: &mut Value, before: &Value, after: &Value, depth: usize) {
             }
         }
     }
-}
-
-/// Name of a `profile` block among the completed ones.
-pub fn profile_block(context_len: usize, batch: usize) -> String {
-    format!("profile@{context_len}x{batch}")
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 pub use super::exclude::Exclude;
-use super::plan::{ModelRequest, RunSpec, arrange, quantizations};
+use super::plan::{ModelRequest, RunSpec, arrange, contents, quantizations};
 use crate::bench::{self, Settings};
 use crate::{Error, Result};
 
@@ -56,7 +56,7 @@ pub struct Matrix {
     pub kv_quants: Vec<String>,
     /// `--attn-backend`.
     pub attn_backends: Vec<String>,
-    /// `--decode-tokens`: a run each.
+    /// `--output-tokens`: a run each.
     pub output_tokens: Vec<usize>,
     /// `--residual-length`: a run each, for quantized caches.
     pub residual_lengths: Vec<usize>,
@@ -173,6 +173,8 @@ impl Sweep {
                 None if *model == DEFAULT_MODEL && !request.dummy => vec!["ppl".into(), "needle".into()],
                 None => Vec::new(),
             };
+            // What the lists below vary is nothing that files are chosen by.
+            let contents = contents(&benchmarks, &self.settings, model);
             for backend in &backends {
                 for name in &names {
                     for kv_quant in quantizations(std::slice::from_ref(name), &matrix.residual_lengths)? {
@@ -197,6 +199,7 @@ impl Sweep {
                                 benchmarks: benchmarks.clone(),
                                 profile: matrix.profile,
                                 settings,
+                                contents: contents.clone(),
                             });
                         }
                     }

@@ -39,6 +39,18 @@ fn requests_that_contradict_themselves_are_refused() {
 }
 
 #[test]
+fn a_refusal_names_the_flag_by_every_name_that_it_may_have_been_typed_by() {
+    for line in [&["--output-tokens", "0"][..], &["--decode-tokens", "0"], &["--output-tokens", "8", "4000000000"]] {
+        let text = refused(&[&["run"], line].concat());
+        assert!(text.contains("--output-tokens") && text.contains("--decode-tokens"), "{text}");
+    }
+    assert!(refused(&["run", "--residual-length", "4000000000"]).contains("--residual-length 4000000000"));
+    let gpt2 = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/gpt2");
+    let long = refused(&["run", "--model", gpt2.to_str().unwrap(), "--benchmarks", "none", "--output-tokens", "5000"]);
+    assert!(long.contains("--output-tokens") && long.contains("5000"), "{long}");
+}
+
+#[test]
 fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
     let refused = |args: &[&str]| refused(&[&["run", "--kv-quant", "int4-hqq"], args].concat());
     assert!(refused(&["--benchmarks", "ppl", "--ppl-window", "5000"]).contains("--ppl-window 5000"));
@@ -47,6 +59,55 @@ fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
     assert!(refused(&["--benchmarks", "needle", "--context-lengths", "32"]).contains("32 tokens"));
     let two_phase = ["--benchmarks", "ppl", "--ppl-protocol", "two-phase", "--ppl-burn-in", "8"];
     assert!(refused(&two_phase).contains("--ppl-burn-in"));
+}
+
+#[test]
+fn data_that_cannot_be_scored_is_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    for (name, content) in [
+        ("empty.txt", ""),
+        ("short.txt", "The miller went to the market."),
+        ("set.jsonl", "{\"problem\": \"1+1?\", \"answer\": \"2\"}\n{\"problem\": "),
+        ("test/houses_test.csv", "How many?,1,2,3\n"),
+        ("dev/houses_dev.csv", "How many?,1,2,3,4,A\n"),
+    ] {
+        std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    let refused = |args: &[&str]| refused(&[&["run", "--benchmarks"], args].concat());
+    for text in ["empty.txt", "short.txt"] {
+        assert!(refused(&["ppl", "--ppl-data", &path(text)]).contains(text));
+        assert!(refused(&["kld", "--ppl-data", &path(text)]).contains(text));
+        assert!(refused(&["needle", "--needle-haystack", &path(text)]).contains(text));
+    }
+    assert!(refused(&["math", "--data", &path("set.jsonl")]).contains("set.jsonl"));
+    assert!(refused(&["mmlu", "--data", folder.path().to_str().unwrap()]).contains("houses_test.csv"));
+    assert!(refused(&["mmlu", "--data", &path("set.jsonl")]).contains("dev and test splits"));
+}
+
+#[test]
+fn output_past_the_positions_of_a_model_is_refused_before_it_is_decoded() {
+    let text = refused(&["run", "--output-tokens", "7000"]);
+    assert!(text.contains("--output-tokens") && text.contains("7000"), "{text}");
+}
+
+#[test]
+fn a_wrong_value_names_its_flag_once_and_as_it_is_typed() {
+    for (flag, value, known) in [
+        ("--step-mode", "graphs", "launches"),
+        ("--ppl-protocol", "three-phase", "two-phase"),
+        ("--needle-kind", "word", "multi-key"),
+        ("--dtype", "fp16", "bf16"),
+        ("--device", "gpu", "cuda:N"),
+    ] {
+        let output = kvprof().args(["run", flag, value]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.matches(flag).count() == 1 && text.contains(value) && text.contains(known), "{text}");
+    }
+    let text = refused(&["run", "--model", "typo.config.json"]);
+    assert_eq!(text.trim(), "error: --model typo.config.json: no such file");
 }
 
 #[test]

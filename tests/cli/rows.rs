@@ -1,5 +1,7 @@
 //! What single rows of the profile say.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::QUICK;
@@ -109,4 +111,87 @@ fn a_trace_on_the_cpu_adds_up_in_eight_categories_and_opens_in_a_viewer() {
     let passes = events.iter().filter(|e| e["name"] == "process_name").count();
     assert_eq!(passes, 2, "one process for each traced pass");
     assert!(events.iter().any(|e| e["cat"] == "ffn" && e["dur"].as_f64().unwrap() > 0.0));
+}
+
+/// The limit on file sizes stands in for a full disk, as in the tests of sweeps.
+#[cfg(unix)]
+#[test]
+fn a_trace_file_that_fills_the_disk_ends_with_the_last_whole_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.chrome");
+    let run = |limit: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let run = std::process::Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f $1; shift; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof"), limit])
+            .args(["run", "--kv-quant", "none", "int4-hqq,residual=64", "--benchmarks", "none", "--quiet"])
+            .args(QUICK)
+            .arg("--trace-out")
+            .arg(&trace)
+            .arg("--output-dir")
+            .arg(out.path())
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let warned = |file: &PathBuf| read(file)["measurements"][0]["warnings"].to_string().contains("not written");
+        let passes = |events: &[Value]| events.iter().filter(|e| e["name"] == "process_name").count();
+        let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
+        (passes(&events), json_files(out.path()).iter().filter(|file| warned(file)).count())
+    };
+    assert_eq!(run("unlimited"), (2, 0));
+    // Room for one pass and half of the other, in units of 512 bytes.
+    let bytes = std::fs::metadata(&trace).unwrap().len();
+    assert_eq!(run(&(bytes * 3 / 4 / 512).to_string()), (1, 1));
+}
+
+#[test]
+fn a_context_too_long_for_the_model_is_a_row_that_says_so_and_the_others_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "run --kv-quant none int4-hqq --context-lengths 256,5000 --warmup-runs 0 --measure-runs 1 --output-tokens 8 \
+                --benchmarks needle --needle-depths 0.5 --quiet --resume --output-dir";
+    let run = || kvprof().args(line.split_whitespace()).arg(folder.path()).output().unwrap();
+    let output = run();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && output.stdout.is_empty(), "{text}");
+    // Quiet, and yet told.
+    assert!(text.contains("int4-hqq at 5000: skipped: --context-lengths 5000 is longer"), "{text}");
+    let files = json_files(folder.path());
+    assert_eq!(files.len(), 2);
+    for file in &files {
+        let result = read(file);
+        let (rows, needle) = (&result["measurements"], &result["benchmarks"]["needle_in_haystack"]);
+        assert!(rows[0]["decode_ms"].as_f64().unwrap() > 0.0, "{rows}");
+        assert!(rows[1]["skipped"] == true && rows[1]["skip_reason"].as_str().unwrap().contains("5000"), "{rows}");
+        let scored: Vec<_> = needle["per_context"].as_object().unwrap().keys().collect();
+        assert!(
+            scored == ["256"] && needle["skipped_contexts"]["5000"].as_str().unwrap().contains("longer"),
+            "{needle}"
+        );
+    }
+    kvprof().arg("validate").arg(folder.path()).assert().success();
+    let bytes = || -> Vec<_> { json_files(folder.path()).iter().map(|p| std::fs::read(p).unwrap()).collect() };
+    let before = bytes();
+    assert!(run().status.success());
+    assert!(bytes() == before, "there is nothing to go on with");
+}
+
+/// A CPU's memory is the process's, whose allocator keeps what was freed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_peak_memory_of_a_row_does_not_depend_on_the_rows_before_it() {
+    let peak = |contexts: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let line = format!(
+            "run --kv-quant none --attn-backend eager --batch-sizes 8 --benchmarks none --quiet --context-lengths {contexts} \
+             --output-tokens 4"
+        );
+        let mut command = kvprof();
+        command.args(line.split_whitespace()).args(["--warmup-runs", "0", "--measure-runs", "1", "--output-dir"]);
+        assert!(command.arg(folder.path()).output().unwrap().status.success());
+        let rows = read(&json_files(folder.path())[0])["measurements"].clone();
+        let row = rows.as_array().unwrap().iter().find(|row| row["context_len"] == 128).unwrap().clone();
+        row["vram_peak_mb"].as_f64().unwrap()
+    };
+    // What the threads keep for themselves is a few MiB of 60; of the longer row's 20 nothing may be left.
+    let (alone, after) = (peak("128"), peak("2048 128"));
+    assert!((after / alone - 1.0).abs() < 0.15, "{alone} MiB alone, {after} MiB after a longer row");
 }

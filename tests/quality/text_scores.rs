@@ -108,6 +108,23 @@ fn a_score_that_never_read_a_code_is_refused() {
 }
 
 #[test]
+fn a_context_that_read_no_codes_has_no_needles_where_a_longer_one_has() {
+    let mut bench = builtin();
+    bench.settings.context_lengths = vec![128, 384];
+    bench.settings.needle_depths = vec![0.5];
+    let kept = bench.run("needle", "int4-hqq").unwrap();
+    let (needle, trials) = (kept.needle_in_haystack.unwrap(), kept.needle_in_haystack_trials.unwrap());
+    assert_eq!((needle.total_trials, trials.len(), trials[0].context_length), (1, 1, 384));
+    assert_eq!(needle.per_context.keys().collect::<Vec<_>>(), ["384"]);
+    assert!(needle.skipped_contexts["128"].contains("no key was read from codes"), "{:?}", needle.skipped_contexts);
+    // The share is that of the context that has a score.
+    assert_eq!(needle.quantized_read_fraction, needle.per_context["384"].quantized_read_fraction);
+    assert!(needle.quantized_read_fraction.unwrap() > 0.0);
+    let unquantized = bench.run("needle", "none").unwrap().needle_in_haystack.unwrap();
+    assert_eq!((unquantized.total_trials, unquantized.skipped_contexts.len()), (2, 0));
+}
+
+#[test]
 fn every_kind_of_needle_is_hidden_in_filler_and_in_a_book() {
     let mut bench = builtin();
     let folder = tempfile::tempdir().unwrap();

@@ -27,3 +27,16 @@ pub fn json_files(folder: &Path) -> Vec<PathBuf> {
 pub fn read(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
+
+/// The built-in model as a folder `name` in `folder`; with `trained_on`, one byte of its weights is another.
+pub fn builtin_in(folder: &Path, name: &str, trained_on: bool) -> PathBuf {
+    let (builtin, model) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin"), folder.join(name));
+    std::fs::create_dir_all(&model).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(builtin.join(file), model.join(file)).unwrap();
+    }
+    let mut weights = std::fs::read(builtin.join("model.safetensors")).unwrap();
+    *weights.last_mut().unwrap() ^= u8::from(trained_on);
+    std::fs::write(model.join("model.safetensors"), weights).unwrap();
+    model
+}

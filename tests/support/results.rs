@@ -241,7 +241,12 @@ fn needle(cache: &Cache) -> Needle {
     let all = trials(cache);
     let score = |of: &[&NeedleTrial]| {
         let successes = of.iter().filter(|t| t.success).count();
-        NeedleScore { trials: of.len(), successes, success_rate: successes as f64 / of.len() as f64 }
+        NeedleScore {
+            trials: of.len(),
+            successes,
+            success_rate: successes as f64 / of.len() as f64,
+            ..Default::default()
+        }
     };
     let whole = score(&all.iter().collect::<Vec<_>>());
     let per_context =

@@ -97,10 +97,7 @@ impl DataSet {
     /// Names the files that were looked for and the flag that supplies them.
     pub fn find(&self, data: Option<&Path>) -> Result<Files> {
         match data {
-            Some(path) if path.is_file() => {
-                let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                Ok(Files { paths: vec![path.into()], name, revision: None })
-            }
+            Some(path) if path.is_file() => Ok(Files::one(path)),
             Some(folder) => self.in_folder(folder),
             None => self.on_hub().map_err(|e| match e {
                 Error::Usage(message) => Error::usage(format!(
@@ -110,6 +107,11 @@ impl DataSet {
                 other => other,
             }),
         }
+    }
+
+    /// The files in the folder or file `data`, where they are there.
+    pub fn local(&self, data: Option<&Path>) -> Option<Files> {
+        data.and_then(|path| self.find(Some(path)).ok())
     }
 
     fn in_folder(&self, folder: &Path) -> Result<Files> {
@@ -166,6 +168,12 @@ impl DataSet {
 }
 
 impl Files {
+    /// A file that was named.
+    pub fn one(path: &Path) -> Self {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Files { paths: vec![path.into()], name, revision: None }
+    }
+
     /// SHA-256 over the files' contents, one after the other in order of name.
     ///
     /// # Errors
@@ -185,6 +193,23 @@ pub fn source(name: &str, revision: Option<String>, splits: &[&Files]) -> Result
         hasher.update(std::fs::read(path).map_err(|e| Error::io(path, e))?);
     }
     Ok(DataSource { name: name.into(), revision, sha256: hex(&hasher.finalize()) })
+}
+
+/// Digest of what `files` hold, and of what their names say of how they are read: the ending; of `.csv` and `.raw` files the rest too,
+/// in which MMLU has its subjects and WikiText its form.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn digest(files: &[Files]) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for path in files.iter().flat_map(|files| &files.paths) {
+        let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+        let bytes = std::io::copy(&mut file, &mut hasher).map_err(|e| Error::io(path, e))?;
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let name = path.file_name().filter(|_| ["csv", "raw"].contains(&ending.as_str())).unwrap_or_default();
+        hasher.update(format!("\n{bytes} {} {ending}\n", name.to_string_lossy()));
+    }
+    Ok(hex(&hasher.finalize()))
 }
 
 fn matching(pattern: &str, names: &[String]) -> Vec<String> {

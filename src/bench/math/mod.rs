@@ -8,12 +8,12 @@ mod expression;
 mod problems;
 
 use super::chat::{Message, render};
-use super::data::MATH500;
+use super::data::{Files, MATH500};
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
-use super::{Benchmark, Block, Context};
-use crate::model::Tokenizer;
+use super::{Benchmark, Block, Context, Settings};
 use crate::model::generate::{Prompt, greedy};
+use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
 use crate::schema::{Accuracy, Outcome};
 use crate::{Error, Result};
@@ -33,29 +33,18 @@ impl Benchmark for MathBenchmark {
         1
     }
 
+    fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {
+        MATH500.local(settings.data.as_deref()).into_iter().collect()
+    }
+
+    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
+        Paper::of(subject, settings).map(drop)
+    }
+
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
         let settings = context.settings;
-        let files = MATH500.find(settings.data.as_deref())?;
-        let all = problems::read(&files)?;
-        let tokenizer = context.subject.tokenizer()?;
-        let limit = context.subject.config().max_positions;
-        let mut asked = Vec::new();
-        let drawn = problems::draw(&all, settings.math_problems, settings.seed);
-        let seed = (drawn.len() < all.len()).then_some(settings.seed);
-        for problem in drawn {
-            let prompt = prompt(tokenizer, &problem.text)?;
-            if prompt.len() >= limit {
-                return Err(Error::usage(format!("math: problem {} fills the model's {limit} tokens", problem.id)));
-            }
-            asked.push(Asked {
-                id: problem.id.clone(),
-                subject: problem.subject.clone(),
-                expected: problem.answer.clone(),
-                prompt,
-                shots: None,
-            });
-        }
-        let chat = tokenizer.chat_template().is_some();
+        let Paper { asked, files, seed } = Paper::of(context.subject, settings)?;
+        let chat = context.subject.tokenizer()?.chat_template().is_some();
         let set = QuestionSet {
             name: self.name(),
             version: self.version(),
@@ -71,6 +60,42 @@ impl Benchmark for MathBenchmark {
             ask: &solve,
         };
         set.run(context, context.saved.math.as_ref(), keep)
+    }
+}
+
+/// The problems that settings ask for.
+struct Paper {
+    asked: Vec<Asked>,
+    files: Files,
+    /// What drew the problems, where not all are asked.
+    seed: Option<u64>,
+}
+
+impl Paper {
+    /// # Errors
+    /// When there are no problems, or one cannot be asked of this model.
+    fn of(subject: &Subject, settings: &Settings) -> Result<Self> {
+        let files = MATH500.find(settings.data.as_deref())?;
+        let all = problems::read(&files)?;
+        let tokenizer = subject.tokenizer()?;
+        let limit = subject.config().max_positions;
+        let drawn = problems::draw(&all, settings.math_problems, settings.seed);
+        let seed = (drawn.len() < all.len()).then_some(settings.seed);
+        let mut asked = Vec::with_capacity(drawn.len());
+        for problem in drawn {
+            let prompt = prompt(tokenizer, &problem.text)?;
+            if prompt.len() >= limit {
+                return Err(Error::usage(format!("math: problem {} fills the model's {limit} tokens", problem.id)));
+            }
+            asked.push(Asked {
+                id: problem.id.clone(),
+                subject: problem.subject.clone(),
+                expected: problem.answer.clone(),
+                prompt,
+                shots: None,
+            });
+        }
+        Ok(Paper { asked, files, seed })
     }
 }
 

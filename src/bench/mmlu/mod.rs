@@ -5,14 +5,14 @@ mod sample;
 
 use candle_core::D;
 
-use super::data::{self, MMLU_DEV, MMLU_TEST};
+use super::data::{self, Files, MMLU_DEV, MMLU_TEST};
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
-use super::{Benchmark, Block, Context};
-use crate::model::Tokenizer;
+use super::{Benchmark, Block, Context, Settings};
 use crate::model::generate::feed;
+use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, Outcome};
+use crate::schema::{Accuracy, DataSource, Outcome};
 use crate::{Error, Result};
 use letters::Letters;
 use sample::{Question, questions, spread};
@@ -29,8 +29,62 @@ impl Benchmark for MmluBenchmark {
         1
     }
 
+    fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {
+        [&MMLU_DEV, &MMLU_TEST].into_iter().filter_map(|split| split.local(settings.data.as_deref())).collect()
+    }
+
+    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
+        Letters::of(subject.tokenizer()?)?;
+        Exam::of(subject, settings).map(drop)
+    }
+
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
-        let settings = context.settings;
+        let letters = Letters::of(context.subject.tokenizer()?)?;
+        let Exam { asked, shots, left_out, source, seed } = Exam::of(context.subject, context.settings)?;
+        let wanted = context.settings.mmlu_shots;
+        if shots < wanted {
+            tracing::warn!("mmlu: no subject has {wanted} examples (--mmlu-shots), so at most {shots} are shown");
+        }
+        for id in left_out {
+            tracing::warn!("mmlu: question {id} is longer than the model's context and left out");
+        }
+        let ask = |context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]| {
+            asked.iter().map(|asked| choose(context, spec, asked, &letters)).collect()
+        };
+        let set = QuestionSet {
+            name: self.name(),
+            version: self.version(),
+            questions: asked,
+            about: Accuracy {
+                data: Some(source),
+                seed,
+                shots: Some(shots),
+                prompt: Some("few-shot".into()),
+                ..Default::default()
+            },
+            batch: 1,
+            ask: &ask,
+        };
+        set.run(context, context.saved.mmlu.as_ref(), keep)
+    }
+}
+
+/// The questions that settings ask for.
+struct Exam {
+    asked: Vec<Asked>,
+    /// Most examples before a question.
+    shots: usize,
+    /// Names of the questions that are longer than the model's context.
+    left_out: Vec<String>,
+    source: DataSource,
+    /// What drew the questions, where not all are asked.
+    seed: Option<u64>,
+}
+
+impl Exam {
+    /// # Errors
+    /// When there are no questions, or none that fits the model.
+    fn of(subject: &Subject, settings: &Settings) -> Result<Self> {
         let folder = settings.data.as_deref();
         if let Some(file) = folder.filter(|path| path.is_file()) {
             return Err(Error::usage(format!(
@@ -43,24 +97,16 @@ impl Benchmark for MmluBenchmark {
         let (questions, examples) = (questions(&test)?, questions(&dev)?);
         let chosen = spread(&questions, settings.mmlu_questions, settings.seed);
         let seed = (chosen.len() < questions.len()).then_some(settings.seed);
-
-        let tokenizer = context.subject.tokenizer()?;
-        let letters = Letters::of(tokenizer)?;
-        let limit = context.subject.config().max_positions;
-        let mut asked = Vec::with_capacity(chosen.len());
+        let limit = subject.config().max_positions;
+        let (mut asked, mut left_out) = (Vec::with_capacity(chosen.len()), Vec::new());
         // No subject has more examples than this, whatever was asked for.
         let of = |subject: &str| examples.iter().filter(|e| e.subject == subject).count();
         let most = chosen.iter().map(|question| of(&question.subject)).max().unwrap_or(0).min(settings.mmlu_shots);
-        if most < settings.mmlu_shots {
-            tracing::warn!(
-                "mmlu: no subject has {} examples (--mmlu-shots), so at most {most} are shown",
-                settings.mmlu_shots
-            );
-        }
         for question in chosen {
             let shots = examples.iter().filter(|e| e.subject == question.subject).take(most);
-            let Some((prompt, shown)) = prompt(tokenizer, question, &shots.collect::<Vec<_>>(), limit)? else {
-                tracing::warn!("mmlu: question {} is longer than the model's {limit} tokens and left out", question.id);
+            let shots = shots.collect::<Vec<_>>();
+            let Some((prompt, shown)) = prompt(subject.tokenizer()?, question, &shots, limit)? else {
+                left_out.push(question.id.clone());
                 continue;
             };
             asked.push(Asked {
@@ -74,24 +120,7 @@ impl Benchmark for MmluBenchmark {
         if asked.is_empty() {
             return Err(Error::usage(format!("mmlu: no question fits the model's {limit} tokens")));
         }
-        let ask = |context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]| {
-            asked.iter().map(|asked| choose(context, spec, asked, &letters)).collect()
-        };
-        let set = QuestionSet {
-            name: self.name(),
-            version: self.version(),
-            questions: asked,
-            about: Accuracy {
-                data: Some(source),
-                seed,
-                shots: Some(most),
-                prompt: Some("few-shot".into()),
-                ..Default::default()
-            },
-            batch: 1,
-            ask: &ask,
-        };
-        set.run(context, context.saved.mmlu.as_ref(), keep)
+        Ok(Exam { asked, shots: most, left_out, source, seed })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Prompts that hide something among much else.
 
+use std::collections::BTreeMap;
+
 use crate::base::rng::SplitMix64;
-use crate::bench::Context;
 use crate::bench::feed::begin_of_text;
 use crate::bench::settings::{NeedleKind, Settings};
 use crate::bench::text::Text;
@@ -98,19 +99,27 @@ pub struct Haystack {
     pub prompt: Vec<u32>,
 }
 
-impl Haystack {
-    /// All prompts that the settings ask for (contexts × depths × trials), and the text that they are made of, where it is not filler.
+/// All prompts that settings ask for.
+pub struct Haystacks {
+    /// Contexts × depths × trials.
+    pub haystacks: Vec<Haystack>,
+    /// Contexts that there are no prompts for, each with the reason.
+    pub skipped: BTreeMap<String, String>,
+    /// The text that they are made of, where it is not filler.
+    pub source: Option<DataSource>,
+}
+
+impl Haystacks {
+    /// The prompts that `settings` ask for.
     ///
     /// # Errors
-    /// When a context is longer than the model or too short for the needle, a depth is none, or the text cannot be read.
-    pub fn plan(context: &Context<'_>) -> Result<(Vec<Haystack>, Option<DataSource>)> {
-        let settings = context.settings;
-        Self::check(context.subject, settings)?;
-        let longest = settings.context_lengths.iter().copied().max().unwrap_or(0);
+    /// As [`check`].
+    pub fn plan(subject: &Subject, settings: &Settings) -> Result<Self> {
         let needles = needles(settings);
-        let hay = Hay::of(context, longest)?;
+        let (lengths, skipped) = lengths(subject, settings, &needles)?;
+        let hay = Hay::of(subject, settings, &lengths)?;
         let mut haystacks = Vec::new();
-        for &length in &settings.context_lengths {
+        for &length in &lengths {
             for &depth in &settings.needle_depths {
                 for (trial, hidden) in needles.iter().enumerate() {
                     let prompt = hay.hide(hidden, depth, length)?;
@@ -118,31 +127,48 @@ impl Haystack {
                 }
             }
         }
-        Ok((haystacks, hay.source))
+        Ok(Haystacks { haystacks, skipped, source: hay.source })
     }
+}
 
-    /// Refuses contexts and depths that no prompt can be made for.
-    ///
-    /// # Errors
-    /// When a context is longer than the model or too short for the needle, or a depth is none.
-    pub fn check(subject: &Subject, settings: &Settings) -> Result<()> {
-        let limit = subject.config().max_positions;
-        if let Some(depth) = settings.needle_depths.iter().find(|depth| !(0.0..=1.0).contains(*depth)) {
-            return Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1")));
-        }
-        let (tokenizer, begin) = (subject.tokenizer()?, begin_of_text(subject)?);
-        let needles = needles(settings);
-        for &length in &settings.context_lengths {
-            if length > limit {
-                return Err(Error::usage(format!(
-                    "--context-lengths {length} is longer than the model allows ({limit} tokens)"
-                )));
+/// Refuses settings that no prompt can be made for.
+///
+/// # Errors
+/// When every context is longer than the model or too short for the needle, or the text cannot be read or is too short.
+pub fn check(subject: &Subject, settings: &Settings) -> Result<()> {
+    let (lengths, _) = lengths(subject, settings, &needles(settings))?;
+    Hay::of(subject, settings, &lengths).map(drop)
+}
+
+/// The contexts that prompts can be made for, and why there are none for the others.
+fn lengths(
+    subject: &Subject,
+    settings: &Settings,
+    needles: &[Hidden],
+) -> Result<(Vec<usize>, BTreeMap<String, String>)> {
+    let limit = subject.config().max_positions;
+    let (tokenizer, begin) = (subject.tokenizer()?, begin_of_text(subject)?);
+    let (mut possible, mut skipped) = (Vec::new(), BTreeMap::new());
+    for &length in &settings.context_lengths {
+        let mut reason = (length > limit)
+            .then(|| format!("--context-lengths {length} is longer than the model allows ({limit} tokens)"));
+        for hidden in needles.iter().take_while(|_| length <= limit) {
+            if room(tokenizer, begin, hidden, length)? == 0 {
+                reason = Some(format!(
+                    "needle: a context of {length} tokens has no room for what is hidden, the question and {ANSWER_TOKENS} tokens of \
+                     answer"
+                ));
+                break;
             }
-            for hidden in &needles {
-                room(tokenizer, begin, hidden, length)?;
-            }
         }
-        Ok(())
+        match reason {
+            Some(reason) => drop(skipped.insert(length.to_string(), reason)),
+            None => possible.push(length),
+        }
+    }
+    match skipped.values().next() {
+        Some(reason) if possible.is_empty() => Err(Error::usage(reason.clone())),
+        _ => Ok((possible, skipped)),
     }
 }
 
@@ -152,19 +178,14 @@ fn needles(settings: &Settings) -> Vec<Hidden> {
     (0..settings.needle_trials.max(1)).map(|trial| Hidden::draw(settings.needle_kind, trial, &mut rng)).collect()
 }
 
-/// Tokens of hay in a prompt that is `length` tokens long with its answer.
+/// Tokens of hay in a prompt that is `length` tokens long with its answer; 0 where there is no room for any.
 fn room(tokenizer: &Tokenizer, begin: Option<u32>, hidden: &Hidden, length: usize) -> Result<usize> {
     let count = |text: &str| -> Result<usize> { Ok(tokenizer.encode(&format!(" {text}"), false)?.len()) };
     let mut fixed = count(&hidden.sentence())? + count(&hidden.question)? + begin.iter().len();
     for distractor in &hidden.distractors {
         fixed += count(distractor)?;
     }
-    length.checked_sub(ANSWER_TOKENS + fixed).filter(|room| *room > 0).ok_or_else(|| {
-        Error::usage(format!(
-            "needle: a context of {length} tokens has no room for what is hidden, the question and {ANSWER_TOKENS} tokens of \
-             answer"
-        ))
-    })
+    Ok(length.saturating_sub(ANSWER_TOKENS + fixed))
 }
 
 /// Sentences to hide things among, with what each adds to a prompt.
@@ -177,14 +198,15 @@ struct Hay<'a> {
 }
 
 impl<'a> Hay<'a> {
-    /// Enough for `longest` tokens, as `--needle-haystack` says.
-    fn of(context: &'a Context<'_>, longest: usize) -> Result<Self> {
-        let tokenizer = context.subject.tokenizer()?;
-        let begin = begin_of_text(context.subject)?;
-        let name = context.settings.needle_haystack.as_str();
+    /// Enough for contexts of these `lengths`, as `--needle-haystack` says.
+    fn of(subject: &'a Subject, settings: &Settings, lengths: &[usize]) -> Result<Self> {
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let tokenizer = subject.tokenizer()?;
+        let begin = begin_of_text(subject)?;
+        let name = settings.needle_haystack.as_str();
         let (texts, source) = match name {
             "filler" => (FILLER.map(String::from).to_vec(), None),
-            _ => book(name, context, longest).map(|(sentences, source)| (sentences, Some(source)))?,
+            _ => book(name, settings, longest).map(|(sentences, source)| (sentences, Some(source)))?,
         };
         let endless = source.is_none();
         let mut sentences = Vec::new();
@@ -242,8 +264,8 @@ impl<'a> Hay<'a> {
 }
 
 /// The first sentences of a text, each on one line, enough for `longest` tokens by any tokenizer in use.
-fn book(name: &str, context: &Context<'_>, longest: usize) -> Result<(Vec<String>, DataSource)> {
-    let text = Text::named(name, context.settings, longest)?;
+fn book(name: &str, settings: &Settings, longest: usize) -> Result<(Vec<String>, DataSource)> {
+    let text = Text::named(name, settings, longest)?;
     let mut sentences = Vec::new();
     let mut bytes = 0;
     for sentence in sentences_of(text.documents()) {

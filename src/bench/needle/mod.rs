@@ -5,7 +5,8 @@ mod haystack;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::feed::{CHUNK, fraction_of, require_quantized_reads};
+use super::data::Files;
+use super::feed::{CHUNK, fraction_of, no_score, require_quantized_reads};
 use super::{Benchmark, Block, Context, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
@@ -14,7 +15,7 @@ use crate::model::Subject;
 use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
 use crate::schema::{Needle, NeedleScore, NeedleTrial, Paired};
-use haystack::Haystack;
+use haystack::{Haystack, Haystacks};
 
 /// Tokens generated greedily after the prompt.
 pub const ANSWER_TOKENS: usize = 32;
@@ -32,12 +33,19 @@ impl Benchmark for NeedleBenchmark {
     }
 
     fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
-        Haystack::check(subject, settings)
+        haystack::check(subject, settings)
+    }
+
+    fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {
+        text::local_files(&settings.needle_haystack, settings)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
         let started = Instant::now();
-        let (haystacks, source) = Haystack::plan(context)?;
+        let Haystacks { haystacks, mut skipped, source } = Haystacks::plan(context.subject, context.settings)?;
+        if let Some(text) = &source {
+            tracing::info!("needles are hidden in {} of {}", text.name, text.sha256);
+        }
         let prompts: Vec<_> = haystacks.iter().map(|h| (&h.hidden.answer, h.context, &h.prompt)).collect();
         let key = format!("{} {prompts:?}", context.attention.name());
         let reference = match context.references.needle.get(&key) {
@@ -48,41 +56,63 @@ impl Benchmark for NeedleBenchmark {
                 trials
             }
         };
-        let (mut trials, reads) = if context.spec.is_quantized() {
+        let (mut trials, mut reads) = if context.spec.is_quantized() {
             run_trials(context, context.spec, &haystacks)?
         } else {
-            (reference.clone(), KeyReads::default())
+            (reference.clone(), Reads::new())
         };
-        require_quantized_reads(context, "needle", fraction_of(reads))?;
+        require_quantized_reads(context, "needle", fraction_of(sum(&reads)))?;
         for (trial, reference) in trials.iter_mut().zip(&reference) {
             trial.reference_success = Some(reference.success);
         }
+        // A short context may have read nothing from codes where a longer one has: it has no score.
+        reads.retain(|length, reads| {
+            let read = fraction_of(*reads) > 0.0;
+            if !read {
+                skipped.insert(length.to_string(), no_score(context));
+            }
+            read
+        });
+        trials.retain(|trial| !skipped.contains_key(&trial.context_length.to_string()));
         let mut block = summarize(&trials);
+        for (length, reads) in &reads {
+            block.per_context.entry(length.to_string()).or_default().quantized_read_fraction =
+                Some(fraction_of(*reads));
+        }
+        block.skipped_contexts = skipped;
         block.version = Some(self.version());
         block.kind = Some(context.settings.needle_kind.name().into());
         block.haystack = Some(text::read_as(&context.settings.needle_haystack, context.settings));
         block.data = source;
-        block.quantized_read_fraction = Some(fraction_of(reads));
+        block.quantized_read_fraction = Some(fraction_of(sum(&reads)));
         block.elapsed_s = Some(started.elapsed().as_secs_f64());
         keep(Block::Needle(block, trials))
     }
 }
 
+/// Key reads by context length.
+type Reads = BTreeMap<usize, KeyReads>;
+
+fn sum(reads: &Reads) -> KeyReads {
+    KeyReads { from_codes: reads.values().map(|r| r.from_codes).sum(), total: reads.values().map(|r| r.total).sum() }
+}
+
 /// Runs every haystack through a cache of `spec`.
-fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -> Result<(Vec<NeedleTrial>, KeyReads)> {
+fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -> Result<(Vec<NeedleTrial>, Reads)> {
     let longest = haystacks.iter().map(|h| h.prompt.len()).max().unwrap_or(0) + ANSWER_TOKENS;
     let mut cache = context.new_cache(spec, 1, longest, CHUNK)?;
     let total: usize = haystacks.iter().map(|h| h.prompt.len() + ANSWER_TOKENS).sum();
     context.progress.start(&format!("needle {}", spec.name), total as u64);
     let mut trials = Vec::with_capacity(haystacks.len());
-    let mut reads = KeyReads::default();
+    let mut reads = Reads::new();
     for haystack in haystacks {
         cache.reset();
         let text = answer(context, cache.as_mut(), &haystack.prompt)?;
         cache.check_finite()?;
         context.progress.advance((haystack.prompt.len() + ANSWER_TOKENS) as u64)?;
-        reads.from_codes += cache.key_reads().from_codes;
-        reads.total += cache.key_reads().total;
+        let of_context = reads.entry(haystack.context).or_default();
+        of_context.from_codes += cache.key_reads().from_codes;
+        of_context.total += cache.key_reads().total;
         trials.push(NeedleTrial {
             context_length: haystack.context,
             depth_percent: haystack.depth,

@@ -26,17 +26,25 @@ pub(super) fn step_bytes(workload: &mut Generation<'_>) -> Result<StepBytes> {
 }
 
 /// Enters the rates of a median step and, where kernels were traced, of decode attention by itself; and their shares of the rate
-/// `copy_gb_s` of a copy measured in the same run.
+/// `copy_gb_s` of a copy measured in the same run. Above it there is no share: the copy goes through memory, and small models are read
+/// from a cache in front of it.
 pub(super) fn fill_bandwidth(m: &mut Measurement, bytes: StepBytes, copy_gb_s: Option<f64>) {
+    let (step_ms, attention_ms) = (m.steps.as_ref().map(|steps| steps.median_ms), attention_ms_a_step(m));
+    let warnings = &mut m.warnings;
     // A copy both reads and writes; decoding mostly reads: the share is of bytes moved per second, whichever way.
-    let rates = |bytes: u64, ms: Option<f64>| {
+    let mut rates = |what: &str, bytes: u64, ms: Option<f64>| {
         let rate = ms.filter(|ms| *ms > 0.0).map(|ms| bytes as f64 / (ms * 1e6));
-        (rate, rate.zip(copy_gb_s).map(|(rate, copy)| rate / copy))
+        let share = rate.zip(copy_gb_s).map(|(rate, copy)| rate / copy);
+        if share.is_some_and(|share| share > 1.0) {
+            warnings.push(format!(
+                "{what}_bandwidth_share is left out: {what}_bandwidth_gb_s is above the rate of a copy through memory, as where the \
+                 device's cache serves what is read"
+            ));
+        }
+        (rate, share.filter(|share| *share <= 1.0))
     };
-    let step_ms = m.steps.as_ref().map(|steps| steps.median_ms);
-    (m.step_bandwidth_gb_s, m.step_bandwidth_share) = rates(bytes.weights + bytes.cache, step_ms);
-    let attention_ms = attention_ms_a_step(m);
-    (m.attention_bandwidth_gb_s, m.attention_bandwidth_share) = rates(bytes.cache, attention_ms);
+    (m.step_bandwidth_gb_s, m.step_bandwidth_share) = rates("step", bytes.weights + bytes.cache, step_ms);
+    (m.attention_bandwidth_gb_s, m.attention_bandwidth_share) = rates("attention", bytes.cache, attention_ms);
 }
 
 /// Time in a traced step of the kernels that attention is said to be. The category of the same name also holds projections, and
@@ -68,6 +76,19 @@ mod tests {
         let mut untimed = Measurement::default();
         fill_bandwidth(&mut untimed, StepBytes { weights: 1, cache: 1 }, Some(1.0));
         assert_eq!(untimed.step_bandwidth_gb_s, None);
+    }
+
+    #[test]
+    fn rule_10_a_rate_above_that_of_a_copy_is_no_share_of_it_and_the_row_says_why() {
+        let mut m = Measurement { steps: Some(Steps { median_ms: 1.0, ..Default::default() }), ..Default::default() };
+        // 12 MB in 1 ms are 12 GB/s.
+        let small = StepBytes { weights: 11_000_000, cache: 1_000_000 };
+        fill_bandwidth(&mut m, small, Some(12.0));
+        assert_eq!((m.step_bandwidth_share, m.warnings.len()), (Some(1.0), 0));
+        fill_bandwidth(&mut m, small, Some(10.0));
+        assert_eq!((m.step_bandwidth_gb_s, m.step_bandwidth_share), (Some(12.0), None));
+        assert!(m.warnings[0].contains("step_bandwidth_share"), "{:?}", m.warnings);
+        assert_eq!(m.warnings.len(), 1, "attention was not timed");
     }
 
     #[test]

@@ -15,12 +15,14 @@ use self::generation::{Generation, random_prompt};
 use self::memory::{Held, ledger};
 use self::times::fill_times;
 use self::trace::measure_kernels;
+use super::feed::why_unread;
+use super::settings::OUTPUT_TOKENS;
 use super::{Block, Context, Settings};
 use crate::measure::clock::DeviceClock;
 use crate::measure::memory::{DeviceCounters, MemoryMeter};
 use crate::measure::run::time_run;
 use crate::measure::timeline;
-use crate::model::config::{DecoderConfig, Position};
+use crate::model::config::DecoderConfig;
 use crate::model::step::Stepper;
 use crate::model::{Subject, WeightsKind};
 use crate::quant::{QuantSpec, Scheme};
@@ -62,23 +64,37 @@ fn each_place(
     Ok(())
 }
 
-/// Refuses contexts that the model was not made for.
+/// Why a model cannot be measured at a context of `length` tokens: it is longer than what the model was made for, or its output goes past
+/// the positions that the model can place. `None` where it can.
+pub fn too_long(config: &DecoderConfig, settings: &Settings, length: usize) -> Option<String> {
+    let output = settings.decode_tokens;
+    if length > config.max_positions {
+        return Some(format!(
+            "--context-lengths {length} is longer than the model allows ({} tokens)",
+            config.max_positions
+        ));
+    }
+    let most = config.usable_positions();
+    (length + output > most).then(|| {
+        format!(
+            "--context-lengths {length} with --{OUTPUT_TOKENS} {output} is longer than the model allows ({most} tokens)"
+        )
+    })
+}
+
+/// Refuses settings under which every context is [`too_long`].
 ///
 /// # Errors
 /// [`Error::Usage`] naming the first one.
 pub fn check_lengths(config: &DecoderConfig, settings: &Settings) -> Result<()> {
-    let Settings { context_lengths, decode_tokens, .. } = settings;
-    for &length in context_lengths {
-        let last = length + if matches!(config.position, Position::Learned) { *decode_tokens } else { 0 };
-        if length == 0 || last > config.max_positions {
-            return Err(Error::usage(format!(
-                "--context-lengths {length}{} is longer than the model allows ({} tokens)",
-                if last > length { format!(" with {decode_tokens} decoded tokens") } else { String::new() },
-                config.max_positions
-            )));
+    let mut reasons = Vec::new();
+    for &length in &settings.context_lengths {
+        match too_long(config, settings, length) {
+            Some(reason) => reasons.push(reason),
+            None => return Ok(()),
         }
     }
-    Ok(())
+    reasons.into_iter().next().map_or(Ok(()), |reason| Err(Error::usage(reason)))
 }
 
 fn skipped(length: usize, batch: usize, reason: String) -> Measurement {
@@ -110,7 +126,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let passes = runs + usize::from(settings.memory_timeline);
     context.progress.start(&format!("profile {} @ {length}×{batch}", spec.name), (passes * (length + steps)) as u64);
     let clock = DeviceClock(&subject.device);
-    let mut times = Vec::with_capacity(settings.measure_runs);
+    let mut times = Vec::new();
     let stepper = Stepper::new(&subject.decoder, context.attention, cache.as_ref(), settings.step_mode)?;
     let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper, logits: None };
     for run in 0..runs {
@@ -129,6 +145,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         settings.memory_timeline.then(|| timeline::record(&subject.device, &mut workload, steps)).transpose()?;
     context.progress.finish();
     let kernel = workload.stepper.describe(workload.cache);
+    tracing::info!("{} at {length}×{batch}, {}: {kernel}", spec.name, context.attention.name());
 
     let mut m = Measurement {
         context_len: length,
@@ -152,11 +169,8 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
     if spec.is_quantized() && reads.from_codes == 0 {
-        m.warnings.push(format!(
-            "nothing was quantized: {length} tokens and {steps} more leave no block behind the last {} that are kept, so that this row \
-             measures an unquantized cache",
-            spec.residual
-        ));
+        let why = why_unread(spec, subject.config().layers);
+        m.warnings.push(format!("nothing was quantized, so that this row measures an unquantized cache: {why}"));
     }
     let seen = meter.finish();
     let spilled = seen.pool.as_ref().is_some_and(|pool| pool.spilled);

@@ -70,7 +70,7 @@ impl std::str::FromStr for StepMode {
         StepMode::ALL
             .into_iter()
             .find(|mode| mode.name() == name)
-            .ok_or_else(|| Error::usage(format!("--step-mode {name}: there are graph, launches and plain")))
+            .ok_or_else(|| Error::usage("there are graph, launches and plain"))
     }
 }
 

@@ -14,6 +14,7 @@ use candle_core::DType;
 use super::plan::{ModelRequest, RunSpec};
 use crate::Result;
 use crate::bench::Settings;
+use crate::bench::profile::too_long;
 use crate::model::{DecoderConfig, Subject};
 
 pub use memory::{Memory, available_bytes, free_bytes, memory};
@@ -29,7 +30,7 @@ pub struct Estimate {
 }
 
 /// Memory at one context length and batch size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Prompt length, tokens.
     pub context_len: usize,
@@ -37,12 +38,14 @@ pub struct Row {
     pub batch_size: usize,
     /// What it holds.
     pub memory: Memory,
+    /// Why the model cannot be measured so far, where it cannot.
+    pub too_long: Option<String>,
 }
 
 impl Estimate {
-    /// The row that needs most.
+    /// The row that needs most of those that the model can be measured at.
     pub fn largest(&self) -> Option<&Row> {
-        self.rows.iter().max_by_key(|row| row.memory.total_bytes())
+        self.rows.iter().filter(|row| row.too_long.is_none()).max_by_key(|row| row.memory.total_bytes())
     }
 }
 
@@ -90,7 +93,8 @@ impl Shape {
 /// Reads the shapes of models, each once, and estimates runs in the order of a plan.
 #[derive(Default)]
 pub struct Estimator {
-    shapes: HashMap<String, Option<Shape>>,
+    /// By model; what is not known, with the reason.
+    shapes: HashMap<String, std::result::Result<Shape, String>>,
     place: Place,
     speed: Option<Speed>,
     /// Model and benchmark of each reference that an earlier run of the plan has measured.
@@ -110,9 +114,18 @@ impl Estimator {
 
     /// The shape of a model; `None` when its configuration cannot be had here (say, offline and not downloaded yet).
     pub fn shape(&mut self, request: &ModelRequest) -> Option<&Shape> {
+        self.known(request).as_ref().ok()
+    }
+
+    /// Why the shape of a model is not known; `None` where it is.
+    pub fn unknown(&mut self, request: &ModelRequest) -> Option<&str> {
+        self.known(request).as_ref().err().map(String::as_str)
+    }
+
+    fn known(&mut self, request: &ModelRequest) -> &std::result::Result<Shape, String> {
         let key = format!("{request:?}");
         let place = self.place;
-        self.shapes.entry(key).or_insert_with(|| Shape::of(request, place).ok()).as_ref()
+        self.shapes.entry(key).or_insert_with(|| Shape::of(request, place).map_err(|e| e.to_string()))
     }
 
     /// The need of `spec`; `None` when the model's shape is not known.
@@ -123,14 +136,17 @@ impl Estimator {
         spec.settings.check()?;
         let Some(shape) = self.shape(&spec.model).cloned() else { return Ok(None) };
         spec.kv_quant.validate(shape.config.head_dim, shape.config.layers)?;
-        let settings = spec.settings.for_model(&shape.config);
+        let mut settings = spec.settings.for_model(&shape.config);
         let mut rows = Vec::new();
         for &context_len in &settings.context_lengths {
             for &batch_size in &settings.batch_sizes {
                 let memory = memory(&shape, spec, &settings, context_len, batch_size);
-                rows.push(Row { context_len, batch_size, memory });
+                let too_long = too_long(&shape.config, &settings, context_len);
+                rows.push(Row { context_len, batch_size, memory, too_long });
             }
         }
+        let skipped = |length: usize| rows.iter().any(|row| row.context_len == length && row.too_long.is_some());
+        settings.context_lengths.retain(|&length| !skipped(length));
         let seconds = self.speed.map(|speed| self.seconds(&shape, spec, &settings, speed));
         Ok(Some(Estimate { rows, seconds }))
     }

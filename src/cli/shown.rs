@@ -1,0 +1,75 @@
+//! What `run`, `sweep` and `patch` show at their end, the same for all: warnings on standard error, results on standard output.
+
+use super::output::say;
+use crate::report::{instrument_summary, needle_grid, quality_summary, summary, warnings};
+use crate::schema::RunResult;
+use crate::session::runner::Outcome;
+use crate::session::store::Stored;
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Tables, and the names of the files.
+    Tables,
+    /// A JSON array.
+    Json,
+    /// Not at all.
+    Nothing,
+}
+
+/// Shows the results of `outcomes` as `form`, and their warnings in any form.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<()> {
+    let stored: Vec<&Stored> = outcomes.iter().filter_map(|o| o.stored.as_ref()).collect();
+    let results: Vec<&RunResult> = stored.iter().map(|s| &s.result).collect();
+    warnings::tell(&results);
+    match form {
+        Form::Nothing => {}
+        Form::Json => say!("{}", serde_json::to_string_pretty(&results)?),
+        Form::Tables if results.is_empty() => {}
+        Form::Tables => {
+            say!("{}", summary::table(&results));
+            let more =
+                [instrument_summary::table(&results), quality_summary::table(&results), needle_grid::table(&results)];
+            for table in more.into_iter().flatten() {
+                say!("{table}");
+            }
+            for stored in stored {
+                say!("{}", stored.path.display());
+            }
+        }
+    }
+    if form != Form::Nothing
+        && let Some(line) = earlier(outcomes)
+    {
+        eprintln!("{line}");
+    }
+    Ok(())
+}
+
+/// How much of the results was measured before, and what another process has; `None` where there is nothing to say.
+fn earlier(outcomes: &[Outcome]) -> Option<String> {
+    let (mut complete, mut continued, mut blocks, mut elsewhere) = (0, 0, 0, 0);
+    for outcome in outcomes {
+        match (&outcome.stored, &outcome.error) {
+            (None, None) => elsewhere += 1,
+            (Some(stored), None) if stored.measured.is_empty() => complete += 1,
+            (Some(stored), _) if stored.earlier().next().is_some() => {
+                continued += 1;
+                blocks += stored.earlier().count();
+            }
+            _ => {}
+        }
+    }
+    let of = outcomes.len();
+    let told = [
+        (complete > 0).then(|| format!("{complete} of {of} runs were complete before")),
+        (continued > 0)
+            .then(|| format!("{continued} of {of} runs went on in files with {blocks} blocks measured before")),
+        (elsewhere > 0).then(|| format!("{elsewhere} of {of} runs are left to another process that has them")),
+    ];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}

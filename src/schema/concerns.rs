@@ -1,0 +1,18 @@
+//! Which settings say anything about which block.
+
+/// The blocks that the setting called `flag` has an effect on, a row of the profile as `profile`; `None` for a setting of another
+/// version. Which rows there are is nothing that one of them was measured with.
+pub fn blocks_of(flag: &str) -> Option<&'static [&'static str]> {
+    Some(match flag {
+        "decode-tokens" | "warmup-runs" | "measure-runs" | "prefill-chunk" | "memory-timeline" | "step-mode"
+        | "trace" | "energy-seconds" => &["profile"],
+        "batch-sizes" => &[],
+        "context-lengths" | "needle-depths" | "needle-trials" | "needle-kind" | "needle-haystack" => &["needle"],
+        "ppl-data" | "ppl-window" | "ppl-burn-in" | "ppl-tokens" | "ppl-protocol" | "ppl-batch" => &["ppl", "kld"],
+        "mmlu-questions" | "mmlu-shots" => &["mmlu"],
+        "math-problems" | "max-new-tokens" | "batch-size" => &["math"],
+        "data" => &["ppl", "kld", "needle", "mmlu", "math"],
+        "seed" => &["profile", "ppl", "kld", "needle", "mmlu", "math"],
+        _ => return None,
+    })
+}

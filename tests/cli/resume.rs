@@ -1,0 +1,91 @@
+//! What a run that goes on takes for its own.
+
+use crate::QUICK;
+use crate::program::{builtin_in, json_files, kvprof, read};
+
+#[test]
+fn a_text_that_changed_is_scored_again_by_resume_and_one_that_was_renamed_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, content: &str| {
+        let text = folder.path().join(name);
+        std::fs::write(&text, content.repeat(100)).unwrap();
+        let mut command = kvprof();
+        command.args(["run", "--no-profile", "--kv-quant", "none", "--benchmarks", "ppl", "--ppl-tokens", "64"]);
+        command.args(["--ppl-window", "64", "--ppl-burn-in", "8", "--resume", "--quiet", "--ppl-data"]).arg(&text);
+        assert!(command.arg("--output-dir").arg(folder.path().join("out")).output().unwrap().status.success());
+        json_files(&folder.path().join("out")).len()
+    };
+    assert_eq!(run("text.txt", "The miller went to the market. "), 1);
+    assert_eq!(run("text.txt", "The miller went to the market. "), 1, "nothing is left to do");
+    assert_eq!(run("of_another_name.txt", "The miller went to the market. "), 1);
+    assert_eq!(run("text.txt", "The baker stayed at home all day. "), 2);
+}
+
+#[test]
+fn a_stopped_run_is_resumed_in_its_own_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |resume: bool| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
+        command
+            .args(["run", "--kv-quant", "none", "int4-hqq", "--quiet", "--output-dir"])
+            .arg(folder.path())
+            .args(QUICK);
+        command.args(resume.then_some("--resume"));
+        command
+    };
+    let mut stopped = run(false).spawn().unwrap();
+    while json_files(folder.path()).is_empty() && stopped.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let _ = stopped.kill();
+    let _ = stopped.wait();
+    assert!(run(true).status().unwrap().success());
+    let bytes = || -> Vec<_> { json_files(folder.path()).iter().map(|p| std::fs::read(p).unwrap()).collect() };
+    let complete = bytes();
+    assert_eq!(complete.len(), 2, "one file for each quantization, the stopped one's own among them");
+    assert!(run(true).status().unwrap().success());
+    assert!(bytes() == complete, "a complete run is left alone");
+}
+
+#[test]
+fn weights_that_changed_are_measured_anew_by_resume_and_what_was_there_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run = |more: &[&str]| {
+        let mut command = kvprof();
+        command.args(["run", "--kv-quant", "none", "--benchmarks", "ppl", "--resume", "--model"]);
+        command.arg(folder.path().join("model")).args(["--ppl-data", "builtin", "--output-dir"]).arg(&out);
+        let output = command.args(QUICK).args(more).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        (json_files(&out).len(), text)
+    };
+    builtin_in(folder.path(), "model", false);
+    assert_eq!(run(&[]).0, 1);
+    let (files, text) = run(&[]);
+    assert!(files == 1 && text.contains("1 of 1 runs were complete before"), "{text}");
+    // One byte of a file of the same name and size.
+    builtin_in(folder.path(), "model", true);
+    let (files, text) = run(&[]);
+    assert!(files == 2 && text.contains("was measured with another") && text.contains("weights "), "{text}");
+    assert!(!text.contains("complete before"), "{text}");
+    let revisions: Vec<_> =
+        json_files(&out).iter().map(|path| read(path)["model_config"]["revision"].clone()).collect();
+    assert_ne!(revisions[0], revisions[1]);
+    // Each has its own file from now on.
+    assert_eq!(run(&[]).0, 2);
+    builtin_in(folder.path(), "model", false);
+    assert_eq!(run(&[]).0, 2);
+    // What a file lacks is added to it, and the level `info` says what it had.
+    let path = json_files(&out).into_iter().next().unwrap();
+    let mut cut = read(&path);
+    cut["completed"].as_array_mut().unwrap().retain(|block| block != "ppl");
+    let digest = cut["model_config"]["revision"].as_str().unwrap().to_string();
+    std::fs::write(&path, cut.to_string()).unwrap();
+    builtin_in(folder.path(), "model", digest != revisions[0].as_str().unwrap());
+    let (files, text) = run(&["--log-level", "kvprof=info"]);
+    assert_eq!(files, 2);
+    for told in ["1 of 1 runs went on in files with 1 blocks", "it has profile@256x1", &digest, "tokens to score"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+}
