@@ -27,9 +27,9 @@ pub struct Args {
     against: Vec<PathBuf>,
     /// Exit with code 1 if a change crosses this: a metric, < or >, and a change such as 1%, 2pt or 0.05; may be given several times. Metrics: ppl,
     /// kld (nats), needle, mmlu and math (rates: -2pt), kv and memory (bytes), prefill (ms), decode (tokens/s: slower is less, decode<-5%), energy
-    /// (J/token). A change whose 95 % interval includes none counts as none, and is said; where the spread is not known (energy, memory, fewer than three
-    /// repeats) the change counts as it is. A metric that the base of a pair has and the new side lacks, or measured otherwise, fails too; rows and
-    /// caches without a partner are named and do not.
+    /// (J/token). A change that is not told from noise (its 95 % interval includes 0) counts as no change, and is named; where the spread is not known
+    /// (energy, memory, fewer than three repeats) the change counts as it is. Fails too where a pair's new side lost the metric or measured it
+    /// otherwise; rows and caches without a partner are named and do not fail.
     #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     fail_if: Vec<String>,
     /// File to write the table to; standard output without it.
