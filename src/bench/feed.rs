@@ -14,6 +14,11 @@ pub fn begin_of_text(subject: &Subject) -> Result<Option<u32>> {
     Ok(subject.tokenizer()?.encode("", true)?.first().copied())
 }
 
+/// Says that `what`, a flag with its value, is more than the `limit` tokens that a model allows.
+pub fn longer_than_model(what: &str, limit: usize) -> String {
+    format!("{what} is longer than the model allows ({limit} tokens)")
+}
+
 /// The share of `reads` that came from codes.
 pub fn fraction_of(reads: KeyReads) -> f64 {
     if reads.total == 0 { 0.0 } else { reads.from_codes as f64 / reads.total as f64 }

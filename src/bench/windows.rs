@@ -1,7 +1,7 @@
 //! Which tokens of a text `ppl` and `kld` score, and in what portions they are fed.
 
 use super::Context;
-use super::feed::{CHUNK, begin_of_text};
+use super::feed::{CHUNK, begin_of_text, longer_than_model};
 use super::settings::{Protocol, Settings};
 use super::text::{Text, check_end, default_name};
 use crate::model::Subject;
@@ -151,7 +151,7 @@ pub fn extent(subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Resu
     let limit = subject.config().max_positions;
     let window = settings.window(limit);
     if window > limit {
-        return Err(Error::usage(format!("--ppl-window {window} is longer than the model allows ({limit} tokens)")));
+        return Err(Error::usage(longer_than_model(&format!("--ppl-window {window}"), limit)));
     }
     check_end(default_name(settings, &subject.model), settings.ppl_tokens)?;
     Ok((window, burn_in(settings, window, quant)?))

@@ -20,7 +20,7 @@
 
 use super::fit::{GroupFit, constant, extremes};
 use super::real::Real;
-use super::shrinkage::Shrinkage;
+use super::shrinkage::{HALF_A_CODE, Shrinkage};
 
 /// Most refinements of a zero point.
 const ITERATIONS: usize = 20;
@@ -48,7 +48,8 @@ const SLACK: i32 = 1 << 9;
 ///
 /// `values` are 16 to 128 finite numbers of type `P`, a power of two of them, widened; `codes` has the same length.
 pub fn fit<P: Real>(values: &[f32], bits: u8, codes: &mut [u8]) -> GroupFit<P> {
-    let levels = f32::from(u8::MAX >> (8 - bits));
+    let last_code = u8::MAX >> (8 - bits);
+    let levels = f32::from(last_code);
     let (min, max) = extremes(values);
     if max == min {
         return constant(min, codes);
@@ -110,7 +111,7 @@ impl Group<'_> {
         let (mut shift, mut least_error) = (0i32, i32::MAX);
         for _ in 0..ITERATIONS {
             let step =
-                if inside && shift.abs() < (1 << 15) - SLACK { self.unclamped_step(shift) } else { self.step(shift) };
+                if inside && shift.abs() < HALF_A_CODE - SLACK { self.unclamped_step(shift) } else { self.step(shift) };
             let (step, error) = (mean(step.moves), mean(step.errors));
             shift -= step;
             // A zero point that stays would only repeat this step and then stop.
@@ -127,7 +128,7 @@ impl Group<'_> {
         let mut step = Step::default();
         for position in self.positions {
             let at = position + shift;
-            let error = at - (((at + (1 << 15)) >> 16).clamp(0, self.last_code) << 16);
+            let error = at - (((at + HALF_A_CODE) >> 16).clamp(0, self.last_code) << 16);
             let complement = self.shrinkage.fine.is_some();
             let size = if complement && error < 0 { !error } else { error.abs() };
             let moved = self.shrinkage.of(size);
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn a_step_without_clamping_is_the_general_step() {
         let mut rng = StdRng::seed_from_u64(4);
-        let edge = (1 << 15) - SLACK - 1;
+        let edge = HALF_A_CODE - SLACK - 1;
         for (bits, inverse_scale) in [(8u8, 40.0f32), (4, 3.5), (4, 2.9), (4, 0.6), (2, 1.2), (2, 1e-3)] {
             let last_code = i32::from(u8::MAX >> (8 - bits));
             for round in 0..200 {

@@ -29,7 +29,7 @@ const POLYNOMIALS: [[u32; 5]; 12] = [
 ];
 
 /// In units of 2^-16.
-const HALF_A_CODE: i32 = 1 << 15;
+pub(super) const HALF_A_CODE: i32 = 1 << 15;
 
 /// Added to a number below 2^22 this leaves the nearest integer in the low bits of the sum.
 const ROUNDING_SHIFT: f32 = 12_582_912.0;

@@ -115,7 +115,6 @@ fn a_group_that_does_not_divide_the_head_is_refused() {
     assert!(refused(&["run", "--kv-quant", "int4-hqq-token,group=128"]).contains("group"));
 }
 
-/// Every option that is a number, by command, as its help shows it: a negative one is a bad value of that option.
 #[test]
 fn files_that_are_no_models_are_named() {
     let folder = tempfile::tempdir().unwrap();

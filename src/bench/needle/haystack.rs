@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::rng::SplitMix64;
-use crate::bench::feed::begin_of_text;
+use crate::bench::feed::{begin_of_text, longer_than_model};
 use crate::bench::settings::{NeedleKind, Settings};
 use crate::bench::text::Text;
 use crate::model::{Subject, Tokenizer};
@@ -150,8 +150,7 @@ fn lengths(
     let (tokenizer, begin) = (subject.tokenizer()?, begin_of_text(subject)?);
     let (mut possible, mut skipped) = (Vec::new(), BTreeMap::new());
     for &length in &settings.context_lengths {
-        let mut reason = (length > limit)
-            .then(|| format!("--context-lengths {length} is longer than the model allows ({limit} tokens)"));
+        let mut reason = (length > limit).then(|| longer_than_model(&format!("--context-lengths {length}"), limit));
         for hidden in needles.iter().take_while(|_| length <= limit) {
             if room(tokenizer, begin, hidden, length)? == 0 {
                 reason = Some(format!(

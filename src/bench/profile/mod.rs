@@ -15,7 +15,7 @@ use self::generation::{Generation, random_prompt};
 use self::memory::{Held, ledger};
 use self::times::fill_times;
 use self::trace::measure_kernels;
-use super::feed::why_unread;
+use super::feed::{longer_than_model, why_unread};
 use super::settings::OUTPUT_TOKENS;
 use super::{Block, Context, Settings};
 use crate::measure::clock::DeviceClock;
@@ -68,18 +68,12 @@ fn each_place(
 /// the positions that the model can place. `None` where it can.
 pub fn too_long(config: &DecoderConfig, settings: &Settings, length: usize) -> Option<String> {
     let output = settings.decode_tokens;
+    let context = format!("--context-lengths {length}");
     if length > config.max_positions {
-        return Some(format!(
-            "--context-lengths {length} is longer than the model allows ({} tokens)",
-            config.max_positions
-        ));
+        return Some(longer_than_model(&context, config.max_positions));
     }
     let most = config.usable_positions();
-    (length + output > most).then(|| {
-        format!(
-            "--context-lengths {length} with --{OUTPUT_TOKENS} {output} is longer than the model allows ({most} tokens)"
-        )
-    })
+    (length + output > most).then(|| longer_than_model(&format!("{context} with --{OUTPUT_TOKENS} {output}"), most))
 }
 
 /// Refuses settings under which every context is [`too_long`].
@@ -87,14 +81,12 @@ pub fn too_long(config: &DecoderConfig, settings: &Settings, length: usize) -> O
 /// # Errors
 /// [`Error::Usage`] naming the first one.
 pub fn check_lengths(config: &DecoderConfig, settings: &Settings) -> Result<()> {
-    let mut reasons = Vec::new();
-    for &length in &settings.context_lengths {
-        match too_long(config, settings, length) {
-            Some(reason) => reasons.push(reason),
-            None => return Ok(()),
-        }
+    let reasons: Option<Vec<_>> =
+        settings.context_lengths.iter().map(|&length| too_long(config, settings, length)).collect();
+    match reasons.unwrap_or_default().into_iter().next() {
+        Some(first) => Err(Error::usage(first)),
+        None => Ok(()),
     }
-    reasons.into_iter().next().map_or(Ok(()), |reason| Err(Error::usage(reason)))
 }
 
 fn skipped(length: usize, batch: usize, reason: String) -> Measurement {
