@@ -20,7 +20,8 @@ const IDENTITIES: [Identity; 3] = [
     ("tokens out", |result, m| m.and_then(|m| m.decode_tokens).unwrap_or_else(|| result.decode_tokens()).to_string()),
 ];
 
-/// One row for each result × context length × batch size; quality is told once, on a result's first row.
+/// One row for each result × context length × batch size; perplexity is told once, on a result's first row, needles on the first row of
+/// their context.
 pub fn table(results: &[&RunResult]) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
@@ -47,7 +48,11 @@ pub fn table(results: &[&RunResult]) -> String {
                 Cell::new(if row > 0 && told == of(result, before) { String::new() } else { told })
             });
             let over = over.as_ref().map(|words| words[at].as_str());
-            table.add_row(identity.chain(cells(result, m, row == 0, over)));
+            let needle = match (m, before) {
+                (Some(m), Some(before)) if m.context_len == before.context_len => String::new(),
+                _ => needle(result, m),
+            };
+            table.add_row(identity.chain(cells(result, m, row == 0, over)).chain([Cell::new(needle)]));
         }
     }
     for column in table.column_iter_mut().skip(varying.len() + 1) {
@@ -56,7 +61,7 @@ pub fn table(results: &[&RunResult]) -> String {
     table.to_string()
 }
 
-/// A row; `over` stands before the perplexity, where there is such a column.
+/// A row but for its needles; `over` stands before the perplexity, where there is such a column.
 fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<&str>) -> Vec<Cell> {
     let number = |value: Option<f64>, digits: usize| value.map_or("–".to_string(), |v| format!("{v:.digits$}"));
     let name = result.kv_quant.name.clone().unwrap_or_else(|| "none".into());
@@ -81,12 +86,12 @@ fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<
         }
     }
     cells.extend(over.map(|over| Cell::new(if first { over } else { "" })));
-    cells.extend(if first { quality(result) } else { [String::new(), String::new(), String::new()] }.map(Cell::new));
+    cells.extend(if first { perplexity(result) } else { [String::new(), String::new()] }.map(Cell::new));
     cells
 }
 
-/// Perplexity, its change against the unquantized cache, needle score.
-fn quality(result: &RunResult) -> [String; 3] {
+/// Perplexity, and its change against the unquantized cache.
+fn perplexity(result: &RunResult) -> [String; 2] {
     let none = || "–".to_string();
     let b = &result.benchmarks;
     let ppl = b.own_perplexity();
@@ -94,14 +99,22 @@ fn quality(result: &RunResult) -> [String; 3] {
         let error = p.ln_ratio_standard_error.map(|e| format!(" ± {:.2}", 100.0 * Z95 * e)).unwrap_or_default();
         p.ln_ratio.map(|ln| format!("{}{error} %", number::shown(100.0 * ln.exp_m1(), Digits::Signed(2))))
     });
-    let needle = b.needle_in_haystack.as_ref().map(|n| format!("{}/{}", n.successes, n.total_trials));
-    [ppl.map_or_else(none, |p| format!("{:.3}", p.value)), delta.unwrap_or_else(none), needle.unwrap_or_else(none)]
+    [ppl.map_or_else(none, |p| format!("{:.3}", p.value)), delta.unwrap_or_else(none)]
+}
+
+/// Needles found at the context of the row `m`; at all contexts in a result without rows.
+fn needle(result: &RunResult, m: Option<&Measurement>) -> String {
+    let found = result.benchmarks.needle_in_haystack.as_ref().and_then(|needle| match m {
+        Some(m) => needle.per_context.get(&m.context_len.to_string()).map(|score| (score.successes, score.trials)),
+        None => Some((needle.successes, needle.total_trials)),
+    });
+    found.map_or_else(|| "–".into(), |(found, trials)| format!("{found}/{trials}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Benchmarks, KvQuant, Perplexity, Steps, read};
+    use crate::schema::{Benchmarks, KvQuant, Needle, NeedleScore, Perplexity, Steps, read};
 
     fn result() -> RunResult {
         let text = r#"{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{"num_params_b":1,
@@ -127,5 +140,26 @@ mod tests {
         let kv_quant = KvQuant { enabled: true, ..Default::default() };
         let text = table(&[&RunResult { benchmarks, kv_quant, ..result() }]);
         assert!(text.contains(" 0.00 %") && !text.contains("-0.00") && !text.contains("−0.00"), "{text}");
+    }
+
+    #[test]
+    fn needles_stand_in_the_first_row_of_their_own_context() {
+        let score = NeedleScore { trials: 5, successes: 4, ..Default::default() };
+        let needle = Needle {
+            total_trials: 5,
+            successes: 4,
+            per_context: [("512".to_string(), score)].into(),
+            ..Default::default()
+        };
+        let benchmarks = Benchmarks { needle_in_haystack: Some(needle), ..Default::default() };
+        let row = |context_len, batch| Measurement { context_len, batch_size: Some(batch), ..Default::default() };
+        let measurements = vec![row(128, 1), row(512, 1), row(512, 4)];
+        let last = |text: &str| -> Vec<String> {
+            let rows = text.lines().filter(|line| line.starts_with('│')).skip(1);
+            rows.map(|line| line.trim_end_matches('│').rsplit('┆').next().unwrap().trim().to_string()).collect()
+        };
+        let run = RunResult { benchmarks, ..result() };
+        assert_eq!(last(&table(&[&RunResult { measurements, ..run.clone() }])), ["–", "4/5", ""]);
+        assert_eq!(last(&table(&[&run])), ["4/5"], "without rows there is no other place");
     }
 }
