@@ -88,7 +88,7 @@ impl Quality {
             ppl_error: own.and_then(|p| p.standard_error),
             ln_ratio: quantized.and_then(|q| q.ln_ratio).or(computed),
             ln_ratio_error: quantized.and_then(|q| q.ln_ratio_standard_error),
-            kld: blocks.kld.clone(),
+            kld: result.divergence().cloned(),
             needle: blocks.needle_in_haystack.as_ref().map(|n| of_quantized(needle(n, trials, other_trials))),
             mmlu: blocks.mmlu.as_ref().map(|a| of_quantized(accuracy(a, before.and_then(|b| b.mmlu.as_ref())))),
             math: blocks.math.as_ref().map(|a| of_quantized(accuracy(a, before.and_then(|b| b.math.as_ref())))),

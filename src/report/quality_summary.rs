@@ -5,13 +5,14 @@ use comfy_table::{Cell, CellAlignment, Table};
 
 use super::number::{self, Digits};
 use super::scoring::{self, of_run};
-use crate::schema::{Accuracy, Benchmarks, Kld, RunResult};
+use crate::schema::{Accuracy, Kld, RunResult};
 
 /// One row for each result that has a divergence, MMLU or MATH; `None` when no result has. Columns that would be empty
 /// throughout are left out.
 pub fn table(results: &[&RunResult]) -> Option<String> {
-    let any = |has: fn(&Benchmarks) -> bool| results.iter().any(|r| has(&r.benchmarks));
-    let (kld, mmlu, math) = (any(|b| b.kld.is_some()), any(|b| b.mmlu.is_some()), any(|b| b.math.is_some()));
+    let any = |has: fn(&RunResult) -> bool| results.iter().any(|r| has(r));
+    let kld = any(|r| r.divergence().is_some());
+    let (mmlu, math) = (any(|r| r.benchmarks.mmlu.is_some()), any(|r| r.benchmarks.math.is_some()));
     if !(kld || mmlu || math) {
         return None;
     }
@@ -41,7 +42,7 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
         let mut row = vec![result.kv_quant.name.clone().unwrap_or_else(|| "none".into())];
         if kld {
             row.extend(over(&kld_over));
-            row.extend(divergence(b.kld.as_ref()));
+            row.extend(divergence(result.divergence()));
         }
         if mmlu {
             row.extend(over(&mmlu_over));
@@ -90,7 +91,7 @@ fn score(score: Option<&Accuracy>, quantized: bool) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{KldIntervals, Paired};
+    use crate::schema::{Benchmarks, KldIntervals, Paired};
 
     #[test]
     fn divergence_is_told_with_half_its_interval() {
@@ -113,5 +114,28 @@ mod tests {
         };
         assert_eq!(score(Some(&accuracy), true), ["25.0 % [20.0, 31.0]".to_string(), "−3.0 (0.50)".into()]);
         assert_eq!(score(Some(&accuracy), false)[1], "–", "the unquantized cache has no change");
+    }
+
+    #[test]
+    fn the_unquantized_cache_has_no_divergence_from_itself() {
+        let result = |enabled: bool, mmlu: Option<Accuracy>| {
+            let kld = Some(Kld { tokens: 64, p99: Some(0.03), ..Default::default() });
+            let json = serde_json::json!({
+                "schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "attn_backend": "fused",
+                "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
+                    "head_dim": 64, "max_position_embeddings": 64},
+                "kv_quant": {"enabled": enabled, "asymmetric": false}, "environment": {}, "hardware": {}, "measurements": [],
+                "benchmarks": {}, "combo_elapsed_s": 1.0,
+                "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 64},
+            });
+            let result: RunResult = serde_json::from_value(json).unwrap();
+            RunResult { benchmarks: Benchmarks { kld, mmlu, ..Default::default() }, ..result }
+        };
+        let (none, int4) = (result(false, None), result(true, None));
+        let text = table(&[&none, &int4]).unwrap();
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('│')).skip(1).collect();
+        assert_eq!((rows[0].matches('–').count(), rows[1].matches("3.00e-2").count()), (3, 1), "{text}");
+        assert_eq!(table(&[&none]), None, "a column of nothing is left out");
+        assert!(!table(&[&result(false, Some(Accuracy::default()))]).unwrap().contains("KL"));
     }
 }

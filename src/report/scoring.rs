@@ -114,9 +114,9 @@ pub fn ppl(result: &RunResult) -> Option<Scoring> {
     Some(Scoring(data(Some(&p.dataset), p.data.as_ref()).into_iter().chain(text).chain([version(p.version)]).collect()))
 }
 
-/// Of the divergence.
+/// Of the divergence of a quantized cache.
 pub fn kld(result: &RunResult) -> Option<Scoring> {
-    let k = result.benchmarks.kld.as_ref()?;
+    let k = result.divergence()?;
     let name = k.data.as_ref().map(|d| d.name.as_str());
     let text = text(k.tokens, k.window, k.burn_in, k.protocol.as_deref());
     Some(Scoring(data(name, k.data.as_ref()).into_iter().chain(text).chain([version(k.version)]).collect()))
@@ -225,7 +225,7 @@ pub mod of_run {
 
     /// As [`super::kld`].
     pub fn kld(result: &RunResult) -> Option<Scoring> {
-        let block = result.benchmarks.kld.as_ref()?;
+        let block = result.divergence()?;
         let asked = asked(block.settings.as_ref(), "ppl-tokens").unwrap_or(result.config.ppl_tokens);
         Some(super::kld(result)?.asked("tokens", block.tokens, asked))
     }

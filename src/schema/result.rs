@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::blocks::{Benchmarks, Flags, Measurement};
+use super::quality::Kld;
 
 /// A result file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -140,6 +141,12 @@ impl RunResult {
     pub fn decode_tokens(&self) -> usize {
         let mut measured = self.measurements.iter().filter(|m| m.skipped != Some(true));
         measured.find_map(|m| m.decode_tokens).unwrap_or(self.config.decode_tokens)
+    }
+
+    /// The divergence of a quantized cache from the unquantized one; that of the unquantized one from itself, which its file has too, is 0
+    /// by definition and says nothing.
+    pub fn divergence(&self) -> Option<&Kld> {
+        self.benchmarks.kld.as_ref().filter(|_| self.kv_quant.enabled)
     }
 
     /// Takes out the rows and scores whose names, as in `completed`, `kept` does not want.

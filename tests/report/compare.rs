@@ -385,3 +385,20 @@ fn where_nothing_is_compared_the_error_points_to_the_reasons() {
     assert!(said.contains("ppl (windows of 1024 against windows of 512)"), "{said}");
     assert!(said.contains("error: nothing could be compared, for the reasons above"), "{said}");
 }
+
+#[test]
+fn a_gate_on_the_divergence_goes_by_quantized_caches_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for cache in [Cache::new("none", 16, 0.0), Cache::new("int4-hqq", 4, 0.004)] {
+        let mut result = results::run("m", &cache);
+        // A run of `kld` writes the block for each cache.
+        result.benchmarks.kld.get_or_insert_with(|| kvprof::schema::Kld { tokens: 4096, ..Default::default() });
+        one(folder.path(), "a", &result);
+    }
+    let both = folder.path().join("a");
+    let output =
+        kvprof().arg("compare").arg(&both).arg("--against").arg(&both).args(["--fail-if", "kld>1%"]).output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success() && said.contains("passed: kld>1%: 1 compared"), "{said}");
+    assert!(!said.contains("not compared"), "{said}");
+}
