@@ -402,3 +402,36 @@ fn a_gate_on_the_divergence_goes_by_quantized_caches_alone() {
     assert!(output.status.success() && said.contains("passed: kld>1%: 1 compared"), "{said}");
     assert!(!said.contains("not compared"), "{said}");
 }
+
+#[test]
+fn needles_are_compared_at_the_contexts_that_both_sides_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = results::run("m", &Cache::new("none", 16, 0.0));
+    let mut fewer = results::run("m", &Cache { found: 2, ..Cache::new("int4-hqq", 4, 0.004) });
+    // At the shortest context the quantized cache read nothing from codes.
+    let shortest = results::CONTEXTS[0];
+    let b = &mut fewer.benchmarks;
+    b.needle_in_haystack_trials.as_mut().unwrap().retain(|trial| trial.context_length != shortest);
+    let needle = b.needle_in_haystack.as_mut().unwrap();
+    let gone = needle.per_context.remove(&shortest.to_string()).unwrap();
+    needle.total_trials -= gone.trials;
+    needle.successes -= gone.successes;
+    needle.success_rate = needle.successes as f64 / needle.total_trials as f64;
+    let (base, new) = (one(folder.path(), "a", &all), one(folder.path(), "b", &fewer));
+    for (base, new, side, sign) in [(&base, &new, "base", -1.0), (&new, &base, "new", 1.0)] {
+        let lines = lines(base, new);
+        let needle = lines.iter().find(|line| line["metric"] == "needle").unwrap();
+        assert!(needle["cache"].as_str().unwrap().ends_with(", at 2048 and 4096 tokens"), "{needle}");
+        // Of twelve needles at each context six are lost at one, and that is known needle by needle.
+        assert!((needle["change_value"].as_f64().unwrap() - sign * 0.25).abs() < 1e-12, "{needle}");
+        assert!(needle["remark"].is_null() && needle["verdict"] != "no clear change", "{needle}");
+        let (_, said) = said(base, new);
+        let named = said.lines().find(|line| line.starts_with(&format!("not compared: {side}: "))).unwrap();
+        assert!(named.ends_with(": needle at 1024 tokens has no partner"), "{said}");
+    }
+    // What was tried otherwise at the contexts of both is not compared by them.
+    let trials = fewer.benchmarks.needle_in_haystack_trials.as_mut().unwrap();
+    trials.iter_mut().for_each(|trial| trial.needle = Some("7".into()));
+    let (_, said) = said(&base, &one(folder.path(), "c", &fewer));
+    assert!(said.contains(": needle (at 2048 and 4096 tokens, 24 trials, needles"), "{said}");
+}

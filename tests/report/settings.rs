@@ -307,7 +307,7 @@ fn compare_finds_the_score_on_the_same_text_among_several() {
 }
 
 #[test]
-fn compare_holds_needles_to_kind_text_contexts_and_depths() {
+fn compare_holds_needles_to_kind_text_and_depths() {
     let needle = |change: &dyn Fn(&mut RunResult)| {
         let mut other = int4();
         change(&mut other);
@@ -322,7 +322,6 @@ fn compare_holds_needles_to_kind_text_contexts_and_depths() {
         block(|n| n.kind = Some("words".into())),
         block(|n| n.haystack = Some("book.txt".into())),
         block(|n| n.data = Some(DataSource { sha256: "ab".repeat(32), ..Default::default() })),
-        block(|n| n.per_context.retain(|context, _| context != "1024")),
         needle(&|r| r.benchmarks.needle_in_haystack_trials.iter_mut().flatten().for_each(|t| t.depth_percent *= 0.5)),
     ] {
         assert!(found == 0 && said.contains("m INT4-HQQ: needle ("), "{said}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::needles::{self, Common};
 use crate::base::stats;
 use crate::report::number::{self, Digits};
 use crate::report::quality::{Quality, Score, needle_pairs};
@@ -32,6 +33,8 @@ pub struct Metric {
     pub quality: Option<fn(&Run, &Run) -> Outcome>,
     /// What a run's quality was scored on.
     pub scoring: scoring::Of,
+    /// What two runs that were not scored alike have in common all the same.
+    pub common: Option<fn(&Run, &Run) -> Option<Common>>,
 }
 
 /// A change; none where a side has no number; why not, where the two sides turn out to be of different things.
@@ -118,6 +121,7 @@ pub static COST: [Metric; 5] = [
         depends_on: &[Part::Output, Part::Chunk],
         quality: None,
         scoring: |_| None,
+        common: None,
     },
     Metric {
         name: "memory",
@@ -132,6 +136,7 @@ pub static COST: [Metric; 5] = [
         depends_on: &[Part::Output, Part::Chunk],
         quality: None,
         scoring: |_| None,
+        common: None,
     },
     Metric {
         name: "prefill",
@@ -147,6 +152,7 @@ pub static COST: [Metric; 5] = [
         depends_on: &[Part::Chunk],
         quality: None,
         scoring: |_| None,
+        common: None,
     },
     Metric {
         name: "decode",
@@ -166,6 +172,7 @@ pub static COST: [Metric; 5] = [
         depends_on: &[Part::Output],
         quality: None,
         scoring: |_| None,
+        common: None,
     },
     Metric {
         name: "energy",
@@ -177,6 +184,7 @@ pub static COST: [Metric; 5] = [
         depends_on: &[Part::Output],
         quality: None,
         scoring: |_| None,
+        common: None,
     },
 ];
 
@@ -192,6 +200,7 @@ pub static QUALITY: [Metric; 5] = [
         depends_on: &[],
         quality: Some(|a, b| Ok(perplexity(a, b))),
         scoring: scoring::ppl,
+        common: None,
     },
     Metric {
         name: "kld",
@@ -203,6 +212,7 @@ pub static QUALITY: [Metric; 5] = [
         depends_on: &[],
         quality: Some(|a, b| Ok(divergence(a, b))),
         scoring: scoring::kld,
+        common: None,
     },
     Metric {
         name: "needle",
@@ -214,6 +224,7 @@ pub static QUALITY: [Metric; 5] = [
         depends_on: &[],
         quality: Some(needle),
         scoring: scoring::needle,
+        common: Some(needles::common),
     },
     Metric {
         name: "mmlu",
@@ -225,6 +236,7 @@ pub static QUALITY: [Metric; 5] = [
         depends_on: &[],
         quality: Some(|a, b| questions([a, b], |b| b.mmlu.as_ref(), |q| q.mmlu.as_ref())),
         scoring: scoring::mmlu,
+        common: None,
     },
     Metric {
         name: "math",
@@ -236,6 +248,7 @@ pub static QUALITY: [Metric; 5] = [
         depends_on: &[],
         quality: Some(|a, b| questions([a, b], |b| b.math.as_ref(), |q| q.math.as_ref())),
         scoring: scoring::math,
+        common: None,
     },
 ];
 

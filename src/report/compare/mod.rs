@@ -2,6 +2,7 @@
 
 pub mod condition;
 pub mod metric;
+pub mod needles;
 mod pair;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,7 +118,7 @@ impl Both<'_, '_> {
 impl Comparison {
     /// Compares what was scored alike, each score once, however many runs share it.
     fn quality(&mut self, both: &Both<'_, '_>) {
-        let Both { before, after, what, remark } = both;
+        let Both { before, after, what, .. } = both;
         for metric in &metric::QUALITY {
             let (mut before, mut after) = (scored(metric, &before.runs), scored(metric, &after.runs));
             let alike: Vec<Scoring> = after.keys().filter(|new| before.contains_key(new)).cloned().collect();
@@ -126,20 +127,51 @@ impl Comparison {
                 // What is odd in both, that they were stopped half-way, is no difference between them.
                 let odd = scoring::telling(&[Some(scoring)])
                     .map_or_else(String::new, |words| format!(", {}", words.join(", ")));
-                let what = format!("{what}{odd}");
-                let why = match metric.quality.map_or(Ok(None), |change| change(base, new)) {
-                    Ok(Some(delta)) => {
-                        let (model, remark) = (new.model.clone(), remark.or(delta.unpaired));
-                        self.lines.push(Line { model, what, place: None, metric, delta, remark });
-                        continue;
-                    }
-                    Ok(None) => "no number on a side".into(),
-                    Err(why) => why,
-                };
-                let text = format!("{} {what}: {} ({why})", new.model, metric.name);
-                self.unpaired.push(Unpaired { text, lost: vec![metric] });
+                self.score(both, metric, [base, new], format!("{what}{odd}"));
             }
+            self.scored_in_common(both, metric, &mut before, &mut after);
             self.scored_apart(both, metric, before, after);
+        }
+    }
+
+    /// Compares one score of `base` and `new`, which were scored alike on what `what` says.
+    fn score(&mut self, both: &Both<'_, '_>, metric: &'static Metric, [base, new]: [&Run; 2], what: String) {
+        let why = match metric.quality.map_or(Ok(None), |change| change(base, new)) {
+            Ok(Some(delta)) => {
+                let (model, remark) = (new.model.clone(), both.remark.or(delta.unpaired));
+                self.lines.push(Line { model, what, place: None, metric, delta, remark });
+                return;
+            }
+            Ok(None) => "no number on a side".into(),
+            Err(why) => why,
+        };
+        let text = format!("{} {what}: {} ({why})", new.model, metric.name);
+        self.unpaired.push(Unpaired { text, lost: vec![metric] });
+    }
+
+    /// Compares what scores that are not alike have in common, takes them out, and names what only one of them has.
+    fn scored_in_common(
+        &mut self,
+        both: &Both<'_, '_>,
+        metric: &'static Metric,
+        before: &mut Scores<'_>,
+        after: &mut Scores<'_>,
+    ) {
+        let Some(common) = metric.common else { return };
+        loop {
+            let with = |base: &Run| after.iter().find_map(|(of_new, new)| Some((of_new.clone(), common(base, new)?)));
+            let found = before.iter().find_map(|(of_base, base)| Some((of_base.clone(), with(base)?)));
+            let Some((of_base, (of_new, common))) = found else { return };
+            before.remove(&of_base);
+            after.remove(&of_new);
+            let [base, new] = &common.sides;
+            self.score(both, metric, [base, new], format!("{}, {}", both.what, common.place));
+            for (side, place) in ["base", "new"].iter().zip(common.alone) {
+                let alone = place.map(|place| {
+                    format!("{side}: {} {}: {} {place} has no partner", new.model, both.what, metric.name)
+                });
+                self.unpaired.extend(alone.map(Unpaired::from));
+            }
         }
     }
 
