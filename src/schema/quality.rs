@@ -46,6 +46,10 @@ pub struct Kld {
     /// The same by position in the window, in order of position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_position: Vec<KldBin>,
+    /// Mean divergence of each section of the text, nats, in order: the scored tokens cut into sections of equal length (to a token), as
+    /// many as there are tokens but at most 128. Runs of the same tokens are paired by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_section: Vec<f64>,
     /// `streaming` or `two-phase`, as for the perplexity of the same pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,

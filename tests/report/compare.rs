@@ -435,3 +435,30 @@ fn needles_are_compared_at_the_contexts_that_both_sides_have() {
     let (_, said) = said(&base, &one(folder.path(), "c", &fewer));
     assert!(said.contains(": needle (at 2048 and 4096 tokens, 24 trials, needles"), "{said}");
 }
+
+#[test]
+fn divergences_on_the_same_tokens_are_paired_section_by_section() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, factor: f64, sections: bool| {
+        let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+        let kld = result.benchmarks.kld.as_mut().unwrap();
+        // Sections of a text differ far more from one another than two caches do in one of them.
+        let shares = [0.05, 0.1, 0.25, 0.4, 0.7, 1.5, 2.0, 3.0];
+        kld.mean = 0.002 * factor;
+        kld.standard_error = Some(kld.mean / 2.0);
+        let mean = |(i, share): (usize, &f64)| 0.002 * share * (factor + 0.01 * (i % 2) as f64);
+        kld.by_section = shares.iter().enumerate().map(mean).take(if sections { 8 } else { 0 }).collect();
+        one(folder.path(), name, &result)
+    };
+    let base = file("a", 1.0, true);
+    let kld = |new: &Path| lines(&base, new).into_iter().find(|line| line["metric"] == "kld").unwrap();
+    let same = kld(&base);
+    assert_eq!((&same["change"], &same["verdict"]), (&"0.00 %".into(), &"no clear change".into()), "{same}");
+    let worse = kld(&file("b", 1.1, true));
+    assert_eq!(worse["verdict"], "worse", "{worse}");
+    assert!(
+        (worse["change_value"].as_f64().unwrap() - 0.1).abs() < 1e-9 && worse["change_low"].as_f64().unwrap() > 0.09
+    );
+    let unknown = kld(&file("c", 1.1, false));
+    assert!(unknown["change_low"].is_null() && unknown["verdict"] == "worse? (spread unknown)", "{unknown}");
+}

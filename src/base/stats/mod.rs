@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub use histogram::Histogram;
 pub use interval::{normal_interval, percentile_interval, root_mean_square, wilson};
 pub use paired::{
-    Change, PairTable, change_of_log, independent_rates, mcnemar_exact, mean_difference, paired_rates, ratio_of_medians,
+    Change, PairTable, change_of_log, independent_rates, log_ratio_error, mcnemar_exact, mean_difference, paired_rates,
+    ratio_of_medians,
 };
 
 /// Summary of repeated measurements, in the unit of the measurements.

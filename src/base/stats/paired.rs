@@ -50,6 +50,16 @@ pub fn mean_difference(base: &[f64], new: &[f64]) -> Option<(f64, Option<f64>)> 
     Some((mean(&differences)?, standard_error(&differences)))
 }
 
+/// Standard error of ln(mean of `new` / mean of `base`) over pairs (delta method): what the pairs share cancels. `None` when the sides
+/// differ in number, are fewer than two, or a mean is not positive.
+pub fn log_ratio_error(base: &[f64], new: &[f64]) -> Option<f64> {
+    let shares = |values: &[f64]| {
+        let mean = mean(values).filter(|mean| *mean > 0.0)?;
+        Some(values.iter().map(|value| value / mean).collect::<Vec<f64>>())
+    };
+    mean_difference(&shares(base)?, &shares(new)?)?.1
+}
+
 /// Difference of two success rates on the same `trials` items, of which `lost` succeeded only before and `gained` only
 /// after, with its 95 % interval (Agresti and Min 2005: half an item added to each cell, then Wald's interval).
 pub fn paired_rates(lost: usize, gained: usize, trials: usize) -> Option<(f64, (f64, f64))> {
@@ -172,6 +182,16 @@ mod tests {
         );
         assert_eq!(mean_difference(&[1.0], &[3.0]), Some((2.0, None)), "one pair shows no spread");
         assert_eq!(mean_difference(&[1.0, 2.0], &[1.0]), None);
+    }
+
+    #[test]
+    fn what_pairs_share_is_no_spread_of_their_ratio() {
+        assert_eq!(log_ratio_error(&[1.0, 2.0, 6.0], &[2.0, 4.0, 12.0]), Some(0.0));
+        // Shares of their means: 0.5 and 1.5 against 1 and 1.
+        assert!((log_ratio_error(&[1.0, 3.0], &[2.0, 2.0]).unwrap() - 0.5).abs() < 1e-12);
+        assert_eq!(log_ratio_error(&[1.0], &[3.0]), None);
+        assert_eq!(log_ratio_error(&[0.0, 0.0], &[1.0, 2.0]), None);
+        assert_eq!(log_ratio_error(&[1.0, 2.0], &[1.0, 2.0, 3.0]), None);
     }
 
     #[test]

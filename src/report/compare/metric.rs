@@ -10,7 +10,7 @@ use crate::report::run::Run;
 use crate::report::scoring;
 use crate::report::setting::Part;
 use crate::report::study::{MIB, Row};
-use crate::schema::{Accuracy, Benchmarks, Kld, Perplexity, QuestionItem};
+use crate::schema::{Accuracy, Benchmarks, Perplexity, QuestionItem};
 
 /// A metric.
 #[derive(Debug)]
@@ -312,13 +312,12 @@ fn perplexity(before: &Run, after: &Run) -> Option<Delta> {
     relative(a.value, b.value, change.and_then(|(centre, error)| stats::change_of_log(centre, error)?.interval), true)
 }
 
-/// Change of the mean divergence, the two taken as independent.
+/// Change of the mean divergence, section by section of the text that both read. Without the sections, as older files are, nothing is
+/// known of how sure it is: the two are not independent.
 fn divergence(a: &Run, b: &Run) -> Option<Delta> {
     let (before, after) = (a.quality.kld.as_ref()?, b.quality.kld.as_ref()?);
-    let share = |k: &Kld| k.standard_error.filter(|_| k.mean > 0.0).map(|e| e / k.mean);
-    let interval = share(before)
-        .zip(share(after))
-        .and_then(|(a, b)| stats::change_of_log((after.mean / before.mean).ln(), a.hypot(b))?.interval);
+    let interval = stats::log_ratio_error(&before.by_section, &after.by_section)
+        .and_then(|error| stats::change_of_log((after.mean / before.mean).ln(), error)?.interval);
     relative(before.mean, after.mean, interval, true)
 }
 
