@@ -66,18 +66,16 @@ pub fn step_mode(m: &Measurement) -> Option<&str> {
 
 /// The same as the kernel's name tells it, which is all that older files have.
 fn worded_mode(m: &Measurement) -> Option<&'static str> {
-    // As `model::step` and its engine word it.
+    // As `model::step` and its engine worded it.
     let (_, how) = m.attention_kernel.as_deref()?.split_once("; step: ")?;
     let modes = [("plain decoder", "plain"), ("one CUDA graph", "graph"), ("launched one by one", "launches")];
     modes.into_iter().find(|(words, _)| how.contains(words)).map(|(_, mode)| mode)
 }
 
-/// Whether `--step-mode` chose how the row `m` of `result` made its steps: on a GPU, by `fused`, where the step kernels served the row
-/// or were not asked to. Elsewhere the plain decoder made them whatever the flag said.
-fn has_step_modes(result: &RunResult, m: &Measurement) -> bool {
-    // As `model::step` words it; a row that was skipped has none.
-    let kernel = m.attention_kernel.as_deref().unwrap_or_default();
-    let unserved = kernel.contains("plain decoder (") && !kernel.contains("plain decoder (asked for)");
+/// Whether `--step-mode`, given as `asked`, chose how the row `m` of `result` made its steps: on a GPU, by `fused`, where the step kernels
+/// served the row or were not asked to. Elsewhere the plain decoder made them whatever the flag said.
+fn has_step_modes(result: &RunResult, m: &Measurement, asked: &str) -> bool {
+    let unserved = asked != "plain" && step_mode(m) == Some("plain");
     result.attn_backend == "fused" && result.machine(&m.block()).device.as_deref() != Some("cpu") && !unserved
 }
 
@@ -90,7 +88,8 @@ impl Setting {
             Some(tokens) => chunks_of(tokens as usize),
             None => Told::usual("usual prefill chunks".into()),
         });
-        let step_mode = flags.get("step-mode").and_then(Value::as_str).filter(|_| has_step_modes(result, m));
+        let asked = flags.get("step-mode").and_then(Value::as_str);
+        let step_mode = asked.filter(|asked| has_step_modes(result, m, asked));
         let step_mode = step_mode.map(|mode| match format!("step mode {mode}") {
             words if mode == "graph" => Told::usual(words),
             words => Told::new(0, words),

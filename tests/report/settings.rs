@@ -99,18 +99,23 @@ fn a_step_mode_counts_where_it_had_an_effect() {
         let kernel = "decode_int4_d80; step: plain decoder (heads of 80 channels)";
         result.measurements.iter_mut().for_each(|m| m.attention_kernel = Some(kernel.into()));
     };
+    let recorded = |result: &mut RunResult| {
+        result.measurements.iter_mut().for_each(|m| m.step_mode = Some("plain".into()));
+    };
     let on_cpu = |result: &mut RunResult| result.hardware.device = Some("cpu".into());
     let eager = |result: &mut RunResult| result.attn_backend = "eager".into();
-    for change in [&unserved as &dyn Fn(&mut RunResult), &on_cpu, &eager] {
-        let (rows, said) = aggregate(&[with("graph", change), later(with("plain", change))]);
+    for change in [&unserved as &dyn Fn(&mut RunResult), &recorded, &on_cpu, &eager] {
+        let (rows, said) = aggregate(&[with("graph", change), later(with("launches", change))]);
         assert_eq!(rows.len(), results::CONTEXTS.len(), "{said}");
     }
     let asked = |result: &mut RunResult| {
         let kernel = "decode_int4_d64; step: plain decoder (asked for)";
         result.measurements.iter_mut().for_each(|m| m.attention_kernel = Some(kernel.into()));
     };
-    let (rows, said) = aggregate(&[with("graph", &|_| ()), later(with("plain", &asked))]);
-    assert_eq!(rows.len(), 2 * results::CONTEXTS.len(), "{said}");
+    for change in [&asked as &dyn Fn(&mut RunResult), &recorded] {
+        let (rows, said) = aggregate(&[with("graph", &|_| ()), later(with("plain", change))]);
+        assert_eq!(rows.len(), 2 * results::CONTEXTS.len(), "{said}");
+    }
 }
 
 #[test]

@@ -161,8 +161,7 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// What serves the steps of `cache`, for the result file. `report::setting` knows by its words whether a plain decoder was asked for, and
-    /// of older files the mode.
+    /// What serves the steps of `cache`, for the result file. Of files without a mode `report::setting` knows it by these words.
     pub fn describe(&self, cache: &dyn KvCache) -> String {
         match &self.path {
             #[cfg(feature = "cuda")]
