@@ -89,6 +89,38 @@ fn the_command_line_runs_gpt2_from_the_hub_and_again_offline() {
 }
 
 #[test]
+fn a_patch_measures_the_commit_that_a_file_records_though_the_branch_has_moved() {
+    let hub = LoopbackHub::serving(&[("gpt2", fixture("models/gpt2"))]);
+    let endpoint = hub.endpoint();
+    let (home, results) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let quick =
+        ["--context-lengths", "64", "--decode-tokens", "4", "--measure-runs", "1", "--quiet", "--device", "cpu"];
+    let kvprof = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvprof"));
+        command.args(arguments).args(quick);
+        run(command, home.path(), environment)
+    };
+    let folder = results.path().to_str().unwrap();
+    let measure = ["run", "--model", "gpt2", "--kv-quant", "none", "--output-dir", folder];
+    let patch = ["patch", folder, "--benchmarks", "profile"];
+    let online = [("HF_ENDPOINT", endpoint.as_str())];
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = kvprof(&measure, &online);
+    assert!(output.status.success(), "{}", said(&output));
+    let branch = home.path().join("hub/models--gpt2/refs/main");
+    assert_eq!(std::fs::read_to_string(&branch).unwrap(), COMMIT);
+    std::fs::write(&branch, COMMIT.replace('0', "f")).unwrap();
+    let offline = [("HF_HUB_OFFLINE", "1")];
+    let output = kvprof(&measure, &offline);
+    assert!(!output.status.success() && said(&output).contains("config.json of gpt2"), "{}", said(&output));
+    let output = kvprof(&patch, &offline);
+    assert!(output.status.success(), "{}", said(&output));
+    // A model that is named is taken as it is there now.
+    let output = kvprof(&[&patch[..], &["--model", "gpt2"]].concat(), &offline);
+    assert!(!output.status.success() && said(&output).contains("config.json of gpt2"), "{}", said(&output));
+}
+
+#[test]
 fn a_revision_is_asked_for_by_name_and_a_repository_that_is_not_there_is_said_to_be_so() {
     let hub = LoopbackHub::serving(&[("gpt2", fixture("models/gpt2"))]);
     let home = tempfile::tempdir().unwrap();

@@ -34,7 +34,8 @@ pub struct Args {
     /// Do not keep the old file as FILE.bak.
     #[arg(long)]
     no_backup: bool,
-    /// Take the model from here instead of where each file says.
+    /// Take the model from here instead of from where each file says; without this, a model of the hub is taken at the commit that the file
+    /// records, wherever its branch is now.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// auto, cpu, cuda or cuda:N, instead of the recorded device.
@@ -70,6 +71,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let adjust = |spec: &mut crate::session::plan::RunSpec| {
         if let Some(model) = &args.model {
             spec.model.model = model.clone();
+            // The recorded commit is of the place that the file names.
+            spec.model.revision = None;
         }
         if let Some(device) = &args.device {
             spec.model.device = device.clone();

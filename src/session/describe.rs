@@ -211,7 +211,8 @@ pub fn run_of(result: &RunResult) -> Result<RunSpec> {
     Ok(RunSpec {
         model: ModelRequest {
             model: result.model.clone(),
-            revision: recorded("requested_revision"),
+            // A branch moves on; what was measured is its commit.
+            revision: commit(&result.model_config).or_else(|| recorded("requested_revision")),
             dummy: result.model_config.weights.as_deref() == Some("dummy"),
             dtype: result.model_config.dtype.clone().unwrap_or_else(|| "auto".into()),
             device: result.hardware.device.clone().unwrap_or_else(|| "auto".into()),
@@ -229,9 +230,24 @@ pub fn run_of(result: &RunResult) -> Result<RunSpec> {
     })
 }
 
+/// The commit of the hub that names a file's model; `None` where a digest of local files does, or nothing.
+fn commit(model: &ModelConfig) -> Option<String> {
+    /// Digits of a commit: those of a SHA-1.
+    const COMMIT: usize = 40;
+    model.revision.clone().filter(|name| name.len() == COMMIT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_of_the_hub_is_told_from_a_digest_of_files() {
+        let model = |revision: &str| ModelConfig { revision: Some(revision.into()), ..Default::default() };
+        assert_eq!(commit(&model(&"a".repeat(40))), Some("a".repeat(40)));
+        assert_eq!(commit(&model(&"a".repeat(64))), None);
+        assert_eq!(commit(&ModelConfig::default()), None);
+    }
 
     #[test]
     fn every_quantization_survives_being_written_and_read() {
