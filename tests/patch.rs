@@ -133,6 +133,29 @@ fn a_file_of_another_model_is_refused_and_left_untouched_and_one_that_was_moved_
 }
 
 #[test]
+fn a_patch_with_another_tokenizer_is_refused_where_texts_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    kvprof().args(QUICK.split_whitespace()).arg(folder.path()).arg("--quiet").assert().success();
+    let path = json_files(folder.path()).pop().unwrap();
+    let model = builtin_in(folder.path(), "model", false);
+    let tokenizer = model.join("tokenizer.json");
+    std::fs::write(&tokenizer, std::fs::read_to_string(&tokenizer).unwrap() + "\n").unwrap();
+    let patch = |block: &str| {
+        let mut command = kvprof();
+        command.arg("patch").arg(&path).args(["--no-backup", "--quiet", "--benchmarks", block, "--model"]).arg(&model);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = patch("needle");
+    assert!(
+        code == Some(2) && said.contains("tokenizer (with its chat template) ") && said.contains("--model"),
+        "{said}"
+    );
+    let (code, said) = patch("profile");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn the_usage_line_can_be_followed_and_all_stands_for_every_benchmark() {
     let help = kvprof().args(["patch", "--help"]).output().unwrap();
     assert!(

@@ -1,6 +1,7 @@
 //! What a decoder looks like, independent of the family that named it.
 
 use candle_core::DType;
+use serde::Serialize;
 
 use crate::cache::CacheShape;
 use crate::{Error, Result};
@@ -29,8 +30,8 @@ pub enum Position {
     Rope(Rope),
 }
 
-/// Rotary embedding: channel pair i turns by `position · base^(−2i/D)`, changed by `scaling`.
-#[derive(Debug, Clone, PartialEq)]
+/// Rotary embedding: channel pair i turns by `position · base^(−2i/D)`, changed by `scaling`. Result files hold it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rope {
     /// `rope_theta` of config.json.
     pub base: f64,
@@ -39,7 +40,8 @@ pub struct Rope {
 }
 
 /// Stretching of RoPE frequencies, as transformers' `modeling_rope_utils.py` defines it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RopeScaling {
     /// As trained.
     None,
@@ -180,6 +182,14 @@ impl DecoderConfig {
         match self.position {
             Position::Learned => self.max_positions,
             Position::Rope(_) => self.max_positions + DECODE_ROOM,
+        }
+    }
+
+    /// How queries and keys are rotated; `None` where positions are learned.
+    pub fn rope(&self) -> Option<&Rope> {
+        match &self.position {
+            Position::Learned => None,
+            Position::Rope(rope) => Some(rope),
         }
     }
 

@@ -26,5 +26,5 @@ pub mod weights;
 
 pub use config::DecoderConfig;
 pub use decoder::{Decoder, LogitsOf};
-pub use subject::{LoadOptions, Subject, WeightsKind};
+pub use subject::{Identity, LoadOptions, Subject, WeightsKind};
 pub use tokenizer::Tokenizer;

@@ -75,6 +75,15 @@ impl LoadOptions {
     }
 }
 
+/// What names the parts of a model that its configuration does not describe.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The hub's commit, or the SHA-256 of local weight files; `None` for random ones of no commit.
+    pub weights: Option<String>,
+    /// [`Tokenizer::sha256`].
+    pub tokenizer_sha256: Option<String>,
+}
+
 /// A loaded model with its tokenizer and its identity.
 #[derive(Debug)]
 pub struct Subject {
@@ -139,33 +148,42 @@ impl Subject {
         let config = match ModelSource::parse(&options.model)? {
             ModelSource::Builtin => builtin::config()?.0,
             ModelSource::Gguf(path) => GgufFile::open(&path)?.config()?.0,
-            ModelSource::Config(path) => config_at(&path)?,
-            ModelSource::Folder(folder) => config_at(&ModelFiles::in_folder(&folder, false)?.config)?,
+            ModelSource::Config(config) => config_of(&ModelFiles { config, ..Default::default() })?.0,
+            ModelSource::Folder(folder) => config_of(&ModelFiles::in_folder(&folder, false)?)?.0,
             ModelSource::Hub(id) => {
                 let repo = HubRepo::model(id, options.revision.as_deref());
-                config_at(&ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?.config)?
+                config_of(&ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?)?.0
             }
         };
         Ok(if options.sliding_window { config } else { config.without_sliding_window() })
     }
 
-    /// What names the weights of a model, without loading them: the hub's commit, or the SHA-256 of local files; `None` for random
-    /// ones of no commit.
+    /// What names a model's weights and tokenizer, without loading the weights.
     ///
     /// # Errors
     /// As [`load`](Subject::load), as far as finding and reading the files goes.
-    pub fn weights_name(options: &LoadOptions) -> Result<Option<String>> {
+    pub fn identity_of(options: &LoadOptions) -> Result<Identity> {
         let trained = options.weights == WeightsKind::Trained;
+        let sha256_of = |files: &[PathBuf]| trained.then(|| sha256_of(files)).transpose();
+        let tokenizer_of = |files: &ModelFiles| -> Result<Option<String>> {
+            Ok(Tokenizer::from_files(files)?.and_then(|tokenizer| tokenizer.sha256()))
+        };
         Ok(match ModelSource::parse(&options.model)? {
             ModelSource::Hub(id) => {
                 let repo = HubRepo::model(id, options.revision.as_deref());
-                ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?.revision
+                let files = ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?;
+                Identity { tokenizer_sha256: tokenizer_of(&files)?, weights: files.revision }
             }
-            _ if !trained => None,
-            ModelSource::Builtin => Some(builtin::weights_sha256()),
-            ModelSource::Gguf(path) => Some(sha256_of(&[path])?),
-            ModelSource::Folder(folder) => Some(sha256_of(&ModelFiles::in_folder(&folder, true)?.weights)?),
-            ModelSource::Config(_) => None,
+            ModelSource::Builtin => {
+                let weights = trained.then(builtin::weights_sha256);
+                Identity { weights, tokenizer_sha256: builtin::tokenizer()?.sha256() }
+            }
+            ModelSource::Gguf(path) => Identity { weights: sha256_of(&[path])?, tokenizer_sha256: None },
+            ModelSource::Folder(folder) => {
+                let files = ModelFiles::in_folder(&folder, trained)?;
+                Identity { weights: sha256_of(&files.weights)?, tokenizer_sha256: tokenizer_of(&files)? }
+            }
+            ModelSource::Config(_) => Identity::default(),
         })
     }
 
@@ -181,21 +199,13 @@ impl Subject {
     }
 
     fn from_files(options: &LoadOptions, files: &ModelFiles, device: Device) -> Result<Self> {
-        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Error::io(path, e));
-        let text = read(&files.config)?;
-        let (mut config, names) = read_config(&files.config, &text)?;
-        if let Some(path) = &files.generation_config {
-            let more = ConfigJson::parse(path, &read(path)?)?.token_ids("eos_token_id")?;
-            config.eos.extend(more);
-            config.eos.sort_unstable();
-            config.eos.dedup();
-        }
+        let (config, names) = config_of(files)?;
         let tokenizer = Tokenizer::from_files(files)?;
         if options.weights == WeightsKind::Dummy {
             let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
         }
-        if let Some(method) = ConfigJson::parse(&files.config, &text)?.weight_quantization() {
+        if let Some(method) = ConfigJson::parse(&files.config, &text_of(&files.config)?)?.weight_quantization() {
             let message = format!("says that {method} quantized the weights, which cannot be read; give the original");
             return Err(Error::file(&files.config, message));
         }
@@ -257,6 +267,14 @@ impl Subject {
         self.decoder.config()
     }
 
+    /// What names its weights and its tokenizer.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            weights: self.revision.clone().or_else(|| self.weights_sha256.clone()),
+            tokenizer_sha256: self.tokenizer.as_ref().and_then(Tokenizer::sha256),
+        }
+    }
+
     /// The tokenizer.
     ///
     /// # Errors
@@ -286,9 +304,20 @@ impl Subject {
     }
 }
 
-fn config_at(path: &Path) -> Result<DecoderConfig> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    Ok(read_config(path, &text)?.0)
+fn text_of(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
+}
+
+/// The configuration in a model's files, with all the tokens that end a text, and the names of its tensors.
+fn config_of(files: &ModelFiles) -> Result<(DecoderConfig, Names)> {
+    let (mut config, names) = read_config(&files.config, &text_of(&files.config)?)?;
+    if let Some(path) = &files.generation_config {
+        let more = ConfigJson::parse(path, &text_of(path)?)?.token_ids("eos_token_id")?;
+        config.eos.extend(more);
+        config.eos.sort_unstable();
+        config.eos.dedup();
+    }
+    Ok((config, names))
 }
 
 /// What a source gives besides weights.

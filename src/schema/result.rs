@@ -83,6 +83,15 @@ pub struct ModelConfig {
     /// Commit of the model on the hub, or SHA-256 of the weight file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// SHA-256 of tokenizer.json, or of that with the chat template where there is one; absent where the tokenizer is in the weight file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_sha256: Option<String>,
+    /// How queries and keys are rotated: `base` and `scaling`; absent where positions are learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope: Option<Value>,
+    /// Tokens that end a generated text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub end_tokens: Vec<u32>,
     /// Float type of weights and activations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<String>,

@@ -7,7 +7,7 @@ use super::estimate::Shape;
 use super::plan::{ModelRequest, RunSpec};
 use super::store::experiment_id;
 use crate::bench::{Settings, text};
-use crate::model::{DecoderConfig, Subject};
+use crate::model::{DecoderConfig, Identity, Subject};
 use crate::quant::{QuantSpec, Scheme};
 use crate::schema::{Flags, KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION, WINDOW_LAYERS};
 use crate::{Error, Result};
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub struct Described<'a> {
     config: &'a DecoderConfig,
     parameters: u64,
-    revision: Option<String>,
+    identity: Identity,
     dtype: DType,
 }
 
@@ -26,20 +26,20 @@ impl<'a> Described<'a> {
         Described {
             config: subject.config(),
             parameters: subject.decoder.parameters(),
-            revision: subject.revision.clone().or_else(|| subject.weights_sha256.clone()),
+            identity: subject.identity(),
             dtype: subject.dtype,
         }
     }
 
-    /// Of a model that is not loaded.
+    /// Of a model that is not loaded, as far as its configuration tells.
     pub fn unloaded(shape: &'a Shape) -> Self {
         let Shape { config, dtype } = shape;
-        Described { config, parameters: config.parameters(), revision: None, dtype: *dtype }
+        Described { config, parameters: config.parameters(), identity: Identity::default(), dtype: *dtype }
     }
 
-    /// With what names its weights: a commit of the hub, or the SHA-256 of files.
-    pub fn with_weights(self, name: Option<String>) -> Self {
-        Described { revision: name, ..self }
+    /// With what names its weights and its tokenizer.
+    pub fn identified(self, identity: Identity) -> Self {
+        Described { identity, ..self }
     }
 }
 
@@ -105,7 +105,10 @@ pub(super) fn model_config(request: &ModelRequest, model: &Described<'_>) -> Mod
         family: Some(config.family.clone()),
         sliding_window: config.cache_window(),
         weights: Some(if request.dummy { "dummy" } else { "trained" }.into()),
-        revision: model.revision.clone(),
+        revision: model.identity.weights.clone(),
+        tokenizer_sha256: model.identity.tokenizer_sha256.clone(),
+        rope: config.rope().and_then(|rope| serde_json::to_value(rope).ok()),
+        end_tokens: config.eos.clone(),
         dtype: Some(model.dtype.as_str().into()),
         extra: windows(config).into_iter().chain(requested(request)).collect(),
     }

@@ -1,13 +1,17 @@
-//! Whether the model that is here is the one that a file tells of: by its shape, and by its weights' digest or commit. Names do not
-//! count, since folders are moved and files renamed.
+//! Whether the model that is here is the one that a file tells of: by its shape and rotation, its weights' digest or commit, and, where
+//! texts are scored, its tokenizer. Names do not count, since folders are moved and files renamed.
 
 use crate::schema::ModelConfig;
 
 /// Share by which counts of parameters may differ: other tools round them, and count tied matrices as they like.
 const PARAMETERS: f64 = 0.01;
 
-/// In what the model `here` differs from the one `recorded`, with both values; `None` where nothing that both tell of does.
-pub(super) fn difference(recorded: &ModelConfig, here: &ModelConfig) -> Option<String> {
+/// Benchmarks in which the model writes until it ends its text, which depends on the tokens that are taken for an end.
+const GENERATING: [&str; 2] = ["needle", "math"];
+
+/// In what the model `here` differs from the one `recorded`, as far as the profile and `benchmarks` depend on it, with both values; `None`
+/// where nothing that both tell of does.
+pub(super) fn difference(recorded: &ModelConfig, here: &ModelConfig, benchmarks: &[String]) -> Option<String> {
     let shape = |m: &ModelConfig| {
         [
             ("layers", m.num_layers),
@@ -30,6 +34,24 @@ pub(super) fn difference(recorded: &ModelConfig, here: &ModelConfig) -> Option<S
     {
         told.push(format!("weights {}, here {}", short(old), short(new)));
     }
+    if let (Some(old), Some(new)) = (&recorded.rope, &here.rope)
+        && old != new
+    {
+        told.push(format!("rotation of positions {old}, here {new}"));
+    }
+    if let (Some(old), Some(new)) = (&recorded.tokenizer_sha256, &here.tokenizer_sha256)
+        && !benchmarks.is_empty()
+        && old != new
+    {
+        told.push(format!("tokenizer (with its chat template) {}, here {}", short(old), short(new)));
+    }
+    let (old, new) = (&recorded.end_tokens, &here.end_tokens);
+    if benchmarks.iter().any(|name| GENERATING.contains(&name.as_str()))
+        && !(old.is_empty() || new.is_empty())
+        && old != new
+    {
+        told.push(format!("tokens that end a text {old:?}, here {new:?}"));
+    }
     (!told.is_empty()).then(|| told.join("; "))
 }
 
@@ -50,21 +72,56 @@ mod tests {
         .unwrap()
     }
 
+    fn difference_of(recorded: &ModelConfig, here: &ModelConfig) -> Option<String> {
+        difference(recorded, here, &[])
+    }
+
     #[test]
     fn models_differ_in_shape_size_or_weights_and_not_by_what_only_one_file_tells() {
         let digests = ["a".repeat(64), "b".repeat(64)];
         let of = |digest: &str| model(32, 7.2417, Some(digest));
-        assert_eq!(difference(&of(&digests[0]), &of(&digests[0])), None);
+        assert_eq!(difference_of(&of(&digests[0]), &of(&digests[0])), None);
         assert_eq!(
-            difference(&model(32, 7.24, None), &of(&digests[0])),
+            difference_of(&model(32, 7.24, None), &of(&digests[0])),
             None,
             "an older file rounds, and has no digest"
         );
-        assert_eq!(difference(&of(&"c".repeat(40)), &of(&digests[0])), None, "a commit is no digest");
-        let told = difference(&of(&digests[0]), &of(&digests[1])).unwrap();
+        assert_eq!(difference_of(&of(&"c".repeat(40)), &of(&digests[0])), None, "a commit is no digest");
+        let told = difference_of(&of(&digests[0]), &of(&digests[1])).unwrap();
         assert_eq!(told, "weights aaaaaaaaaaaa, here bbbbbbbbbbbb");
         // Llama-3.1-8B has the heads and layers of Mistral-7B.
-        assert!(difference(&model(32, 7.24, None), &model(32, 8.03, None)).unwrap().contains("8.03"));
-        assert!(difference(&model(36, 7.24, None), &model(32, 7.24, None)).unwrap().contains("layers 36, here 32"));
+        assert!(difference_of(&model(32, 7.24, None), &model(32, 8.03, None)).unwrap().contains("8.03"));
+        assert!(difference_of(&model(36, 7.24, None), &model(32, 7.24, None)).unwrap().contains("layers 36, here 32"));
+    }
+
+    #[test]
+    fn what_a_benchmark_depends_on_is_held_against_it_and_nothing_else() {
+        let base = ModelConfig {
+            rope: Some(serde_json::json!({"base": 10000.0, "scaling": "none"})),
+            tokenizer_sha256: Some("a".repeat(64)),
+            end_tokens: vec![2],
+            ..model(32, 7.24, None)
+        };
+        let of = |change: &dyn Fn(&mut ModelConfig), benchmark: &str| {
+            let mut here = base.clone();
+            change(&mut here);
+            let names: Vec<String> = benchmark.split_whitespace().map(Into::into).collect();
+            let told = difference(&base, &here, &names);
+            assert_eq!(told.is_some(), difference(&here, &base, &names).is_some());
+            told.unwrap_or_default()
+        };
+        let rope = |m: &mut ModelConfig| m.rope = Some(serde_json::json!({"base": 1e6, "scaling": "none"}));
+        assert!(of(&rope, "").contains(r#"{"base":10000.0,"scaling":"none"}, here {"base":1000000.0"#));
+        let tokenizer = |m: &mut ModelConfig| m.tokenizer_sha256 = Some("b".repeat(64));
+        assert_eq!(of(&tokenizer, ""), "", "the profile reads no text");
+        assert_eq!(of(&tokenizer, "ppl"), "tokenizer (with its chat template) aaaaaaaaaaaa, here bbbbbbbbbbbb");
+        let ends = |m: &mut ModelConfig| m.end_tokens = vec![2, 7];
+        assert_eq!(of(&ends, "ppl kld mmlu"), "", "where nothing is generated nothing ends");
+        assert_eq!(of(&ends, "ppl math"), "tokens that end a text [2], here [2, 7]");
+        // As an older file.
+        let silent = |m: &mut ModelConfig| {
+            (m.rope, m.tokenizer_sha256, m.end_tokens) = Default::default();
+        };
+        assert_eq!(of(&silent, "ppl needle"), "");
     }
 }

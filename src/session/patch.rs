@@ -96,7 +96,8 @@ impl Target {
             *loaded = Some((spec.model.clone(), Bench::load(spec, None, show_loading)?));
         }
         let Some((_, bench)) = loaded else { return Ok(()) };
-        if let Some(told) = difference(&self.stored.result.model_config, &bench.model_config(&spec.model)) {
+        let here = bench.model_config(&spec.model);
+        if let Some(told) = difference(&self.stored.result.model_config, &here, &spec.benchmarks) {
             let message = format!(
                 "was not measured with {}: {told}. Give the model that it was measured with by --model, wherever that lies now, or \
                  measure this one with kvprof run",

@@ -48,7 +48,7 @@ pub(super) fn start(
     }
     let Some(claim) = Claim::take(folder, &hash)? else { return Ok(Start::Claimed) };
     let found = Stored::find(folder, &hash, |path, result| {
-        let told = here(shapes).and_then(|here| difference(&result.model_config, &here));
+        let told = here(shapes).and_then(|here| difference(&result.model_config, &here, &spec.benchmarks));
         if let Some(told) = &told {
             tracing::warn!(
                 "{} was measured with another {}: {told}; it is left as it is",

@@ -20,7 +20,7 @@ use crate::bench::{self, Block, Context, References, Settings};
 use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
-use crate::model::{LoadOptions, Subject};
+use crate::model::{Identity, LoadOptions, Subject};
 use crate::schema::{Environment, Hardware, ModelConfig, profile_block};
 use crate::{Error, Result};
 
@@ -87,8 +87,8 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
     let mut bench: Option<Bench> = None;
     // Why the model could not be loaded for lack of memory, once that was tried.
     let mut no_room: Option<String> = None;
-    // What names its weights, once that was asked for.
-    let weights_name: OnceCell<Option<String>> = OnceCell::new();
+    // What names its weights and its tokenizer, once that was asked for.
+    let identity: OnceCell<Identity> = OnceCell::new();
     for run in runs {
         let spec = &run.spec;
         let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
@@ -98,9 +98,9 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
             Some(bench) => Some(bench.model_config(&spec.model)),
             // Where it cannot be had, loading says why.
             None => shapes.shape(&spec.model).map(|shape| {
-                let name = || Subject::weights_name(&spec.model.options(false)?);
-                let name = weights_name.get_or_init(|| name().ok().flatten()).clone();
-                model_config(&spec.model, &Described::unloaded(shape).with_weights(name))
+                let of = || Subject::identity_of(&spec.model.options(false)?);
+                let identity = identity.get_or_init(|| of().unwrap_or_default()).clone();
+                model_config(&spec.model, &Described::unloaded(shape).identified(identity))
             }),
         };
         let outcome = match start(spec, &output.folder, output.existing, shapes, free, here) {
@@ -116,7 +116,7 @@ fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, out
                     Some((shape, reason)) => {
                         skipped(name, spec, skip_all(spec, stored, &output.folder, &shape, &reason), reason)
                     }
-                    None => match loaded(&mut bench, spec, weights_name.get(), output.show_loading) {
+                    None => match loaded(&mut bench, spec, identity.get(), output.show_loading) {
                         Ok(bench) => bench.run(run, stored, output, name),
                         Err(Error::OutOfMemory(reason)) if shapes.shape(&spec.model).is_some() => {
                             let reason = no_room.insert(format!("the model could not be loaded: {reason}")).clone();
@@ -167,12 +167,12 @@ fn is_over(outcomes: &[Outcome]) -> bool {
 fn loaded<'b>(
     bench: &'b mut Option<Bench>,
     spec: &RunSpec,
-    weights_name: Option<&Option<String>>,
+    identity: Option<&Identity>,
     show_loading: bool,
 ) -> Result<&'b mut Bench> {
     match bench {
         Some(bench) => Ok(bench),
-        None => Ok(bench.insert(Bench::load(spec, weights_name.cloned().flatten(), show_loading)?)),
+        None => Ok(bench.insert(Bench::load(spec, identity.and_then(|known| known.weights.clone()), show_loading)?)),
     }
 }
 
@@ -191,8 +191,8 @@ impl Bench {
         }
         let free_bytes = available_bytes(&spec.model);
         let subject = Subject::load(&options)?;
-        let name = subject.revision.as_deref().or(subject.weights_sha256.as_deref());
-        tracing::info!("{}: weights {}, as {:?}", spec.model.model, name.unwrap_or("random"), subject.dtype);
+        let name = subject.identity().weights.unwrap_or_else(|| "random".into());
+        tracing::info!("{}: weights {name}, as {:?}", spec.model.model, subject.dtype);
         Ok(Bench {
             environment: environment::environment(&subject.device, &energy)?,
             hardware: environment::hardware(&subject.device)?,

@@ -89,3 +89,42 @@ fn weights_that_changed_are_measured_anew_by_resume_and_what_was_there_is_told()
         assert!(text.contains(told), "{told}: {text}");
     }
 }
+
+#[test]
+fn a_tokenizer_or_a_rotation_that_changed_is_measured_anew_by_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, model) = (folder.path().join("out"), builtin_in(folder.path(), "model", false));
+    let run = || {
+        let mut command = kvprof();
+        command.args(["run", "--no-profile", "--kv-quant", "none", "--benchmarks", "ppl", "--ppl-tokens", "64"]);
+        command.args(["--ppl-window", "64", "--ppl-burn-in", "8", "--ppl-data", "builtin", "--resume", "--model"]);
+        let output = command.arg(&model).arg("--output-dir").arg(&out).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        (json_files(&out).len(), text)
+    };
+    let edit = |file: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(model.join(file)).unwrap();
+        assert!(text.contains(from), "{file}: {text}");
+        std::fs::write(model.join(file), text.replacen(from, to, 1)).unwrap();
+    };
+    assert_eq!(run().0, 1);
+    assert_eq!(run().0, 1);
+    edit("config.json", "\"rope_theta\": 1", "\"rope_theta\": 2");
+    let (files, text) = run();
+    assert!(files == 2 && text.contains("rotation of positions {\"base\":1"), "{text}");
+    // The same tokens, but who knows: the content is another.
+    edit("tokenizer.json", "{", "{ ");
+    let (files, text) = run();
+    assert!(files == 3 && text.contains("tokenizer (with its chat template) "), "{text}");
+    // A file from before tells neither, and is gone on with.
+    for path in json_files(&out) {
+        let mut old = read(&path);
+        for field in ["rope", "tokenizer_sha256", "end_tokens"] {
+            assert!(!old["model_config"].as_object_mut().unwrap().remove(field).unwrap().is_null(), "{field}");
+        }
+        std::fs::write(&path, old.to_string()).unwrap();
+    }
+    edit("tokenizer.json", "{", "{ ");
+    assert_eq!(run().0, 3);
+}

@@ -6,9 +6,11 @@ pub mod sentencepiece;
 use std::path::Path;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::source::ModelFiles;
 use super::weights::gguf::GgufFile;
+use crate::base::hex::hex;
 use crate::{Error, Result};
 
 /// A model's chat template, not yet rendered, and the texts of the special tokens that templates use.
@@ -29,6 +31,8 @@ pub struct Tokenizer {
     chat_template: Option<ChatTemplate>,
     /// Ids from here on have no embedding.
     limit: u32,
+    /// SHA-256 of its tokenizer.json; `None` where it was made from something else.
+    json_sha256: Option<String>,
 }
 
 impl Tokenizer {
@@ -40,7 +44,7 @@ impl Tokenizer {
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
             Error::file(path, format!("is not a tokenizer.json that can be read ({e}); fetch it again"))
         })?;
-        Self::from_parts(inner)
+        Ok(Tokenizer { json_sha256: Some(hex(&Sha256::digest(bytes))), ..Self::from_parts(inner)? })
     }
 
     /// The tokenizer of a model's files; `None` when they have none.
@@ -87,7 +91,7 @@ impl Tokenizer {
         // A published tokenizer.json may cut texts off (gpt2's does, at 50 tokens), which would pass unseen.
         inner.with_truncation(None).map_err(|e| Error::usage(format!("tokenizer: {e}")))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, chat_template: None, limit: u32::MAX })
+        Ok(Tokenizer { inner, chat_template: None, limit: u32::MAX, json_sha256: None })
     }
 
     /// Token ids of `text`. `special` adds what the model wants around a text, a leading BOS for most and nothing for
@@ -131,6 +135,16 @@ impl Tokenizer {
         }
         self.limit = vocab as u32;
         Ok(self)
+    }
+
+    /// SHA-256 of its tokenizer.json, or of that with the chat template where there is one: what decides which tokens a text or a question
+    /// becomes. `None` for a tokenizer that was not read from a tokenizer.json, as a GGUF file's.
+    pub fn sha256(&self) -> Option<String> {
+        let json = self.json_sha256.as_ref()?;
+        Some(match &self.chat_template {
+            None => json.clone(),
+            Some(template) => hex(&Sha256::digest(format!("{json} {template:?}"))),
+        })
     }
 
     /// The model's chat template, if it was trained to chat.
@@ -190,6 +204,23 @@ mod tests {
         assert_eq!(limited.encode("ab", true).unwrap(), [0, 1]);
         let error = limited.encode("a<pad>", true).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("<pad>"), "{error}");
+    }
+
+    #[test]
+    fn the_digest_changes_with_the_tokens_and_with_the_chat_template() {
+        let tokenizer = |vocabulary: &str| {
+            let json =
+                format!(r#"{{"version": "1.0", "model": {{"type": "BPE", "vocab": {{{vocabulary}}}, "merges": []}}}}"#);
+            Tokenizer::from_json(Path::new("tokenizer.json"), json.as_bytes()).unwrap()
+        };
+        let chat = |source: &str| {
+            let chat_template = Some(ChatTemplate { source: source.into(), bos_token: None, eos_token: None });
+            Tokenizer { chat_template, ..tokenizer(r#""a": 0"#) }.sha256().unwrap()
+        };
+        let plain = tokenizer(r#""a": 0"#).sha256().unwrap();
+        assert_eq!(tokenizer(r#""a": 0"#).sha256(), Some(plain.clone()));
+        let others = [tokenizer(r#""b": 0"#).sha256().unwrap(), chat("{{x}}"), chat("{{y}}")];
+        assert_eq!(others.iter().chain([&plain]).collect::<std::collections::BTreeSet<_>>().len(), 4);
     }
 
     #[test]
