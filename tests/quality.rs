@@ -30,6 +30,7 @@ pub struct Bench {
     pub subject: Subject,
     pub settings: Settings,
     pub references: References,
+    pub machine: Option<String>,
 }
 
 impl Bench {
@@ -37,7 +38,7 @@ impl Bench {
         let mut options = LoadOptions::new(model);
         options.device = "cpu".parse().unwrap();
         let subject = Subject::load(&options).unwrap();
-        Bench { subject, settings: Settings::default(), references: References::default() }
+        Bench { subject, settings: Settings::default(), references: References::default(), machine: None }
     }
 
     /// The built-in model, by the folder it is compiled from.
@@ -72,6 +73,7 @@ impl Bench {
             settings: &self.settings,
             progress: &Silent,
             copy_gb_s: None,
+            machine: self.machine.as_deref(),
             energy: &EnergyMeter::absent("a test measures none"),
             saved: &saved,
             references: &mut self.references,

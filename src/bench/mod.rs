@@ -45,6 +45,8 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// Copy bandwidth of the device measured in this run, GB/s.
     pub copy_gb_s: Option<f64>,
+    /// Name of this machine, where it has one.
+    pub machine: Option<&'a str>,
     /// What measures energy, or why nothing does.
     pub energy: &'a EnergyMeter,
     /// Blocks that an earlier, stopped run of the same spec left: question sets go on from their items.

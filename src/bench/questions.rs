@@ -13,7 +13,7 @@ use crate::base::hex::hex;
 use crate::base::stats::{self, PairTable};
 use crate::cache::KeyReads;
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, Outcome, Paired, QuestionItem, SubjectScore};
+use crate::schema::{Accuracy, AnsweredOn, Outcome, Paired, QuestionItem, SubjectScore};
 
 /// One question, ready to be put.
 pub struct Asked {
@@ -63,8 +63,13 @@ impl QuestionSet<'_> {
             tracing::info!("{}: {} questions of {}, {}", self.name, self.questions.len(), data.name, data.sha256);
         }
         let mut items = self.resumed(&plan, saved);
+        let (earlier, kept, machine) = (saved.map_or(&[][..], |s| &s.answered_on), items.len(), context.machine);
         let before = if items.is_empty() { 0.0 } else { saved.and_then(|s| s.elapsed_s).unwrap_or(0.0) };
         let elapsed = || before + started.elapsed().as_secs_f64();
+        let block = |items: &[QuestionItem], complete| {
+            let answered_on = answered_on(earlier, kept, machine, items.len());
+            self.block(&plan, items, answered_on, elapsed(), complete)
+        };
 
         context.progress.start(&format!("{} {}", self.name, context.spec.name), self.questions.len() as u64);
         context.progress.advance(items.len() as u64)?;
@@ -74,12 +79,12 @@ impl QuestionSet<'_> {
             // A score that has not read a code yet is none: it must not be found in a file.
             let complete = items.len() == self.questions.len();
             if !complete && (!context.spec.is_quantized() || reads(&items).from_codes > 0) {
-                keep(self.block(&plan, &items, elapsed(), false))?;
+                keep(block(&items, false))?;
             }
         }
         context.progress.finish();
         require_quantized_reads(context, self.name, fraction_of(reads(&items)))?;
-        keep(self.block(&plan, &items, elapsed(), true))
+        keep(block(&items, true))
     }
 
     /// Hash of the questions and of all that the answers depend on beside the cache.
@@ -139,8 +144,16 @@ impl QuestionSet<'_> {
         Ok(items.collect())
     }
 
-    fn block(&self, plan: &str, items: &[QuestionItem], elapsed_s: f64, complete: bool) -> Block {
+    fn block(
+        &self,
+        plan: &str,
+        items: &[QuestionItem],
+        answered_on: Vec<AnsweredOn>,
+        elapsed_s: f64,
+        complete: bool,
+    ) -> Block {
         let mut score = summarize(items, &self.about);
+        score.answered_on = answered_on;
         score.version = Some(self.version);
         score.plan = Some(plan.into());
         score.planned = Some(self.questions.len());
@@ -149,6 +162,26 @@ impl QuestionSet<'_> {
         score.items = items.to_vec();
         Block::Questions { name: self.name, score: Box::new(score), complete }
     }
+}
+
+/// Which machines answered `asked` questions: the first `kept` of them as `earlier` says, which may tell of more, or, in an older file, of
+/// none; the others `here`.
+fn answered_on(earlier: &[AnsweredOn], kept: usize, here: Option<&str>, asked: usize) -> Vec<AnsweredOn> {
+    let mut parts: Vec<AnsweredOn> = Vec::new();
+    let mut add = |machine: Option<&str>, questions: usize| match parts.last_mut() {
+        _ if questions == 0 => {}
+        Some(last) if last.machine.as_deref() == machine => last.questions += questions,
+        _ => parts.push(AnsweredOn { machine: machine.map(Into::into), questions }),
+    };
+    let mut left = kept;
+    for part in earlier {
+        let questions = part.questions.min(left);
+        add(part.machine.as_deref(), questions);
+        left -= questions;
+    }
+    add(None, left);
+    add(here, asked - kept);
+    parts
 }
 
 /// First token at which two texts differ; one that ends where the other goes on differs there.
@@ -218,6 +251,21 @@ fn hash_of(prompt: &[u32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_machine_is_told_with_what_it_answered() {
+        let of = |parts: &[AnsweredOn]| -> Vec<(String, usize)> {
+            parts.iter().map(|part| (part.machine.clone().unwrap_or_default(), part.questions)).collect()
+        };
+        let first = answered_on(&[], 0, Some("A"), 5);
+        assert_eq!(of(&first), [("A".into(), 5)]);
+        assert_eq!(of(&answered_on(&first, 5, Some("A"), 9)), [("A".into(), 9)]);
+        // Of what was saved, a whole batch is kept.
+        let both = answered_on(&first, 4, Some("B"), 9);
+        assert_eq!(of(&both), [("A".into(), 4), ("B".into(), 5)]);
+        assert_eq!(of(&answered_on(&both, 4, Some("C"), 6)), [("A".into(), 4), ("C".into(), 2)]);
+        assert_eq!(of(&answered_on(&[], 4, Some("B"), 6)), [(String::new(), 4), ("B".into(), 2)], "an older file");
+    }
 
     #[test]
     fn divergence_is_the_first_token_that_differs() {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Environment, Hardware, Measurement, RunResult};
+use super::{AnsweredOn, Environment, Hardware, Measurement, RunResult};
+
+/// Blocks that are made of questions.
+const QUESTION_SETS: [&str; 2] = ["mmlu", "math"];
 
 /// A machine, as far as its file tells.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,7 +24,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn new(environment: &Environment, hardware: &Hardware) -> Self {
+    /// Of a run.
+    pub fn new(environment: &Environment, hardware: &Hardware) -> Self {
         Machine {
             gpu_name: hardware.gpu_name.clone(),
             cpu: environment.cpu.clone(),
@@ -95,15 +99,38 @@ impl RunResult {
         last.map_or_else(|| Machine::new(&self.environment, &self.hardware), Machine::of_note)
     }
 
+    /// Which machines answered the questions of `block`; nothing for what is no question set, or does not say.
+    fn answered_on(&self, block: &str) -> &[AnsweredOn] {
+        let score = match block {
+            "mmlu" => &self.benchmarks.mmlu,
+            "math" => &self.benchmarks.math,
+            _ => &None,
+        };
+        score.as_ref().map_or(&[], |score| &score.answered_on)
+    }
+
     /// Where its blocks were measured, in words, if not all on one machine.
     pub fn machines(&self) -> Option<String> {
         let rows = self.measurements.iter().filter(|m| m.skipped != Some(true)).map(Measurement::block);
         let mut blocks = self.completed.clone();
         blocks.extend(rows.filter(|row| !self.completed.contains(row)));
+        // One that was stopped is not complete, and says the more who answered what.
+        let stopped = QUESTION_SETS.map(String::from).into_iter().filter(|set| self.answered_on(set).len() > 1);
+        blocks.extend(stopped.filter(|set| !self.completed.contains(set)).collect::<Vec<_>>());
         let mut by_machine: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut say = |machine: Option<&str>, what: String| {
+            by_machine.entry(machine.unwrap_or("an unknown machine").to_string()).or_default().push(what);
+        };
         for block in blocks {
-            let name = self.machine(&block).name().unwrap_or("an unknown machine").to_string();
-            by_machine.entry(name).or_default().push(block);
+            match self.answered_on(&block) {
+                several @ [_, _, ..] => {
+                    let all: usize = several.iter().map(|part| part.questions).sum();
+                    for AnsweredOn { machine, questions } in several {
+                        say(machine.as_deref(), format!("{block} ({questions} of {all} questions)"));
+                    }
+                }
+                _ => say(self.machine(&block).name(), block),
+            }
         }
         let told: Vec<String> =
             by_machine.iter().map(|(name, blocks)| format!("{} on {name}", blocks.join(", "))).collect();
@@ -156,6 +183,21 @@ mod tests {
             (result.measured_at("ppl"), result.measured_at("kld")),
             ("2026-11-03T12:00:00", "2026-11-01T12:00:00")
         );
+    }
+
+    #[test]
+    fn a_question_set_that_two_machines_answered_says_how_much_each_did() {
+        let mut result = result(json!({"measurements": []}));
+        let part = |machine: &str, questions| AnsweredOn { machine: Some(machine.into()), questions };
+        let math = |parts: Vec<AnsweredOn>| Some(crate::schema::Accuracy { answered_on: parts, ..Default::default() });
+        result.completed = vec!["math".into()];
+        result.benchmarks.math = math(vec![part("A", 5)]);
+        assert_eq!(result.machines(), None);
+        result.benchmarks.math = math(vec![part("A", 2), part("G", 3)]);
+        let told = "measured on several machines: math (2 of 5 questions) on A; math (3 of 5 questions) on G";
+        assert_eq!(result.machines().unwrap(), told);
+        result.completed.clear();
+        assert_eq!(result.machines().unwrap(), told, "whether or not it was finished");
     }
 
     #[test]

@@ -186,6 +186,10 @@ pub struct Accuracy {
     /// Each question's outcome, in the order asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<QuestionItem>,
+    /// How many of the questions each machine answered, in the order asked: several where a stopped run went on on another one. Older
+    /// files do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered_on: Vec<AnsweredOn>,
     /// Share of key reads that came from codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantized_read_fraction: Option<f64>,
@@ -212,6 +216,15 @@ impl Accuracy {
     pub fn stopped_before(&self) -> Option<usize> {
         self.planned.filter(|planned| self.questions < *planned)
     }
+}
+
+/// Questions that one machine answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnsweredOn {
+    /// Name of its card, else of its processor; `null` where that is not known.
+    pub machine: Option<String>,
+    /// How many.
+    pub questions: usize,
 }
 
 /// Score of one subject of a question set.

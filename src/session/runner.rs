@@ -21,7 +21,7 @@ use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
 use crate::model::{Identity, LoadOptions, Subject};
-use crate::schema::{Environment, Hardware, ModelConfig, profile_block};
+use crate::schema::{Environment, Hardware, Machine, ModelConfig, profile_block};
 use crate::{Error, Result};
 
 /// How one run of a plan ended.
@@ -307,6 +307,7 @@ impl Bench {
         let spec = &run.spec;
         let settings = self.settings(spec);
         let saved = stored.result.benchmarks.clone();
+        let machine = Machine::new(&self.environment, &self.hardware);
         let mut context = Context {
             saved: &saved,
             subject: &self.subject,
@@ -315,6 +316,7 @@ impl Bench {
             settings: &settings,
             progress,
             copy_gb_s: self.hardware.copy_bandwidth_gb_s,
+            machine: machine.name(),
             energy: &self.energy,
             references: &mut self.references,
         };

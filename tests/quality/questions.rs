@@ -76,6 +76,23 @@ fn math_stopped_at_any_item_resumes_to_the_identical_result() {
 }
 
 #[test]
+fn a_question_set_that_went_on_elsewhere_says_which_machine_answered_how_much() {
+    let folder = tempfile::tempdir().unwrap();
+    write_math(folder.path(), 3);
+    let bench = |machine: &str| {
+        let mut bench = Bench::builtin();
+        bench.settings.data = Some(folder.path().into());
+        bench.settings.max_new_tokens = 8;
+        bench.machine = Some(machine.into());
+        bench
+    };
+    let (stopped, _) = bench("one").run_on("math", "none", Benchmarks::default(), 2);
+    let math = bench("another").run_on("math", "none", stopped, usize::MAX).1.unwrap().math.unwrap();
+    let told: Vec<_> = math.answered_on.iter().map(|part| (part.machine.as_deref().unwrap(), part.questions)).collect();
+    assert_eq!(told, [("one", 2), ("another", 1)]);
+}
+
+#[test]
 fn answers_side_by_side_are_those_of_one_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     // Prompts of different lengths, all drawn.
