@@ -107,6 +107,21 @@ fn numbers_out_of_range_and_a_quantization_that_is_not_the_named_one_are_told() 
 }
 
 #[test]
+fn numbers_out_of_range_are_told_of_files_of_2_0_too() {
+    let mut old = results::run("org/Small-1B", &Cache::new("int4-hqq", 4, 0.01));
+    old.schema_version = "2.0".into();
+    // An estimate of 2.0, as the difference of two times.
+    old.measurements[0].quant_overhead_ms = Some(-3.0);
+    assert_eq!(findings(&[old.clone()]), (Some(0), Vec::new()));
+    old.measurements[1].decode_tokens_per_sec = Some(-2.0);
+    old.benchmarks.needle_in_haystack.as_mut().unwrap().per_context.get_mut("1024").unwrap().success_rate = 1.5;
+    let (code, lines) = findings(&[old]);
+    assert_eq!((code, lines.len()), (Some(1), 2), "{lines:?}");
+    assert!(lines[0].contains("decode_tokens_per_sec is -2, which is negative"), "{lines:?}");
+    assert!(lines[1].contains("success_rate is 1.5, which is not within 0 and 1"), "{lines:?}");
+}
+
+#[test]
 fn every_file_of_a_sweep_passes() {
     let files: Vec<_> = results::sweep().iter().map(|cache| results::run("org/Small-1B", cache)).collect();
     assert_eq!(findings(&files), (Some(0), Vec::new()));

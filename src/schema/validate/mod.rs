@@ -36,10 +36,7 @@ pub fn validate(result: &RunResult) -> Vec<String> {
         cost::measurement(m, ours, &at, &mut findings);
     }
     benchmarks(&result.benchmarks, result.kv_quant.enabled, ours, &mut findings);
-    // 2.0 estimates some times as differences.
-    if ours {
-        ranges::check(result, &mut findings);
-    }
+    ranges::check(result, &mut findings);
     for name in result.completed.iter().filter(|name| !result.holds(name)) {
         findings.push(format!("completed names {name}, which the file does not hold"));
     }

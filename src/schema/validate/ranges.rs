@@ -24,6 +24,9 @@ const SHARES: [&str; 12] = [
 /// Endings of names whose numbers cannot be negative: times, sizes, rates, powers, errors. (Bytes and counts cannot be read otherwise.)
 const POSITIVE: [&str; 6] = ["_ms", "_mb", "_s", "_per_sec", "_w", "standard_error"];
 
+/// Times that 2.0 estimates as differences, which may come out negative.
+const ESTIMATED: [&str; 2] = ["quant_overhead_ms", "dequant_overhead_ms"];
+
 /// Names of parts, and the names that the whole may have beside them.
 const PARTS: [(&str, &[&str]); 12] = [
     ("successes", &["trials", "total_trials"]),
@@ -70,7 +73,7 @@ fn walk(place: &str, key: &str, value: &Value, findings: &mut Vec<String>) {
             let number = number.as_f64().unwrap_or_default();
             if SHARES.contains(&key) && !(0.0..=1.0 + 1e-9).contains(&number) {
                 findings.push(format!("{place} is {number}, which is not within 0 and 1"));
-            } else if POSITIVE.iter().any(|ending| key.ends_with(ending)) && number < 0.0 {
+            } else if POSITIVE.iter().any(|ending| key.ends_with(ending)) && !ESTIMATED.contains(&key) && number < 0.0 {
                 findings.push(format!("{place} is {number}, which is negative"));
             } else if key == "log_probabilities" && number > 1e-6 {
                 findings.push(format!("{place} is {number}, which is no logarithm of a probability"));
@@ -103,7 +106,7 @@ mod tests {
             walk("b", "b", &block, &mut findings);
             findings
         };
-        let sound = json!({"quantized_read_fraction": 1.0, "interval": [0.0, 1.0], "prefill_ms": 0.0, "delta": -0.5,
+        let sound = json!({"quantized_read_fraction": 1.0, "interval": [0.0, 1.0], "prefill_ms": 0.0, "delta": -0.5, "quant_overhead_ms": -7.0,
             "step_bandwidth_share": 1.4, "items": [{"log_probabilities": [-1.0, 0.0], "correct": true, "questions": 1}],
             "settings": {"share": 7}, "mean": null});
         assert_eq!(findings(sound), Vec::<String>::new());
