@@ -1,7 +1,9 @@
 // Packed codes to operands of the mma: a mask each, no arithmetic (see tile.cuh for the layout).
 //
 // A masked code stays where a fp16 mantissa is, so that the operand reads as the subnormal number code·2^-24 (or a
-// higher power, by row); `code_unit` is the factor that undoes it. E4M3 codes become fp16 numbers smaller by 2^8.
+// higher power, by row); `code_unit` is the factor that undoes it. 4-bit codes of rows g + 8 are left with those of rows g beneath
+// them, since a byte takes one operation where its high half would take two: `separate_rows` takes the sums of rows g out of theirs.
+// E4M3 codes become fp16 numbers smaller by 2^8.
 #pragma once
 
 #include "kvprof/ptx.cuh"
@@ -51,12 +53,21 @@ __device__ __forceinline__ RowOperand unpack(const uint4& piece, int r, int i) {
     const uint32_t g = words[2 * i], g8 = words[2 * i + 1];
     return {g & 0x00ff00ffu, g8 & 0x00ff00ffu, __byte_perm(g, 0, 0x4341), __byte_perm(g8, 0, 0x4341)};
   } else if constexpr (kFormat.bits == 4) {
-    const uint32_t low = words[i], high = low >> 8;
-    return {low & 0x000f000fu, low & 0x00f000f0u, high & 0x000f000fu, high & 0x00f000f0u};
+    const uint32_t low = words[i] & 0x00ff00ffu, high = __byte_perm(words[i], 0, 0x4341);
+    return {low & 0x000f000fu, low, high & 0x000f000fu, high};
   } else {
     const uint32_t low = words[i], high = low >> 8;
     const uint32_t g = r % 2 ? 0x00300030u : 0x00030003u, g8 = g << 2;
     return {low & g, low & g8, high & g, high & g8};
+  }
+}
+
+/// Takes out of the sums of rows g + 8 what `unpack` leaves in their operands of rows g.
+template <Format kFormat>
+__device__ __forceinline__ void separate_rows(Accumulator& sum) {
+  if constexpr (kFormat.bits == 4) {
+    sum[2] -= sum[0];
+    sum[3] -= sum[1];
   }
 }
 

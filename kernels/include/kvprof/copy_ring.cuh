@@ -14,13 +14,15 @@ struct CopyRing {
   static constexpr int kBytes = kSlots * kSlotBytes;
   static_assert(kSlotBytes % 16 == 0, "copies are of whole 16 bytes");
 
-  uint8_t* start;  ///< the first slot
+  uint32_t start;  ///< of the first slot, in shared memory
   int slot = 0;    ///< the current one
 
-  __device__ __forceinline__ explicit CopyRing(uint8_t* shared) : start(shared) {}
+  __device__ __forceinline__ explicit CopyRing(const uint8_t* shared) : start(kept(shared_address(shared))) {}
 
-  __device__ __forceinline__ const uint8_t* current() const { return start + slot * kSlotBytes; }
-  __device__ __forceinline__ uint32_t at(int s) const { return shared_address(start) + s * kSlotBytes; }
+  __device__ __forceinline__ const uint8_t* current() const {
+    return static_cast<const uint8_t*>(__cvta_shared_to_generic(at(slot)));
+  }
+  __device__ __forceinline__ uint32_t at(int s) const { return start + s * kSlotBytes; }
 
   /// Ends the copies to a slot; also for a slot to which nothing was left to copy.
   __device__ __forceinline__ void end() const { commit_copies(); }
@@ -40,12 +42,12 @@ struct CopyRing {
   }
 };
 
-/// A warp's copy of kBytes contiguous bytes to shared memory, from byte kOffset on.
+/// A warp's copy of kBytes contiguous bytes to shared memory, from byte kOffset on. `from` is where this lane's first 16 bytes are.
 template <int kBytes, int kOffset = 0>
 __device__ __forceinline__ void copy_to_warp(uint32_t to, const uint8_t* from) {
   static_assert(kBytes % 16 == 0, "copies are of whole 16 bytes");
   const int mine = threadIdx.x % 32 * 16;
-  if (kBytes - kOffset >= 512 || mine < kBytes - kOffset) copy16_async_at<kOffset>(to + mine, from + mine);
+  if (kBytes - kOffset >= 512 || mine < kBytes - kOffset) copy16_async_at<kOffset>(to + mine, from);
   if constexpr (kOffset + 512 < kBytes) copy_to_warp<kBytes, kOffset + 512>(to, from);
 }
 

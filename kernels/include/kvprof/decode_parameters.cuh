@@ -82,22 +82,25 @@ template <typename Float>
 struct GroupSums<Float, 1> {
   float sum[2];
 
-  /// x += minimum · sum for rows g and g+8 of an m-tile, a word of minima.
-  __device__ __forceinline__ void add_minima(Accumulator& x, uint32_t minima) const {
+  /// x += minimum · sum for rows g and g+8 of an m-tile, a word of minima, and the first kColumns columns of the lane; x is in units of
+  /// `unit` in rows g, of `unit8` in rows g+8.
+  template <int kColumns>
+  __device__ __forceinline__ void add_minima(Accumulator& x, uint32_t minima, float unit, float unit8) const {
     const float2 m = to_floats<Float>(minima);
-    x[0] = fmaf(m.x, sum[0], x[0]);
-    x[1] = fmaf(m.x, sum[1], x[1]);
-    x[2] = fmaf(m.y, sum[0], x[2]);
-    x[3] = fmaf(m.y, sum[1], x[3]);
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      x[i] = fmaf(m.x, sum[i] / unit, x[i]);
+      x[2 + i] = fmaf(m.y, sum[i] / unit8, x[2 + i]);
+    }
   }
 };
 
 /// Σ q over the channels of each group, of the row of the lane's column (g); all lanes of one g agree.
-template <typename Float, int kChannels, int kGroups>
+template <typename Float, int kChannels, int kRows, int kGroups>
 struct QuerySums {
   float by_group[kGroups];
 
-  __device__ __forceinline__ explicit QuerySums(const Queries<Float, kChannels>& q) {
+  __device__ __forceinline__ explicit QuerySums(const Queries<Float, kChannels, kRows>& q) {
     constexpr int kSteps = kChannels / 16 / kGroups;
 #pragma unroll
     for (int j = 0; j < kGroups; ++j) {

@@ -22,7 +22,7 @@
 
 namespace kvprof {
 
-template <typename Float, TileLayout kTile>
+template <typename Float, TileLayout kTile, int kRows>
 struct TileAttention {
   static constexpr int kChannels = kTile.channels;
   static constexpr int kKeyTiles = kTile.tokens / 16;
@@ -34,14 +34,17 @@ struct TileAttention {
   static constexpr bool kKeyFp8 = kKey.direction == Direction::tile;
   static constexpr bool kValueFp8 = kValue.direction == Direction::tile;
   static constexpr int kKeyGroups = kTile.groups(Side::key), kValueGroups = kTile.groups(Side::value);
-  using State = AttentionState<kChannels>;
+  static constexpr int kLaneRows = kRows / 4;
+  /// Whether the output stays in units of the codes' operands (codes.cuh) until `finish_tiles`.
+  static constexpr bool kOutInUnits = kValueFp8 || kValueColumns || kValueGroups == 1;
+  using State = AttentionState<kChannels, kRows>;
 
   ColumnOperand dense[kKeySteps];  ///< queries as Float, against minima of per-channel keys
   ColumnOperand query[kKeySteps];  ///< queries as fp16 in the order of the codes' operands, against codes
   GroupSums<Float, kKeyGroups> query_sums;  ///< Σ q of channel groups, for per-token keys
   uint32_t scale_limit;  ///< twice the Float above which scales of per-channel keys need queries in two parts
 
-  __device__ __forceinline__ explicit TileAttention(const Queries<Float, kChannels>& q) {
+  __device__ __forceinline__ explicit TileAttention(const Queries<Float, kChannels, kRows>& q) {
 #pragma unroll
     for (int k = 0; k < kKeySteps; ++k) {
       dense[k] = q.dense[k];
@@ -55,7 +58,7 @@ struct TileAttention {
       const float limit = kLimit / q.largest_norm();
       scale_limit = to_pair<Float>(limit, limit);
     }
-    if constexpr (!kKeyColumns && !kKeyFp8) query_sums = QuerySums<Float, kChannels, kKeyGroups>(q).sums();
+    if constexpr (!kKeyColumns && !kKeyFp8) query_sums = QuerySums<Float, kChannels, kRows, kKeyGroups>(q).sums();
   }
 
   static __device__ __forceinline__ uint4 piece(const uint8_t* codes, int index) {
@@ -64,7 +67,7 @@ struct TileAttention {
 
   KVPROF_HOST_DEVICE static constexpr int side_bytes(Side side) { return kTile.code_bytes(side) + kTile.parameter_bytes(side); }
 
-  /// Starts copying one side of a tile in device memory.
+  /// Starts copying one side of a tile in device memory; `tile` is where this lane's first 16 bytes of it are.
   template <Side kSide>
   static __device__ __forceinline__ void load(uint32_t to, const uint8_t* tile) {
     copy_to_warp<kTile.code_bytes(kSide)>(to, tile + kTile.codes_at(kSide));
@@ -104,9 +107,10 @@ struct TileAttention {
 
   /// Brings the output to its true scale, after the last tile.
   __device__ __forceinline__ void finish_tiles(State& state) const {
-    if constexpr (kValueFp8 || kValueColumns) {
+    if constexpr (kOutInUnits) {
 #pragma unroll
-      for (int r = 0; r < kRowTiles; ++r)
+      for (int r = 0; r < kRowTiles; ++r) {
+        if constexpr (kValueColumns) separate_rows<kValue>(state.out[r]);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           state.out[r][i] *= code_unit(kValue, r, i / 2);
@@ -115,6 +119,7 @@ struct TileAttention {
             state.out[r][i] += __shfl_sync(kFullWarp, state.minima[0][i % 2] + state.minima[1][2 + i % 2], 4 * j + threadIdx.x % 4);
           }
         }
+      }
     }
   }
 
@@ -177,6 +182,7 @@ struct TileAttention {
         minimum[0] = kKeyGroups == 1 ? minima[0][0] : __shfl_sync(kFullWarp, minima[0][0], from);
         minimum[1] = kKeyGroups == 1 ? minima[0][1] : __shfl_sync(kFullWarp, minima[0][1], from);
       }
+      separate_rows<kKey>(score[r]);
 #pragma unroll
       for (int i = 0; i < 4; ++i) score[r][i] = fmaf(score[r][i], code_unit(kKey, r, i / 2), minimum[i % 2]);
     }
@@ -237,6 +243,7 @@ struct TileAttention {
     constexpr int kGroups = kTile.groups(kSide), kGroupSteps = kSteps / kGroups;
     constexpr int kRowsAtOnce = interleaved_rows(kFormat), kPieceSteps = steps_per_piece(kFormat);
     constexpr int kRun = kPieceSteps < kGroupSteps ? kPieceSteps : kGroupSteps;  // a piece can span groups, or a group pieces
+    constexpr bool kInUnits = kSide == Side::value && kOutInUnits;
     uint4 scales[kGroups];
 #pragma unroll
     for (int r = 0; r < kRowCount; r += kRowsAtOnce) {
@@ -246,7 +253,9 @@ struct TileAttention {
         if constexpr (kGroups == 1) {
           const uint4 minima = parameters.row_minima(r / 4);
 #pragma unroll
-          for (int i = 0; i < 4; ++i) sums.add_minima(x[r + i], word(minima, i));
+          for (int i = 0; i < 4; ++i)
+            sums.template add_minima<kLaneRows>(x[r + i], word(minima, i), kInUnits ? code_unit(kFormat, i, 0) : 1.f,
+                                                kInUnits ? code_unit(kFormat, i, 1) : 1.f);
         } else {
           sums.add_minima(x[r], x[r + 1], parameters.row_minima_by_group(r / 2));
           sums.add_minima(x[r + 2], x[r + 3], parameters.row_minima_by_group(r / 2 + 1));
@@ -264,11 +273,17 @@ struct TileAttention {
           for (int i = 0; i < kRun; ++i)
             mma<__half>(sum[n], unpack<kFormat>(codes, r + n, k % kPieceSteps + i), columns[k + i]);
           if ((k + kRun) % kGroupSteps != 0) continue;
+          separate_rows<kFormat>(sum[n]);
           float2 s = to_floats<Float>(word(scales[k / kGroupSteps], (r + n) % 4));
-          s.x *= code_unit(kFormat, r + n, 0);
-          s.y *= code_unit(kFormat, r + n, 1);
+          if constexpr (!kInUnits) {
+            s.x *= code_unit(kFormat, r + n, 0);
+            s.y *= code_unit(kFormat, r + n, 1);
+          }
 #pragma unroll
-          for (int i = 0; i < 4; ++i) x[r + n][i] = fmaf(sum[n][i], i < 2 ? s.x : s.y, x[r + n][i]);
+          for (int i = 0; i < kLaneRows; ++i) {
+            x[r + n][i] = fmaf(sum[n][i], s.x, x[r + n][i]);
+            x[r + n][2 + i] = fmaf(sum[n][2 + i], s.y, x[r + n][2 + i]);
+          }
         }
       }
     }

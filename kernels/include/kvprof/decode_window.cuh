@@ -12,7 +12,7 @@ namespace kvprof {
 
 constexpr int kUnitTokens = 16;
 
-template <typename Float, int kChannels>
+template <typename Float, int kChannels, int kRows>
 struct WindowUnit {
   static constexpr int kChunks = kChannels / 8;  // of 16 bytes in a row
   static constexpr int kSideBytes = kUnitTokens * kChannels * 2;
@@ -20,24 +20,33 @@ struct WindowUnit {
   static __device__ __forceinline__ uint32_t place(int row, int chunk) {
     return 16 * (row * kChunks + (chunk ^ (row % 8)));
   }
+  static constexpr int kRowsAtOnce = 32 / kChunks;  // that a copy of one warp is
 
   /// Starts copying one side of the 16 positions from slot `first` of a ring [capacity, D] on, capacity at least 16.
   /// Positions from the `count`th on become zeros, so that nothing that was never written is multiplied by a zero
   /// probability.
   static __device__ __forceinline__ void load(uint32_t to, const Float* ring, int first, int capacity, int count) {
-    constexpr int kRowsAtOnce = 32 / kChunks;
-    const int chunk = threadIdx.x % 32 % kChunks;
-    int row = threadIdx.x % 32 / kChunks, slot = first + row;
+    const int chunk = threadIdx.x % 32 % kChunks, row = threadIdx.x % 32 / kChunks;
+    if (first + kUnitTokens <= capacity && count >= kUnitTokens) {
+      copy_rows(to, place(row, chunk), ring + static_cast<uint32_t>(first + row) * kChannels + 8 * chunk);
+    } else {
 #pragma unroll
-    for (int i = 0; i < kUnitTokens; i += kRowsAtOnce) {
-      if (slot >= capacity) slot -= capacity;
-      copy16_async(to + place(row, chunk), ring + static_cast<uint32_t>(slot) * kChannels + 8 * chunk, row < count);
-      row += kRowsAtOnce;
-      slot += kRowsAtOnce;
+      for (int i = row; i < kUnitTokens; i += kRowsAtOnce) {
+        const int slot = first + i < capacity ? first + i : first + i - capacity;
+        copy16_async(to + place(i, chunk), ring + static_cast<uint32_t>(slot) * kChannels + 8 * chunk, i < count);
+      }
     }
   }
 
-  static __device__ __forceinline__ void scores(uint32_t side, const Queries<Float, kChannels>& q,
+  /// All rows from kRow on, of which this lane's first lies at `from`, and the first of all at place `mine`. With row < kRowsAtOnce,
+  /// (row + kRow) % 8 is row ^ kRow % 8: so places differ by constants.
+  template <int kRow = 0>
+  static __device__ __forceinline__ void copy_rows(uint32_t to, uint32_t mine, const Float* from) {
+    copy16_async_between<16 * kChunks * kRow, 2 * kChannels * kRow>(to + (mine ^ (16 * (kRow % 8))), from);
+    if constexpr (kRow + kRowsAtOnce < kUnitTokens) copy_rows<kRow + kRowsAtOnce>(to, mine, from);
+  }
+
+  static __device__ __forceinline__ void scores(uint32_t side, const Queries<Float, kChannels, kRows>& q,
                                                 Accumulator (&score)[1]) {
     const int lane = threadIdx.x % 32;
     Accumulator sum[2];  // two chains of dependent mma's
@@ -51,7 +60,7 @@ struct WindowUnit {
   }
 
   static __device__ __forceinline__ void values(uint32_t side, const ColumnOperand& p,
-                                                AttentionState<kChannels>& state) {
+                                                AttentionState<kChannels, kRows>& state) {
     const int lane = threadIdx.x % 32;
     add_column_sums<Float>(state.denominator, p);
 #pragma unroll

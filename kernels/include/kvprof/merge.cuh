@@ -9,7 +9,7 @@
 
 namespace kvprof {
 
-/// Where the rows of one pass (at most eight) of one batch entry and KV head go.
+/// Where the rows of one pass (at most kRows) of one batch entry and KV head go.
 struct Pass {
   int batch, kv_head, first_row, rows;
   int64_t partial_row;  ///< of first_row in partial_out and partial_sums
@@ -36,19 +36,19 @@ struct PartQuad {
   }
 };
 
-template <typename Float, int kChannels, int kWarps>
+template <typename Float, int kChannels, int kRows, int kWarps>
 struct Merge {
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kStride = kChannels + 4;  // floats; keeps the writes of a warp in different banks
   static constexpr int kQuads = kChannels / 4;
-  static constexpr int kPartBytes = 8 * (kStride * 4 + 8);
+  static constexpr int kPartBytes = kRows * (kStride * 4 + 8);
   static constexpr int kBytes = kWarps * kPartBytes;
 
   const DecodeParams& p;
   const Pass& pass;
 
   /// Merges everything and writes the output. To be called by all threads, `shared` (kBytes) free for use.
-  __device__ __forceinline__ void run(const AttentionState<kChannels>& state, uint8_t* shared) const {
+  __device__ __forceinline__ void run(const AttentionState<kChannels, kRows>& state, uint8_t* shared) const {
     put_warp(state, shared);
     __syncthreads();
     for (int i = threadIdx.x; i < pass.rows * kQuads; i += kThreads) {
@@ -64,25 +64,25 @@ struct Merge {
   }
 
  private:
-  __device__ __forceinline__ void put_warp(const AttentionState<kChannels>& state, uint8_t* shared) const {
+  __device__ __forceinline__ void put_warp(const AttentionState<kChannels, kRows>& state, uint8_t* shared) const {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     float* out = reinterpret_cast<float*>(shared + threadIdx.x / 32 * kPartBytes);
-    float2* sums = reinterpret_cast<float2*>(out + 8 * kStride);
+    float2* sums = reinterpret_cast<float2*>(out + kRows * kStride);
 #pragma unroll
-    for (int column = 0; column < 2; ++column) {
-      const int row = 2 * t + column;
-      if (g == 0) sums[row] = {state.maximum[column], state.denominator[column]};
+    for (int i = 0; i < state.kLaneRows; ++i) {
+      const int row = state.kLaneRows * t + i;
+      if (g == 0) sums[row] = {state.maximum[i], state.denominator[i]};
 #pragma unroll
       for (int r = 0; r < kChannels / 16; ++r) {
-        out[row * kStride + 16 * r + g] = state.out[r][column];
-        out[row * kStride + 16 * r + 8 + g] = state.out[r][2 + column];
+        out[row * kStride + 16 * r + g] = state.out[r][i];
+        out[row * kStride + 16 * r + 8 + g] = state.out[r][2 + i];
       }
     }
   }
 
   static __device__ __forceinline__ PartQuad merge_warps(const uint8_t* shared, int row, int quad) {
     const auto sums = [&](int w) {
-      return reinterpret_cast<const float2*>(shared + w * kPartBytes + 8 * kStride * 4)[row];
+      return reinterpret_cast<const float2*>(shared + w * kPartBytes + kRows * kStride * 4)[row];
     };
     PartQuad part;
 #pragma unroll

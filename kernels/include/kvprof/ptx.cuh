@@ -69,6 +69,12 @@ __device__ __forceinline__ uint32_t signs_of_halves(uint32_t pair) {
   return out;
 }
 
+/// Keeps a number in a register: the compiler would compute it anew, from its parts, at each use.
+__device__ __forceinline__ uint32_t kept(uint32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }

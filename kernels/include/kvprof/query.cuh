@@ -1,4 +1,5 @@
-// The queries of a warp: eight rows (query head, token) as the column operand of the score mma's.
+// The queries of a warp: rows (query head, token) as the column operand of the score mma's, eight, or four that are two columns
+// each (softmax.cuh).
 //
 // Each row is divided by a power of two that brings its largest element into [1, 2): exact, and it keeps products of
 // queries and scales inside fp16's range whatever the model. The softmax scale stays out of the 16-bit numbers.
@@ -22,7 +23,7 @@ __device__ __forceinline__ RowPlace row_place(const DecodeParams& p, int batch, 
   return {batch, first + row % p.heads_per_kv, token < p.tokens ? token : -1};
 }
 
-template <typename Float, int kChannels>
+template <typename Float, int kChannels, int kRows>
 struct Queries {
   static constexpr int kSteps = kChannels / 16;
 
@@ -34,7 +35,7 @@ struct Queries {
   /// Asks for the row of this lane's column; zeros past the last row.
   __device__ __forceinline__ void load(const DecodeParams& p, int batch, int kv_head, int first_row) {
     const int t = threadIdx.x % 4;
-    const RowPlace place = row_place(p, batch, kv_head, first_row + threadIdx.x % 32 / 4);
+    const RowPlace place = row_place(p, batch, kv_head, first_row + threadIdx.x % 32 * kRows / 32);
     const Float* row = static_cast<const Float*>(p.query) + static_cast<int64_t>(place.batch) * p.query_batch_stride +
                        static_cast<int64_t>(place.head) * p.query_head_stride +
                        static_cast<int64_t>(place.token) * p.query_token_stride;
@@ -47,8 +48,8 @@ struct Queries {
     }
   }
 
-  /// Scales what was loaded, and sets factor[0], [1] of the lane's rows 2t, 2t+1 (softmax.cuh).
-  __device__ __forceinline__ void scale(float softmax_scale, float (&factor)[2]) {
+  /// Scales what was loaded, and sets the factors of the lane's rows (softmax.cuh).
+  __device__ __forceinline__ void scale(float softmax_scale, float (&factor)[kRows / 4]) {
     float largest = 0.f, squares = 0.f;
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
@@ -72,8 +73,8 @@ struct Queries {
       half[k] = {to_pair<__half>(a.x * shrink, a.y * shrink), to_pair<__half>(b.x * shrink, b.y * shrink)};
     }
     const float mine = softmax_scale * 1.44269504f * grow;
-    factor[0] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4));
-    factor[1] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4) + 4);
+#pragma unroll
+    for (int row = 0; row < kRows / 4; ++row) factor[row] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4) + 4 * row);
   }
 
   /// Of all rows, the largest softmax scale · ‖q‖.

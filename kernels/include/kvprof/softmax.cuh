@@ -1,6 +1,7 @@
-// The running state of attention of one warp: for the eight rows (query head, token) that are the columns of its mma's.
+// The running state of attention of one warp, for the eight columns of its mma's, which are rows (query head, token).
 //
-// Lane 4·g + t sees rows 2t and 2t+1. Scores are of a query divided by 2^e (see query.cuh); `factor` makes them
+// Lane 4·g + t sees columns 2t and 2t+1. These are two rows, or the same one where `kRows`, the rows of a pass, is four: what would be
+// done for the second is left out then. Scores are of a query divided by 2^e (see query.cuh); `factor` makes them
 // base-2 logits. Probabilities are relative to the running maximum, which is the same in all lanes.
 #pragma once
 
@@ -11,9 +12,10 @@ namespace kvprof {
 /// What stands for "no key seen yet": finite, so that differences of maxima never are NaN.
 constexpr float kNoMaximum = -1e30f;
 
-template <int kChannels>
+template <int kChannels, int kRows>
 struct AttentionState {
   static constexpr int kRowTiles = kChannels / 16;
+  static constexpr int kLaneRows = kRows / 4;
 
   /// Output before division, channels 16·i + g and + 8.
   Accumulator out[kRowTiles];
@@ -22,55 +24,60 @@ struct AttentionState {
   /// For per-token values only: Σ p·minimum of channel group g, over even k-steps in rows g, over odd ones in the rows
   /// g + 8 of the second.
   Accumulator minima[2];
-  float maximum[2] = {kNoMaximum, kNoMaximum};
-  float factor[2];
+  float maximum[kLaneRows];
+  float factor[kLaneRows];
 
-  __device__ __forceinline__ void scale_out(float a, float b) {
+  __device__ __forceinline__ AttentionState() {
+#pragma unroll
+    for (int row = 0; row < kLaneRows; ++row) maximum[row] = kNoMaximum;
+  }
+
+  __device__ __forceinline__ void scale_out(int row, float by) {
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
-      out[i][0] *= a;
-      out[i][1] *= b;
-      out[i][2] *= a;
-      out[i][3] *= b;
+      out[i][row] *= by;
+      out[i][2 + row] *= by;
     }
-    denominator[0] *= a;
-    denominator[1] *= b;
-    minima[0][0] *= a;
-    minima[0][1] *= b;
-    minima[1][2] *= a;
-    minima[1][3] *= b;
+    denominator[row] *= by;
+    minima[0][row] *= by;
+    minima[1][2 + row] *= by;
   }
 
   /// Raises the maxima to those of `score` and rescales what was summed, if any lane saw a larger score.
   template <int kTiles>
   __device__ __forceinline__ void raise_maximum(const Accumulator (&score)[kTiles]) {
-    float a = score[0][0], b = score[0][1];
+    float largest[kLaneRows];
+    bool raised = false;
 #pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-      a = fmaxf(a, fmaxf(score[i][0], score[i][2]));
-      b = fmaxf(b, fmaxf(score[i][1], score[i][3]));
+    for (int row = 0; row < kLaneRows; ++row) {
+      largest[row] = score[0][row];
+#pragma unroll
+      for (int i = 0; i < kTiles; ++i) largest[row] = fmaxf(largest[row], fmaxf(score[i][row], score[i][2 + row]));
+      largest[row] *= factor[row];
+      raised |= largest[row] > maximum[row];
     }
-    a *= factor[0];
-    b *= factor[1];
-    if (__any_sync(kFullWarp, a > maximum[0] || b > maximum[1])) {
+    if (__any_sync(kFullWarp, raised)) {
 #pragma unroll
-      for (int lanes = 4; lanes < 32; lanes *= 2) {
-        a = fmaxf(a, __shfl_xor_sync(kFullWarp, a, lanes));
-        b = fmaxf(b, __shfl_xor_sync(kFullWarp, b, lanes));
+      for (int row = 0; row < kLaneRows; ++row) {
+#pragma unroll
+        for (int lanes = 4; lanes < 32; lanes *= 2)
+          largest[row] = fmaxf(largest[row], __shfl_xor_sync(kFullWarp, largest[row], lanes));
+        largest[row] = fmaxf(largest[row], maximum[row]);
+        scale_out(row, exp2_fast(maximum[row] - largest[row]));
+        maximum[row] = largest[row];
       }
-      a = fmaxf(a, maximum[0]);
-      b = fmaxf(b, maximum[1]);
-      scale_out(exp2_fast(maximum[0] - a), exp2_fast(maximum[1] - b));
-      maximum[0] = a;
-      maximum[1] = b;
     }
   }
 
   /// Probabilities of 16 keys, rounded to 16-bit floats and turned into the operand of the sum over keys.
   template <typename Float>
   __device__ __forceinline__ ColumnOperand probabilities(const Accumulator& score) const {
-    const auto p = [&](int i) { return exp2_fast(fmaf(score[i], factor[i % 2], -maximum[i % 2])); };
-    return {transpose8x8(to_pair<Float>(p(0), p(1))), transpose8x8(to_pair<Float>(p(2), p(3)))};
+    const auto pair = [&](int half) {
+      const auto p = [&](int row) { return exp2_fast(fmaf(score[2 * half + row], factor[row], -maximum[row])); };
+      const float first = p(0);
+      return transpose8x8(to_pair<Float>(first, kLaneRows == 1 ? first : p(kLaneRows - 1)));
+    };
+    return {pair(0), pair(1)};
   }
 };
 

@@ -10,8 +10,9 @@ use crate::quant::{Direction, TileGeometry};
 /// Most new tokens that are attended at once; more are served better by dequantizing and flash attention.
 pub const MAX_TOKENS: usize = 4;
 
-/// Rows (query heads times new tokens of a KV head) that one pass over the cache serves: columns of an mma.
-const ROWS_A_PASS: usize = 8;
+/// Rows (query heads times new tokens of a KV head) that one pass over the cache serves: the columns of an mma, or half as many where
+/// there are no more, for which half of the work outside the mma's is left out.
+const ROWS_A_PASS: [usize; 2] = [4, 8];
 
 /// Positions of the window that a warp takes at once (`kUnitTokens`).
 pub(super) const UNIT_TOKENS: usize = 16;
@@ -23,8 +24,8 @@ const MOST_WARPS_2_BIT: usize = 12;
 const MOST_WARPS: usize = 8;
 const SHARED_BYTES: usize = 227 * 1024;
 
-/// Warps that a multiprocessor has registers for, where more than one block fits: 128 for each lane.
-const RESIDENT_WARPS: usize = 16;
+/// Blocks without tiles that a multiprocessor holds where it has the shared memory (`decode_blocks`); with tiles, one.
+const MOST_BLOCKS: usize = 2;
 
 /// A pair of formats that kernels exist for: bits, then group size and direction of keys and of values.
 type Formats = (u8, (usize, Direction), (usize, Direction));
@@ -32,7 +33,7 @@ type Formats = (u8, (usize, Direction), (usize, Direction));
 const C: Direction = Direction::Channel;
 const T: Direction = Direction::Token;
 
-/// The images with integer codes, each four kernels (FP16 and BF16, D 64 and 128).
+/// The images with integer codes, each eight kernels (FP16 and BF16, D 64 and 128, four and eight rows).
 const IMAGES: [(&str, Formats); 12] = [
     ("decode_int8_c64_c64", (8, (64, C), (64, C))),
     ("decode_int8_c64_t64", (8, (64, C), (64, T))),
@@ -143,8 +144,9 @@ impl DecodeKernel {
         let slot = geometry.map_or(2 * unit, |g| side(&g.key) + side(&g.value));
         let most_warps = if geometry.is_some_and(|g| g.key.bits == 2) { MOST_WARPS_2_BIT } else { MOST_WARPS };
         let warps = (SHARED_BYTES / (SLOTS * slot)).min(most_warps);
-        // After the loop the rings hold each warp's part: eight rows of D + 4 floats, and two sums a row.
-        let merge = warps * 8 * ((shape.head_dim + 4) * 4 + 8);
+        // After the loop the rings hold each warp's part: rows of D + 4 floats, and two sums a row.
+        let rows = ROWS_A_PASS[usize::from(shape.rows() > ROWS_A_PASS[0])];
+        let merge = warps * rows * ((shape.head_dim + 4) * 4 + 8);
         let shared_bytes = (warps * SLOTS * slot).max(merge);
         if shared_bytes > device.shared_bytes {
             return Err(format!(
@@ -153,10 +155,11 @@ impl DecodeKernel {
                 device.shared_bytes / 1024
             ));
         }
-        let passes = shape.rows().div_ceil(ROWS_A_PASS);
+        let passes = shape.rows().div_ceil(rows);
         let blocks = shape.batch * shape.kv_heads * passes;
         let tile_tokens = geometry.map_or(UNIT_TOKENS, |g| g.tokens);
-        let slots = device.multiprocessors * (SHARED_BYTES / (shared_bytes + 1024)).min(RESIDENT_WARPS / warps).max(1);
+        let resident = if geometry.is_some() { 1 } else { (SHARED_BYTES / (shared_bytes + 1024)).clamp(1, MOST_BLOCKS) };
+        let slots = device.multiprocessors * resident;
         // A few heads of an unquantized cache keep the memory busy from half of the device, and half as many parts are merged
         // sooner (2 to 7 % in all).
         let few = geometry.is_none() && blocks * 8 <= slots;
@@ -164,7 +167,7 @@ impl DecodeKernel {
         let splits = choose_splits(if few { slots / 2 } else { slots }, blocks, items, least_items(geometry));
         Ok(DecodeKernel {
             image,
-            kernel: format!("{image}_{float}_d{}", shape.head_dim),
+            kernel: format!("{image}_{float}_d{}_r{rows}", shape.head_dim),
             threads: 32 * warps as u32,
             shared_bytes,
             grid: [splits, shape.kv_heads * passes, shape.batch],
@@ -225,6 +228,18 @@ mod tests {
             let kernel = DecodeKernel::choose(geometry(preset.name).as_ref(), &SHAPE, H200).unwrap();
             assert!(kernel.shared_bytes <= SHARED_BYTES, "{}: {kernel:?}", preset.name);
         }
+    }
+
+    #[test]
+    fn four_rows_have_a_kernel_of_their_own() {
+        let kernel = |heads, tokens| {
+            let kernel = DecodeKernel::choose(None, &DecodeShape { heads, tokens, ..SHAPE }, H200).unwrap();
+            (kernel.kernel, kernel.grid[1])
+        };
+        assert_eq!(kernel(32, 1), ("decode_dense_f16_d128_r4".into(), 8));
+        assert_eq!(kernel(16, 2), ("decode_dense_f16_d128_r4".into(), 8));
+        assert_eq!(kernel(40, 1), ("decode_dense_f16_d128_r8".into(), 8));
+        assert_eq!(kernel(32, 4), ("decode_dense_f16_d128_r8".into(), 16));
     }
 
     #[test]
