@@ -16,7 +16,7 @@ use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
 use super::store::Stored;
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
-use crate::bench::{self, Block, Context, References, Settings};
+use crate::bench::{self, Block, Context, Readings, References, Settings};
 use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
@@ -52,6 +52,7 @@ pub struct Bench {
     environment: Environment,
     hardware: Hardware,
     references: References,
+    readings: Readings,
     energy: EnergyMeter,
     /// Memory that was free before the model was loaded.
     free_bytes: Option<u64>,
@@ -197,6 +198,7 @@ impl Bench {
             environment: environment::environment(&subject.device, &energy)?,
             hardware: environment::hardware(&subject.device)?,
             references: References::default(),
+            readings: Readings::default(),
             energy,
             free_bytes,
             subject,
@@ -226,7 +228,7 @@ impl Bench {
     /// Makes one run, into `stored` or a new file.
     fn run(&mut self, run: &Prepared, stored: Option<Stored>, output: &Output<'_>, name: String) -> Outcome {
         let started = Instant::now();
-        let stored = self.check(run, stored.as_ref()).and_then(|()| match stored {
+        let stored = self.prepare(run, stored.as_ref()).and_then(|()| match stored {
             Some(stored) => Ok(stored),
             None => self.create(run, &output.folder),
         });
@@ -277,11 +279,11 @@ impl Bench {
         }
     }
 
-    /// Refuses what the model cannot be run with as asked, the data of benchmarks that `stored` lacks among it.
+    /// Reads the data of the benchmarks that `stored` lacks, and refuses what the model cannot be run with as asked.
     ///
     /// # Errors
     /// Says what to change.
-    pub fn check(&self, run: &Prepared, stored: Option<&Stored>) -> Result<()> {
+    pub fn prepare(&mut self, run: &Prepared, stored: Option<&Stored>) -> Result<()> {
         let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
         let settings = self.settings(spec);
@@ -294,7 +296,7 @@ impl Bench {
                 self.subject.require_trained(benchmark.name())?;
                 self.subject.tokenizer()?;
             }
-            benchmark.check(&self.subject, &settings, &spec.kv_quant)?;
+            benchmark.prepare(&self.subject, &settings, &spec.kv_quant, &mut self.readings)?;
         }
         Ok(())
     }
@@ -317,6 +319,7 @@ impl Bench {
             copy_gb_s: self.hardware.copy_bandwidth_gb_s,
             energy: &self.energy,
             references: &mut self.references,
+            readings: &mut self.readings,
         };
         if spec.profile {
             let mut done = skip_what_cannot_fit(&self.subject, spec, &settings, stored, self.free_bytes)?;
