@@ -350,3 +350,35 @@ impl Bench {
         failed.map_or(Ok(()), Err)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::progress::Silent;
+    use crate::session::sweep::Sweep;
+
+    /// What a loaded model takes must not look like memory that its rows lack, nor a row be tried again for memory that loading took.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_row_goes_by_the_memory_that_was_free_before_the_model_was_loaded() {
+        let text = "[settings]\ncontext-lengths = [64]\nbatch-sizes = [1000000000]\n[[matrix]]\nkv-quants = ['none']\nbenchmarks = []";
+        let plan = Sweep::parse(Path::new("sweep.toml"), text).unwrap().plan().unwrap();
+        let run = Prepared::new(plan.runs[0].clone()).unwrap();
+        let mut bench = Bench::load(&run.spec, None, false).unwrap();
+        assert!(bench.free_bytes.is_some());
+
+        let folder = tempfile::tempdir().unwrap();
+        let output =
+            Output { folder: folder.path().into(), existing: Existing::Resume, progress: &Silent, show_loading: false };
+        let mut stored = None;
+        // Less than there was then is no reason to try again, more is; what is free now decides whether it then fits.
+        for (before_load, recorded) in [(1000, 1000), (999, 1000), (1001, 1001)] {
+            bench.free_bytes = Some(before_load);
+            let outcome = bench.run(&run, stored.take(), &output, "run".into());
+            assert!(outcome.error.is_none(), "{:?}", outcome.error);
+            let rows = &stored.insert(outcome.stored.unwrap()).result.measurements;
+            assert!(rows[0].skip_reason.as_deref().unwrap().contains("for the cache alone"), "{rows:?}");
+            assert_eq!((rows.len(), rows[0].free_bytes), (1, Some(recorded)));
+        }
+    }
+}
