@@ -42,7 +42,8 @@ const EXIT_CODES: &str = "Exit codes: 0 where all was done, 1 where something fa
 #[command(name = "kvprof", version, about, max_term_width = 110, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     /// Messages on standard error: error, warn, info, debug or trace, or a filter such as `kvprof=debug`.
-    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
+    // In the help of every command it stands after the command's own options.
+    #[arg(long, global = true, display_order = 1000, default_value = "warn", value_name = "LEVEL")]
     log_level: String,
     #[command(subcommand)]
     command: Command,
