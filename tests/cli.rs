@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 
+#[path = "cli/exit_codes.rs"]
+mod exit_codes;
 #[path = "support/program.rs"]
 mod program;
 #[path = "cli/refusals.rs"]

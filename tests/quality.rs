@@ -18,18 +18,19 @@ mod questions;
 mod text_scores;
 
 use kvprof::base::progress::Silent;
-use kvprof::bench::{self, Block, Context, References, Settings};
+use kvprof::bench::{self, Block, Context, Readings, References, Settings};
 use kvprof::measure::energy::EnergyMeter;
 use kvprof::model::attention;
 use kvprof::model::{LoadOptions, Subject};
 use kvprof::schema::Benchmarks;
 use kvprof::{Error, Result};
 
-/// A model with the scores of its unquantized cache.
+/// A model with the scores of its unquantized cache and the data that it has read.
 pub struct Bench {
     pub subject: Subject,
     pub settings: Settings,
     pub references: References,
+    pub readings: Readings,
     pub machine: Option<String>,
 }
 
@@ -38,7 +39,13 @@ impl Bench {
         let mut options = LoadOptions::new(model);
         options.device = "cpu".parse().unwrap();
         let subject = Subject::load(&options).unwrap();
-        Bench { subject, settings: Settings::default(), references: References::default(), machine: None }
+        Bench {
+            subject,
+            settings: Settings::default(),
+            references: References::default(),
+            readings: Readings::default(),
+            machine: None,
+        }
     }
 
     /// The built-in model, by the folder it is compiled from.
@@ -77,6 +84,7 @@ impl Bench {
             energy: &EnergyMeter::absent("a test measures none"),
             saved: &saved,
             references: &mut self.references,
+            readings: &mut self.readings,
         };
         let all = bench::all();
         let benchmark = all.iter().find(|b| b.name() == benchmark).unwrap();

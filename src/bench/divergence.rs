@@ -8,7 +8,7 @@ use super::feed::{fraction_of, require_quantized_reads};
 use super::pass::{self, PairScores, Scores};
 use super::prediction::Pair;
 use super::windows::Plan;
-use super::{Benchmark, Block, Context, Settings, perplexity, text};
+use super::{Benchmark, Block, Context, Readings, Settings, perplexity, text};
 use crate::Result;
 use crate::base::stats::{self, normal_interval, percentile_interval, root_mean_square, wilson};
 use crate::cache::KeyReads;
@@ -33,8 +33,14 @@ impl Benchmark for DivergenceBenchmark {
         1
     }
 
-    fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
-        Plan::of(subject, settings, quant).map(drop)
+    fn prepare(
+        &self,
+        subject: &Subject,
+        settings: &Settings,
+        quant: &QuantSpec,
+        readings: &mut Readings,
+    ) -> Result<()> {
+        Plan::of(subject, settings, quant, readings).map(drop)
     }
 
     fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files> {
@@ -42,7 +48,7 @@ impl Benchmark for DivergenceBenchmark {
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
-        let plan = Plan::new(context)?;
+        let plan = Plan::of(context.subject, context.settings, context.spec, context.readings)?;
         let scores = pass::pair(context, &plan, context.spec)?;
         let fraction = fraction_of(scores.reads);
         require_quantized_reads(context, "kld", fraction)?;
@@ -57,15 +63,12 @@ impl Benchmark for DivergenceBenchmark {
 /// Leaves both caches' scores for `ppl`. The first reference stays, so that all quantizations are compared with the same.
 fn remember(context: &mut Context<'_>, plan: &Plan, scores: &PairScores) {
     let half = scores.elapsed_s / 2.0;
+    let [reference_key, key] = [&QuantSpec::none(), context.spec].map(|spec| perplexity::key(context, plan, spec));
     let known = &mut context.references.scores;
     let reference = scores.pairs.iter().map(|p| p.reference_nll).collect();
-    known.entry(perplexity::key(plan, &QuantSpec::none())).or_insert(Scores {
-        nll: reference,
-        reads: KeyReads::default(),
-        elapsed_s: half,
-    });
+    known.entry(reference_key).or_insert(Scores { nll: reference, reads: KeyReads::default(), elapsed_s: half });
     let nll = scores.pairs.iter().map(|p| p.nll).collect();
-    known.entry(perplexity::key(plan, context.spec)).or_insert(Scores { nll, reads: scores.reads, elapsed_s: half });
+    known.entry(key).or_insert(Scores { nll, reads: scores.reads, elapsed_s: half });
 }
 
 fn summarize(scores: &PairScores, plan: &Plan) -> Kld {

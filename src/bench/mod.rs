@@ -13,6 +13,7 @@ pub mod perplexity;
 pub mod prediction;
 pub mod profile;
 pub mod questions;
+pub mod readings;
 pub mod settings;
 pub mod text;
 pub mod windows;
@@ -29,6 +30,7 @@ use crate::schema;
 use crate::{Error, Result};
 use data::Files;
 
+pub use readings::Readings;
 pub use settings::Settings;
 
 /// What a benchmark may use.
@@ -53,6 +55,8 @@ pub struct Context<'a> {
     pub saved: &'a schema::Benchmarks,
     /// What the unquantized cache scored, kept between the quantizations of one model so that it is measured once.
     pub references: &'a mut References,
+    /// What benchmarks have read of texts and questions, kept likewise.
+    pub readings: &'a mut Readings,
 }
 
 impl Context<'_> {
@@ -125,19 +129,18 @@ pub trait Benchmark {
         true
     }
 
-    /// Refuses settings under which it cannot be scored, as far as model and settings tell: it is asked before anything is measured.
+    /// Reads into `readings` what it will score, and so refuses what cannot be scored before anything is measured.
     ///
     /// # Errors
     /// Says what to change.
-    fn check(&self, _subject: &Subject, _settings: &Settings, _quant: &QuantSpec) -> Result<()> {
-        Ok(())
-    }
+    fn prepare(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec, readings: &mut Readings)
+    -> Result<()>;
 
     /// The files that `--data` and the names of texts supply to it: what it measures depends on what they hold. Those that are missing or
     /// of the hub are not among them.
     fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files>;
 
-    /// Runs it. `keep` receives each block as soon as it is complete, so that it can be saved.
+    /// Runs it, on what [`prepare`](Self::prepare) has read. `keep` receives each block as soon as it is complete, so that it can be saved.
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()>;
 }
 

@@ -7,7 +7,7 @@ use super::feed::{CHUNK, fraction_of, require_quantized_reads};
 use super::pass::{self, Scores};
 use super::settings::Protocol;
 use super::windows::Plan;
-use super::{Benchmark, Block, Context, Settings, text};
+use super::{Benchmark, Block, Context, Readings, Settings, text};
 use crate::Result;
 use crate::base::stats;
 use crate::model::Subject;
@@ -26,8 +26,14 @@ impl Benchmark for PerplexityBenchmark {
         1
     }
 
-    fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
-        Plan::of(subject, settings, quant).map(drop)
+    fn prepare(
+        &self,
+        subject: &Subject,
+        settings: &Settings,
+        quant: &QuantSpec,
+        readings: &mut Readings,
+    ) -> Result<()> {
+        Plan::of(subject, settings, quant, readings).map(drop)
     }
 
     fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files> {
@@ -35,7 +41,7 @@ impl Benchmark for PerplexityBenchmark {
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
-        let plan = Plan::new(context)?;
+        let plan = Plan::of(context.subject, context.settings, context.spec, context.readings)?;
         let reference_scores = scores(context, &plan, &QuantSpec::none())?;
         let mut reference = summarize(&reference_scores, &plan);
         reference.version = Some(self.version());
@@ -57,7 +63,7 @@ impl Benchmark for PerplexityBenchmark {
 
 /// The scores of a cache of `spec`, measured now unless a benchmark before has done so (`kld` leaves those of both caches).
 fn scores(context: &mut Context<'_>, plan: &Plan, spec: &QuantSpec) -> Result<Scores> {
-    let key = key(plan, spec);
+    let key = key(context, plan, spec);
     if let Some(known) = context.references.scores.get(&key) {
         return Ok(known.clone());
     }
@@ -67,8 +73,13 @@ fn scores(context: &mut Context<'_>, plan: &Plan, spec: &QuantSpec) -> Result<Sc
 }
 
 /// Under what name the scores of a cache are kept.
-pub(super) fn key(plan: &Plan, spec: &QuantSpec) -> String {
-    format!("{}|{}", plan.key, if spec.is_quantized() { spec.name.as_str() } else { "none" })
+pub(super) fn key(context: &Context<'_>, plan: &Plan, spec: &QuantSpec) -> String {
+    format!(
+        "{}|{}|{}",
+        plan.key,
+        context.attention.name(),
+        if spec.is_quantized() { spec.name.as_str() } else { "none" }
+    )
 }
 
 fn as_f64(values: &[f32]) -> Vec<f64> {

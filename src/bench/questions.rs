@@ -36,7 +36,7 @@ pub struct QuestionSet<'a> {
     /// Version of the benchmark.
     pub version: u32,
     /// The questions, in the order in which they are asked.
-    pub questions: Vec<Asked>,
+    pub questions: &'a [Asked],
     /// What the score says beside its numbers: data, shots, lengths.
     pub about: Accuracy,
     /// Questions put side by side; they are saved together.
@@ -97,7 +97,7 @@ impl QuestionSet<'_> {
             self.about.max_new_tokens,
             context.attention.name()
         ));
-        for question in &self.questions {
+        for question in self.questions {
             hasher.update(format!("\n{} {} {:?}", question.id, question.expected, question.prompt));
         }
         hex(&hasher.finalize()[..8])
@@ -108,7 +108,7 @@ impl QuestionSet<'_> {
     fn resumed(&self, plan: &str, saved: Option<&Accuracy>) -> Vec<QuestionItem> {
         let unfinished = |s: &&Accuracy| s.plan.as_deref() == Some(plan) && s.items.len() < self.questions.len();
         let Some(saved) = saved.filter(unfinished) else { return Vec::new() };
-        let same = saved.items.iter().zip(&self.questions).take_while(|(item, question)| item.id == question.id);
+        let same = saved.items.iter().zip(self.questions).take_while(|(item, question)| item.id == question.id);
         let mut items: Vec<QuestionItem> = same.map(|(item, _)| item.clone()).collect();
         // Batches are the same as without the stop, so that rounding is.
         items.truncate(items.len() - items.len() % self.batch.max(1));

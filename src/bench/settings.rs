@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
 use crate::quant::QuantSpec;
+use crate::schema::concerns::blocks_of;
 use crate::{Error, Result};
 
 /// Settings of all benchmarks; each is a flag of `kvprof run` and a key of a configuration file.
@@ -218,6 +220,18 @@ impl Settings {
         }
     }
 
+    /// Those that have an effect on `block`, as text: what was read of data under equal ones is the same.
+    pub fn concerning(&self, block: &str) -> String {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(mut all)) => {
+                all.retain(|flag, _| blocks_of(flag).is_none_or(|blocks| blocks.contains(&block)));
+                Value::Object(all).to_string()
+            }
+            // A path that is no UTF-8 has no JSON: then all of them count.
+            _ => format!("{self:?}"),
+        }
+    }
+
     /// These settings with what depends on the model filled in.
     pub fn for_model(&self, config: &DecoderConfig) -> Settings {
         let mut settings = self.clone();
@@ -314,7 +328,6 @@ impl std::str::FromStr for NeedleKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::concerns::blocks_of;
 
     #[test]
     fn a_default_burn_in_reaches_the_first_quantized_block_and_leaves_half_the_window() {
@@ -348,6 +361,21 @@ mod tests {
         let read = |text: &str| toml::from_str::<Settings>(text).unwrap().decode_tokens;
         assert_eq!((read("output-tokens = 7"), read("decode-tokens = 8")), (7, 8));
         assert!(toml::from_str::<Settings>("output-tokens = 7\ndecode-tokens = 8").is_err());
+    }
+
+    #[test]
+    fn only_settings_that_concern_a_block_tell_its_data_apart() {
+        let of = |settings: &Settings| settings.concerning("mmlu");
+        let default = Settings::default();
+        let other = Settings { decode_tokens: 7, ppl_tokens: 7, context_lengths: vec![7], ..default.clone() };
+        assert_eq!(of(&default), of(&other));
+        for other in [
+            Settings { mmlu_shots: 7, ..default.clone() },
+            Settings { data: Some("elsewhere".into()), ..default.clone() },
+            Settings { seed: 7, ..default.clone() },
+        ] {
+            assert_ne!(of(&default), of(&other), "{other:?}");
+        }
     }
 
     #[test]

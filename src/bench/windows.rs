@@ -1,7 +1,9 @@
 //! Which tokens of a text `ppl` and `kld` score, and in what portions they are fed.
 
-use super::Context;
+use std::rc::Rc;
+
 use super::feed::{CHUNK, begin_of_text, longer_than_model};
+use super::readings::Readings;
 use super::settings::{Protocol, Settings};
 use super::text::{Text, check_end, default_name};
 use crate::model::Subject;
@@ -23,33 +25,24 @@ pub struct Plan {
     pub portions: Vec<usize>,
     /// Tokens that all windows together score.
     pub scored: usize,
-    /// Names all that the scores depend on, the cache aside; attention too in a plan that is to be scored.
+    /// Names all that the scores depend on, cache and attention aside.
     pub key: String,
     /// The text.
     pub source: crate::schema::DataSource,
 }
 
 impl Plan {
-    /// The plan that the settings of `context` ask for.
-    ///
-    /// # Errors
-    /// As [`of`](Self::of).
-    pub fn new(context: &Context<'_>) -> Result<Self> {
-        let mut plan = Plan::of(context.subject, context.settings, context.spec)?;
-        let (scored, wanted) = (plan.scored, context.settings.ppl_tokens);
-        if scored < wanted {
-            tracing::warn!("{} has {scored} tokens to score, not the {wanted} of --ppl-tokens", plan.source.name);
-        }
-        tracing::info!("{} of {}: {scored} tokens to score", plan.source.name, plan.source.sha256);
-        plan.key = format!("{}|{}", plan.key, context.attention.name());
-        Ok(plan)
-    }
-
-    /// The plan that `settings` ask for with a cache of `quant`.
+    /// The plan that `settings` ask for with a cache of `quant`, one for `ppl` and `kld`, and for all caches that quantize at the same
+    /// places.
     ///
     /// # Errors
     /// When the window does not fit the model, the text cannot be read, or nothing would be scored: says what to change.
-    pub fn of(subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<Self> {
+    pub fn of(subject: &Subject, settings: &Settings, quant: &QuantSpec, readings: &mut Readings) -> Result<Rc<Self>> {
+        let key = format!("{} {} {}", settings.concerning("ppl"), quant.residual, quant.block_tokens());
+        readings.get(key, || Plan::read(subject, settings, quant))
+    }
+
+    fn read(subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<Self> {
         let (window, burn_in) = extent(subject, settings, quant)?;
         let protocol = settings.ppl_protocol;
         let wanted = if settings.ppl_tokens == 0 { usize::MAX } else { settings.ppl_tokens };
@@ -94,6 +87,14 @@ impl Plan {
                 text.source.name
             )));
         }
+        if settings.ppl_tokens > scored {
+            tracing::warn!(
+                "{} has {scored} tokens to score, not the {} of --ppl-tokens",
+                text.source.name,
+                settings.ppl_tokens
+            );
+        }
+        tracing::info!("{} of {}: {scored} tokens to score", text.source.name, text.source.sha256);
         let portions = portions(protocol, window, quant.residual, quant.block_tokens());
         let key = format!("{}|{portions:?}|{window}|{burn_in}|{scored}", text.source.sha256);
         Ok(Plan { protocol, window, burn_in, windows, portions, scored, key, source: text.source })

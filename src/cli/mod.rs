@@ -34,12 +34,16 @@ pub const SOME_FAILED: u8 = 1;
 /// Exit code of a wrong request or configuration.
 pub const USAGE: u8 = 2;
 
+const EXIT_CODES: &str = "Exit codes: 0 where all was done, 1 where something failed or was found wrong, 2 for a wrong request or input \
+                          (nothing was measured), 130 after Ctrl-C.";
+
 /// Measures what quantizing a language model's KV cache saves, what it costs, and what it breaks.
 #[derive(Parser)]
-#[command(name = "kvprof", version, about, max_term_width = 110, arg_required_else_help = true)]
+#[command(name = "kvprof", version, about, max_term_width = 110, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     /// Messages on standard error: error, warn, info, debug or trace, or a filter such as `kvprof=debug`.
-    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
+    // In the help of every command it stands after the command's own options.
+    #[arg(long, global = true, display_order = 1000, default_value = "warn", value_name = "LEVEL")]
     log_level: String,
     #[command(subcommand)]
     command: Command,

@@ -28,7 +28,7 @@ pub struct Args {
     /// Result files, folders of them, or globs; files of several models may be mixed.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
-    /// Blocks to measure again: profile, benchmark names, or all (benchmarks).
+    /// Blocks to measure again: profile, benchmarks by name, or all (every benchmark, not the profile).
     #[arg(long, num_args = 1.., required = true, value_delimiter = ',', value_name = "NAME")]
     benchmarks: Vec<String>,
     /// Do not keep the old file as FILE.bak.

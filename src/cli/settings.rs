@@ -51,10 +51,10 @@ pub struct SettingsArgs {
     /// Local file or folder with the data of the benchmarks, instead of the hub.
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Text for ppl: builtin, wikitext2, pg19 or a file [default: wikitext2; builtin for the built-in model].
+    /// Text of ppl and kld: builtin, wikitext2, pg19 or a file [default: wikitext2; builtin for the built-in model].
     #[arg(long, value_name = "NAME|FILE")]
     ppl_data: Option<String>,
-    /// Window of ppl in tokens [default: 4096, or the model's limit if that is smaller].
+    /// Window of ppl and kld, in tokens [default: 4096, or the model's limit if that is smaller].
     #[arg(long, value_name = "TOKENS")]
     ppl_window: Option<usize>,
     /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or a

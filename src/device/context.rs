@@ -67,7 +67,9 @@ pub(super) fn count() -> Result<usize> {
 pub(super) fn open(ordinal: usize) -> Result<Device> {
     let count = count()?;
     if ordinal >= count {
-        return Err(Error::usage(format!("there is no CUDA device {ordinal}: {count} found")));
+        return Err(Error::usage(format!(
+            "there is no CUDA device {ordinal}: {count} found, counted from 0; use one of them, or --device cpu"
+        )));
     }
     let device = Device::new_cuda_with_stream(ordinal)?;
     let Device::Cuda(cuda) = &device else { return Err(Error::Invalid("candle opened another kind of device".into())) };

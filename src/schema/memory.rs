@@ -44,7 +44,7 @@ pub struct Memory {
     pub load_peak_bytes: Option<u64>,
     /// High-water mark of the pool in prefill (on a CPU: of the process).
     pub prefill_peak_bytes: Option<u64>,
-    /// High-water mark of the pool in decode (on a CPU: of the process).
+    /// High-water mark of the pool in decode (on a CPU: of the process, with what its allocator keeps of prefill).
     pub decode_peak_bytes: Option<u64>,
     /// Held by the pool at its peak.
     pub pool_reserved_bytes: Option<u64>,

@@ -105,7 +105,7 @@ impl Target {
             );
             return Err(Error::file(&self.stored.path, message));
         }
-        bench.check(&self.run, None)?;
+        bench.prepare(&self.run, None)?;
         let backup = request.backup.then(|| backup(&self.stored.path)).transpose()?;
         let settings = bench.settings(spec);
         forget(spec, &settings, &mut self.stored.result);

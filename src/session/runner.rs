@@ -16,7 +16,7 @@ use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
 use super::store::Stored;
 use super::{environment, interrupt};
 use crate::base::progress::Progress;
-use crate::bench::{self, Block, Context, References, Settings};
+use crate::bench::{self, Block, Context, Readings, References, Settings};
 use crate::device::cupti::Cupti;
 use crate::measure::energy::EnergyMeter;
 use crate::measure::power;
@@ -52,6 +52,7 @@ pub struct Bench {
     environment: Environment,
     hardware: Hardware,
     references: References,
+    readings: Readings,
     energy: EnergyMeter,
     /// Memory that was free before the model was loaded.
     free_bytes: Option<u64>,
@@ -197,6 +198,7 @@ impl Bench {
             environment: environment::environment(&subject.device, &energy)?,
             hardware: environment::hardware(&subject.device)?,
             references: References::default(),
+            readings: Readings::default(),
             energy,
             free_bytes,
             subject,
@@ -226,7 +228,7 @@ impl Bench {
     /// Makes one run, into `stored` or a new file.
     fn run(&mut self, run: &Prepared, stored: Option<Stored>, output: &Output<'_>, name: String) -> Outcome {
         let started = Instant::now();
-        let stored = self.check(run, stored.as_ref()).and_then(|()| match stored {
+        let stored = self.prepare(run, stored.as_ref()).and_then(|()| match stored {
             Some(stored) => Ok(stored),
             None => self.create(run, &output.folder),
         });
@@ -277,11 +279,11 @@ impl Bench {
         }
     }
 
-    /// Refuses what the model cannot be run with as asked, the data of benchmarks that `stored` lacks among it.
+    /// Reads the data of the benchmarks that `stored` lacks, and refuses what the model cannot be run with as asked.
     ///
     /// # Errors
     /// Says what to change.
-    pub fn check(&self, run: &Prepared, stored: Option<&Stored>) -> Result<()> {
+    pub fn prepare(&mut self, run: &Prepared, stored: Option<&Stored>) -> Result<()> {
         let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
         let settings = self.settings(spec);
@@ -294,7 +296,7 @@ impl Bench {
                 self.subject.require_trained(benchmark.name())?;
                 self.subject.tokenizer()?;
             }
-            benchmark.check(&self.subject, &settings, &spec.kv_quant)?;
+            benchmark.prepare(&self.subject, &settings, &spec.kv_quant, &mut self.readings)?;
         }
         Ok(())
     }
@@ -319,6 +321,7 @@ impl Bench {
             machine: machine.name(),
             energy: &self.energy,
             references: &mut self.references,
+            readings: &mut self.readings,
         };
         if spec.profile {
             let mut done = skip_what_cannot_fit(&self.subject, spec, &settings, stored, self.free_bytes)?;
@@ -347,5 +350,37 @@ impl Bench {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::progress::Silent;
+    use crate::session::sweep::Sweep;
+
+    /// What a loaded model takes must not look like memory that its rows lack, nor a row be tried again for memory that loading took.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_row_goes_by_the_memory_that_was_free_before_the_model_was_loaded() {
+        let text = "[settings]\ncontext-lengths = [64]\nbatch-sizes = [1000000000]\n[[matrix]]\nkv-quants = ['none']\nbenchmarks = []";
+        let plan = Sweep::parse(Path::new("sweep.toml"), text).unwrap().plan().unwrap();
+        let run = Prepared::new(plan.runs[0].clone()).unwrap();
+        let mut bench = Bench::load(&run.spec, None, false).unwrap();
+        assert!(bench.free_bytes.is_some());
+
+        let folder = tempfile::tempdir().unwrap();
+        let output =
+            Output { folder: folder.path().into(), existing: Existing::Resume, progress: &Silent, show_loading: false };
+        let mut stored = None;
+        // Less than there was then is no reason to try again, more is; what is free now decides whether it then fits.
+        for (before_load, recorded) in [(1000, 1000), (999, 1000), (1001, 1001)] {
+            bench.free_bytes = Some(before_load);
+            let outcome = bench.run(&run, stored.take(), &output, "run".into());
+            assert!(outcome.error.is_none(), "{:?}", outcome.error);
+            let rows = &stored.insert(outcome.stored.unwrap()).result.measurements;
+            assert!(rows[0].skip_reason.as_deref().unwrap().contains("for the cache alone"), "{rows:?}");
+            assert_eq!((rows.len(), rows[0].free_bytes), (1, Some(recorded)));
+        }
     }
 }

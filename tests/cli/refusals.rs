@@ -130,6 +130,24 @@ fn files_that_are_no_models_are_named() {
 }
 
 #[test]
+fn a_gpu_that_cannot_be_had_is_named_with_what_to_do_instead() {
+    for device in ["cuda", "cuda:99"] {
+        // A machine with a GPU has the first.
+        if device == "cuda" && cfg!(feature = "cuda") {
+            continue;
+        }
+        let text = refused(&["run", "--device", device]);
+        assert!(text.contains("--device cpu"), "{text}");
+        if cfg!(feature = "cuda") {
+            assert!(text.contains("no CUDA device 99") || text.contains("nvidia-smi"), "{text}");
+        } else {
+            assert!(text.contains("this build of kvprof has no CUDA") && text.contains("--features cuda"), "{text}");
+        }
+    }
+    assert!(refused(&["run", "--device", "gpu"]).contains("cuda:N"));
+}
+
+#[test]
 fn random_weights_refuse_quality() {
     let text = refused(&["run", "--weights", "dummy", "--benchmarks", "ppl"]);
     assert!(text.contains("quality"), "{text}");

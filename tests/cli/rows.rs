@@ -195,3 +195,18 @@ fn the_peak_memory_of_a_row_does_not_depend_on_the_rows_before_it() {
     let (alone, after) = (peak("128"), peak("2048 128"));
     assert!((after / alone - 1.0).abs() < 0.15, "{alone} MiB alone, {after} MiB after a longer row");
 }
+
+#[test]
+fn a_text_is_read_once_for_the_check_and_for_every_cache_and_benchmark() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = kvprof()
+        .args(["--log-level", "kvprof=info", "run", "--kv-quant", "none", "int4-hqq", "int8-hqq", "--quiet"])
+        .args(["--no-profile", "--benchmarks", "ppl", "kld", "--output-dir"])
+        .arg(folder.path())
+        .args(QUICK)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success() && json_files(folder.path()).len() == 3, "{text}");
+    assert_eq!(text.matches("tokens to score").count(), 1, "{text}");
+}

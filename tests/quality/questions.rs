@@ -133,6 +133,37 @@ fn mmlu_stopped_at_any_item_resumes_to_the_identical_result() {
 }
 
 #[test]
+fn data_is_read_once_for_all_caches_of_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    write_math(folder.path(), 1);
+    write_mmlu(folder.path());
+    let book = folder.path().join("book.txt");
+    std::fs::write(&book, "The old miller walked to the river and came back late. ".repeat(60)).unwrap();
+    let mut bench = Bench::builtin();
+    bench.settings.data = Some(folder.path().into());
+    bench.settings.max_new_tokens = 150;
+    bench.settings.mmlu_questions = 1;
+    bench.settings.context_lengths = vec![320];
+    bench.settings.needle_depths = vec![0.5];
+    let book = book.to_str().unwrap().to_string();
+    (bench.settings.needle_haystack, bench.settings.ppl_data) = (book.clone(), Some(book));
+    bench.settings.ppl_tokens = 32;
+    let benchmarks = ["ppl", "kld", "needle", "mmlu", "math"];
+    for benchmark in benchmarks {
+        bench.run(benchmark, "none").unwrap();
+    }
+    folder.close().unwrap();
+    for benchmark in benchmarks {
+        bench.run(benchmark, "int4-hqq").unwrap();
+    }
+    // Other questions are not those that were read.
+    bench.settings.seed += 1;
+    for benchmark in benchmarks {
+        assert!(bench.run(benchmark, "int4-hqq").is_err(), "{benchmark}");
+    }
+}
+
+#[test]
 fn other_questions_than_those_saved_are_asked_anew() {
     let folder = tempfile::tempdir().unwrap();
     write_math(folder.path(), 6);

@@ -7,15 +7,17 @@ pub mod corruption;
 mod expression;
 mod problems;
 
+use std::rc::Rc;
+
 use super::chat::{Message, render};
 use super::data::{Files, MATH500};
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
-use super::{Benchmark, Block, Context, Settings};
+use super::{Benchmark, Block, Context, Readings, Settings};
 use crate::model::generate::{Prompt, greedy};
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, Outcome};
+use crate::schema::{Accuracy, DataSource, Outcome};
 use crate::{Error, Result};
 
 /// What the model is asked to do, after the problem.
@@ -37,21 +39,27 @@ impl Benchmark for MathBenchmark {
         MATH500.local(settings.data.as_deref()).into_iter().collect()
     }
 
-    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
-        Paper::of(subject, settings).map(drop)
+    fn prepare(
+        &self,
+        subject: &Subject,
+        settings: &Settings,
+        _quant: &QuantSpec,
+        readings: &mut Readings,
+    ) -> Result<()> {
+        Paper::of(subject, settings, readings).map(drop)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
         let settings = context.settings;
-        let Paper { asked, files, seed } = Paper::of(context.subject, settings)?;
+        let paper = Paper::of(context.subject, settings, context.readings)?;
         let chat = context.subject.tokenizer()?.chat_template().is_some();
         let set = QuestionSet {
             name: self.name(),
             version: self.version(),
-            questions: asked,
+            questions: &paper.asked,
             about: Accuracy {
-                data: Some(files.source()?),
-                seed,
+                data: Some(paper.source.clone()),
+                seed: paper.seed,
                 max_new_tokens: Some(settings.max_new_tokens),
                 prompt: Some(if chat { "chat" } else { "plain" }.into()),
                 ..Default::default()
@@ -66,7 +74,7 @@ impl Benchmark for MathBenchmark {
 /// The problems that settings ask for.
 struct Paper {
     asked: Vec<Asked>,
-    files: Files,
+    source: DataSource,
     /// What drew the problems, where not all are asked.
     seed: Option<u64>,
 }
@@ -74,7 +82,11 @@ struct Paper {
 impl Paper {
     /// # Errors
     /// When there are no problems, or one cannot be asked of this model.
-    fn of(subject: &Subject, settings: &Settings) -> Result<Self> {
+    fn of(subject: &Subject, settings: &Settings, readings: &mut Readings) -> Result<Rc<Self>> {
+        readings.get(settings.concerning("math"), || Paper::read(subject, settings))
+    }
+
+    fn read(subject: &Subject, settings: &Settings) -> Result<Self> {
         let files = MATH500.find(settings.data.as_deref())?;
         let all = problems::read(&files)?;
         let tokenizer = subject.tokenizer()?;
@@ -95,7 +107,7 @@ impl Paper {
                 shots: None,
             });
         }
-        Ok(Paper { asked, files, seed })
+        Ok(Paper { asked, source: files.source()?, seed })
     }
 }
 

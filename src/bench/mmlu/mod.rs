@@ -3,12 +3,14 @@
 mod letters;
 mod sample;
 
+use std::rc::Rc;
+
 use candle_core::D;
 
 use super::data::{self, Files, MMLU_DEV, MMLU_TEST};
 use super::feed::CHUNK;
 use super::questions::{Asked, QuestionSet};
-use super::{Benchmark, Block, Context, Settings};
+use super::{Benchmark, Block, Context, Readings, Settings};
 use crate::model::generate::feed;
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
@@ -33,32 +35,29 @@ impl Benchmark for MmluBenchmark {
         [&MMLU_DEV, &MMLU_TEST].into_iter().filter_map(|split| split.local(settings.data.as_deref())).collect()
     }
 
-    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
-        Letters::of(subject.tokenizer()?)?;
-        Exam::of(subject, settings).map(drop)
+    fn prepare(
+        &self,
+        subject: &Subject,
+        settings: &Settings,
+        _quant: &QuantSpec,
+        readings: &mut Readings,
+    ) -> Result<()> {
+        Exam::of(subject, settings, readings).map(drop)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
-        let letters = Letters::of(context.subject.tokenizer()?)?;
-        let Exam { asked, shots, left_out, source, seed } = Exam::of(context.subject, context.settings)?;
-        let wanted = context.settings.mmlu_shots;
-        if shots < wanted {
-            tracing::warn!("mmlu: no subject has {wanted} examples (--mmlu-shots), so at most {shots} are shown");
-        }
-        for id in left_out {
-            tracing::warn!("mmlu: question {id} is longer than the model's context and left out");
-        }
+        let exam = Exam::of(context.subject, context.settings, context.readings)?;
         let ask = |context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]| {
-            asked.iter().map(|asked| choose(context, spec, asked, &letters)).collect()
+            asked.iter().map(|asked| choose(context, spec, asked, &exam.letters)).collect()
         };
         let set = QuestionSet {
             name: self.name(),
             version: self.version(),
-            questions: asked,
+            questions: &exam.asked,
             about: Accuracy {
-                data: Some(source),
-                seed,
-                shots: Some(shots),
+                data: Some(exam.source.clone()),
+                seed: exam.seed,
+                shots: Some(exam.shots),
                 prompt: Some("few-shot".into()),
                 ..Default::default()
             },
@@ -71,11 +70,11 @@ impl Benchmark for MmluBenchmark {
 
 /// The questions that settings ask for.
 struct Exam {
+    /// How the model writes the answers.
+    letters: Letters,
     asked: Vec<Asked>,
     /// Most examples before a question.
     shots: usize,
-    /// Names of the questions that are longer than the model's context.
-    left_out: Vec<String>,
     source: DataSource,
     /// What drew the questions, where not all are asked.
     seed: Option<u64>,
@@ -83,8 +82,13 @@ struct Exam {
 
 impl Exam {
     /// # Errors
-    /// When there are no questions, or none that fits the model.
-    fn of(subject: &Subject, settings: &Settings) -> Result<Self> {
+    /// When there are no questions, or none that fits the model, or it does not write a letter as one token.
+    fn of(subject: &Subject, settings: &Settings, readings: &mut Readings) -> Result<Rc<Self>> {
+        readings.get(settings.concerning("mmlu"), || Exam::read(subject, settings))
+    }
+
+    fn read(subject: &Subject, settings: &Settings) -> Result<Self> {
+        let letters = Letters::of(subject.tokenizer()?)?;
         let folder = settings.data.as_deref();
         if let Some(file) = folder.filter(|path| path.is_file()) {
             return Err(Error::usage(format!(
@@ -98,7 +102,7 @@ impl Exam {
         let chosen = spread(&questions, settings.mmlu_questions, settings.seed);
         let seed = (chosen.len() < questions.len()).then_some(settings.seed);
         let limit = subject.config().max_positions;
-        let (mut asked, mut left_out) = (Vec::with_capacity(chosen.len()), Vec::new());
+        let mut asked = Vec::with_capacity(chosen.len());
         // No subject has more examples than this, whatever was asked for.
         let of = |subject: &str| examples.iter().filter(|e| e.subject == subject).count();
         let most = chosen.iter().map(|question| of(&question.subject)).max().unwrap_or(0).min(settings.mmlu_shots);
@@ -106,7 +110,7 @@ impl Exam {
             let shots = examples.iter().filter(|e| e.subject == question.subject).take(most);
             let shots = shots.collect::<Vec<_>>();
             let Some((prompt, shown)) = prompt(subject.tokenizer()?, question, &shots, limit)? else {
-                left_out.push(question.id.clone());
+                tracing::warn!("mmlu: question {} is longer than the model's context and left out", question.id);
                 continue;
             };
             asked.push(Asked {
@@ -120,7 +124,11 @@ impl Exam {
         if asked.is_empty() {
             return Err(Error::usage(format!("mmlu: no question fits the model's {limit} tokens")));
         }
-        Ok(Exam { asked, shots: most, left_out, source, seed })
+        let wanted = settings.mmlu_shots;
+        if most < wanted {
+            tracing::warn!("mmlu: no subject has {wanted} examples (--mmlu-shots), so at most {most} are shown");
+        }
+        Ok(Exam { letters, asked, shots: most, source, seed })
     }
 }
 

@@ -1,9 +1,11 @@
 //! Prompts that hide something among much else.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use crate::base::rng::SplitMix64;
 use crate::bench::feed::{begin_of_text, longer_than_model};
+use crate::bench::readings::Readings;
 use crate::bench::settings::{NeedleKind, Settings};
 use crate::bench::text::Text;
 use crate::model::{Subject, Tokenizer};
@@ -113,8 +115,12 @@ impl Haystacks {
     /// The prompts that `settings` ask for.
     ///
     /// # Errors
-    /// As [`check`].
-    pub fn plan(subject: &Subject, settings: &Settings) -> Result<Self> {
+    /// When every context is longer than the model or too short for the needle, or the text cannot be read or is too short.
+    pub fn of(subject: &Subject, settings: &Settings, readings: &mut Readings) -> Result<Rc<Self>> {
+        readings.get(settings.concerning("needle"), || Haystacks::read(subject, settings))
+    }
+
+    fn read(subject: &Subject, settings: &Settings) -> Result<Self> {
         let needles = needles(settings);
         let (lengths, skipped) = lengths(subject, settings, &needles)?;
         let hay = Hay::of(subject, settings, &lengths)?;
@@ -127,17 +133,11 @@ impl Haystacks {
                 }
             }
         }
+        if let Some(text) = &hay.source {
+            tracing::info!("needles are hidden in {} of {}", text.name, text.sha256);
+        }
         Ok(Haystacks { haystacks, skipped, source: hay.source })
     }
-}
-
-/// Refuses settings that no prompt can be made for.
-///
-/// # Errors
-/// When every context is longer than the model or too short for the needle, or the text cannot be read or is too short.
-pub fn check(subject: &Subject, settings: &Settings) -> Result<()> {
-    let (lengths, _) = lengths(subject, settings, &needles(settings))?;
-    Hay::of(subject, settings, &lengths).map(drop)
 }
 
 /// The contexts that prompts can be made for, and why there are none for the others.

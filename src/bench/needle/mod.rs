@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::data::Files;
 use super::feed::{CHUNK, fraction_of, no_score, require_quantized_reads};
-use super::{Benchmark, Block, Context, Settings, text};
+use super::{Benchmark, Block, Context, Readings, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
@@ -32,8 +32,14 @@ impl Benchmark for NeedleBenchmark {
         1
     }
 
-    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
-        haystack::check(subject, settings)
+    fn prepare(
+        &self,
+        subject: &Subject,
+        settings: &Settings,
+        _quant: &QuantSpec,
+        readings: &mut Readings,
+    ) -> Result<()> {
+        Haystacks::of(subject, settings, readings).map(drop)
     }
 
     fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {
@@ -42,22 +48,20 @@ impl Benchmark for NeedleBenchmark {
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
         let started = Instant::now();
-        let Haystacks { haystacks, mut skipped, source } = Haystacks::plan(context.subject, context.settings)?;
-        if let Some(text) = &source {
-            tracing::info!("needles are hidden in {} of {}", text.name, text.sha256);
-        }
+        let read = Haystacks::of(context.subject, context.settings, context.readings)?;
+        let (haystacks, mut skipped) = (&read.haystacks, read.skipped.clone());
         let prompts: Vec<_> = haystacks.iter().map(|h| (&h.hidden.answer, h.context, &h.prompt)).collect();
         let key = format!("{} {prompts:?}", context.attention.name());
         let reference = match context.references.needle.get(&key) {
             Some(trials) => trials.clone(),
             None => {
-                let (trials, _) = run_trials(context, &QuantSpec::none(), &haystacks)?;
+                let (trials, _) = run_trials(context, &QuantSpec::none(), haystacks)?;
                 context.references.needle.insert(key, trials.clone());
                 trials
             }
         };
         let (mut trials, mut reads) = if context.spec.is_quantized() {
-            run_trials(context, context.spec, &haystacks)?
+            run_trials(context, context.spec, haystacks)?
         } else {
             (reference.clone(), Reads::new())
         };
@@ -83,7 +87,7 @@ impl Benchmark for NeedleBenchmark {
         block.version = Some(self.version());
         block.kind = Some(context.settings.needle_kind.name().into());
         block.haystack = Some(text::read_as(&context.settings.needle_haystack, context.settings));
-        block.data = source;
+        block.data = read.source.clone();
         block.quantized_read_fraction = Some(fraction_of(sum(&reads)));
         block.elapsed_s = Some(started.elapsed().as_secs_f64());
         keep(Block::Needle(block, trials))

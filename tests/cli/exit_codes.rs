@@ -1,0 +1,79 @@
+//! What the exit code tells a script: 0 all done, 1 something failed, 2 the request or what it names is wrong.
+
+use std::path::Path;
+
+use crate::program::{json_files, kvprof};
+
+/// The exit code of a command line, `FOLDER` in it being `folder`, and what it printed to standard error.
+fn outcome(line: &str, folder: &Path) -> (Option<i32>, String) {
+    let folder = folder.display().to_string();
+    let args = line.split_whitespace().map(|word| word.replace("FOLDER", &folder));
+    let output = kvprof().args(args).env("HF_HUB_OFFLINE", "1").env("HF_HOME", &folder).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_wrong_request_or_input_ends_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("cut.json"), "{").unwrap();
+    std::fs::write(folder.join("typo.toml"), "[[matrx]]").unwrap();
+    std::fs::create_dir(folder.join("empty")).unwrap();
+    for line in [
+        "",
+        "rnu",
+        "env --no-such-flag",
+        "run --kv-quant int3-hqq",
+        "run --no-profile --benchmarks none",
+        "run --model FOLDER/absent --output-dir FOLDER/out",
+        "run --config FOLDER/absent.toml",
+        "run --output-dir FOLDER/cut.json",
+        "sweep FOLDER/typo.toml",
+        "patch FOLDER/cut.json --benchmarks ppl",
+        "validate FOLDER/absent.json",
+        "aggregate FOLDER/empty",
+        "report FOLDER/empty -o FOLDER/report",
+        "compare FOLDER/empty --against FOLDER/empty",
+        "models org/never-downloaded",
+        "schema -o FOLDER/absent/schema.json",
+        "completions no-such-shell",
+    ] {
+        let (code, text) = outcome(line, folder);
+        assert_eq!(code, Some(2), "{line}: {text}");
+        assert!(!text.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn work_that_failed_in_part_ends_with_1_and_keeps_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // The request is right; that this cache never quantizes anything shows when it has been measured.
+    let (code, text) = outcome(
+        "run --kv-quant none int4-hqq,residual=4096 --no-profile --benchmarks ppl --ppl-tokens 64 --quiet --output-dir FOLDER",
+        folder,
+    );
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("no key was read from codes"), "{text}");
+    assert!(!json_files(folder).is_empty());
+    std::fs::write(folder.join("cut.json"), "{").unwrap();
+    for line in [
+        "validate FOLDER/cut.json",
+        "aggregate FOLDER -o FOLDER/table.csv",
+        "patch FOLDER --benchmarks ppl --ppl-tokens 32 --no-backup --quiet",
+        "models builtin org/never-downloaded",
+    ] {
+        let (code, text) = outcome(line, folder);
+        assert_eq!(code, Some(1), "{line}: {text}");
+    }
+    assert!(folder.join("table.csv").exists(), "what can be read is in the table");
+}
+
+#[test]
+fn what_was_done_as_asked_ends_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    for line in ["--help", "--version", "env", "schema -o FOLDER/schema.json", "models builtin", "completions zsh"] {
+        let (code, text) = outcome(line, folder.path());
+        assert_eq!(code, Some(0), "{line}: {text}");
+    }
+}
