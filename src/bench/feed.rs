@@ -41,6 +41,11 @@ pub fn no_score(context: &Context<'_>) -> String {
     format!("no key was read from codes, so this would be the score of a full-precision cache. {why}")
 }
 
+/// Tokens that a cache of `spec` holds when its first block is quantized: only what is read after them reads codes.
+pub fn first_codes(spec: &QuantSpec) -> usize {
+    spec.residual + spec.block_tokens()
+}
+
 /// Why a cache of `spec` in a model of so many `layers` may hold no codes, and what to do.
 pub fn why_unread(spec: &QuantSpec, layers: usize) -> String {
     if (0..layers).all(|layer| spec.keep_layers.contains(&layer)) {
@@ -49,7 +54,7 @@ pub fn why_unread(spec: &QuantSpec, layers: usize) -> String {
     format!(
         "{} quantizes the first block once {} tokens are held: give it more, or a smaller --residual-length",
         spec.name,
-        spec.residual + spec.block_tokens()
+        first_codes(spec)
     )
 }
 

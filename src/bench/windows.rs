@@ -1,7 +1,7 @@
 //! Which tokens of a text `ppl` and `kld` score, and in what portions they are fed.
 
 use super::Context;
-use super::feed::{CHUNK, begin_of_text, longer_than_model};
+use super::feed::{CHUNK, begin_of_text, first_codes, longer_than_model};
 use super::settings::{Protocol, Settings};
 use super::text::{Text, check_end, default_name};
 use crate::model::Subject;
@@ -41,6 +41,15 @@ impl Plan {
             tracing::warn!("{} has {scored} tokens to score, not the {wanted} of --ppl-tokens", plan.source.name);
         }
         tracing::info!("{} of {}: {scored} tokens to score", plan.source.name, plan.source.sha256);
+        let first = first_codes(context.spec);
+        if context.spec.is_quantized() && plan.protocol == Protocol::Streaming && plan.burn_in < first {
+            tracing::warn!(
+                "{} quantizes the first block once {first} tokens are held: of what is scored after --ppl-burn-in {}, the tokens before \
+                 that are predicted without codes",
+                context.spec.name,
+                plan.burn_in
+            );
+        }
         plan.key = format!("{}|{}", plan.key, context.attention.name());
         Ok(plan)
     }
@@ -169,7 +178,15 @@ fn burn_in(settings: &Settings, window: usize, quant: &QuantSpec) -> Result<usiz
         }
         Protocol::TwoPhase if window < 4 => Err(Error::usage("--ppl-window must be at least 4 tokens")),
         Protocol::Streaming if burn_in + 1 >= window => {
-            Err(Error::usage(format!("--ppl-burn-in {burn_in} leaves no token of a window of {window} to score")))
+            let default = match settings.ppl_burn_in {
+                Some(_) => "",
+                None => " (the default)",
+            };
+            Err(Error::usage(format!(
+                "--ppl-burn-in {burn_in}{default} leaves no token of a window of {window} to score; by default it is 256, or what the \
+                 caches of a plan hold when all have quantized a block: give a smaller --ppl-burn-in or --residual-length, or a longer \
+                 --ppl-window"
+            )))
         }
         _ => Ok(burn_in),
     }

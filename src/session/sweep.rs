@@ -20,7 +20,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 pub use super::exclude::Exclude;
-use super::plan::{ModelRequest, RunSpec, arrange, contents, quantizations};
+use super::plan::{ModelRequest, RunSpec, arrange, contents, quantizations, share_burn_in};
 use crate::bench::{self, Settings};
 use crate::{Error, Result};
 
@@ -158,6 +158,7 @@ impl Sweep {
         if runs.is_empty() {
             return Err(Error::usage("the matrices name no run: all are excluded"));
         }
+        share_burn_in(&mut runs);
         let named = runs.len();
         Ok(Plan { runs: arrange(runs), named })
     }
