@@ -1,7 +1,7 @@
 //! Which tokens of a text `ppl` and `kld` score, and in what portions they are fed.
 
 use super::Context;
-use super::feed::{CHUNK, begin_of_text, first_codes, longer_than_model};
+use super::feed::{CHUNK, begin_of_text, first_codes, longer_than_model, require_room_for_codes};
 use super::settings::{Protocol, Settings};
 use super::text::{Text, check_end, default_name};
 use crate::model::Subject;
@@ -57,7 +57,8 @@ impl Plan {
     /// The plan that `settings` ask for with a cache of `quant`.
     ///
     /// # Errors
-    /// When the window does not fit the model, the text cannot be read, or nothing would be scored: says what to change.
+    /// When the window does not fit the model, the text cannot be read, nothing would be scored, or no code would be read: says what to
+    /// change.
     pub fn of(subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<Self> {
         let (window, burn_in) = extent(subject, settings, quant)?;
         let protocol = settings.ppl_protocol;
@@ -103,6 +104,13 @@ impl Plan {
                 text.source.name
             )));
         }
+        let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
+        let fed = match protocol {
+            Protocol::Streaming => longest,
+            // What is fed in one pass reads what was there before it.
+            Protocol::TwoPhase => longest.min(window / 2 + 1),
+        };
+        require_room_for_codes(subject, quant, &format!("windows of {longest} tokens"), fed)?;
         let portions = portions(protocol, window, quant.residual, quant.block_tokens());
         let key = format!("{}|{portions:?}|{window}|{burn_in}|{scored}", text.source.sha256);
         Ok(Plan { protocol, window, burn_in, windows, portions, scored, key, source: text.source })

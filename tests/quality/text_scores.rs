@@ -97,7 +97,7 @@ fn the_burn_in_reaches_the_first_codes_and_each_score_says_so() {
 #[test]
 fn a_score_that_never_read_a_code_is_refused() {
     let mut bench = builtin();
-    bench.settings.ppl_window = Some(320);
+    (bench.settings.ppl_window, bench.settings.ppl_burn_in) = (Some(320), Some(64));
     for benchmark in ["ppl", "kld"] {
         let error = bench.run(benchmark, "int4-hqq,residual=512").unwrap_err().to_string();
         assert!(error.contains("no key was read from codes") && error.contains("--residual-length"), "{error}");

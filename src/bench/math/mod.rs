@@ -9,7 +9,7 @@ mod problems;
 
 use super::chat::{Message, render};
 use super::data::{Files, MATH500};
-use super::feed::CHUNK;
+use super::feed::{CHUNK, require_room_for_codes};
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context, Settings};
 use crate::model::generate::{Prompt, greedy};
@@ -37,8 +37,16 @@ impl Benchmark for MathBenchmark {
         MATH500.local(settings.data.as_deref()).into_iter().collect()
     }
 
-    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
-        Paper::of(subject, settings).map(drop)
+    fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
+        let Paper { asked, .. } = Paper::of(subject, settings)?;
+        let longest =
+            asked.iter().map(|asked| asked.prompt.len() + most_new(subject, settings, asked)).max().unwrap_or(0);
+        require_room_for_codes(
+            subject,
+            quant,
+            &format!("math: problems and answers of {longest} tokens at most"),
+            longest,
+        )
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
@@ -111,12 +119,17 @@ fn prompt(tokenizer: &Tokenizer, problem: &str) -> Result<Vec<u32>> {
     }
 }
 
+/// Most tokens of an answer.
+fn most_new(subject: &Subject, settings: &Settings, asked: &Asked) -> usize {
+    settings.max_new_tokens.min(subject.config().max_positions - asked.prompt.len())
+}
+
 /// Generates answers through a cache of `spec` and reads them.
 fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Vec<Outcome>> {
     let subject = context.subject;
-    let most = |prompt: &[u32]| context.settings.max_new_tokens.min(subject.config().max_positions - prompt.len());
+    let most = |asked: &Asked| most_new(subject, context.settings, asked);
     let prompts: Vec<Prompt<'_>> =
-        asked.iter().map(|asked| Prompt { tokens: &asked.prompt, most: most(&asked.prompt) }).collect();
+        asked.iter().map(|asked| Prompt { tokens: &asked.prompt, most: most(asked) }).collect();
     let longest = prompts.iter().map(|prompt| prompt.tokens.len() + prompt.most).max().unwrap_or(0);
     let mut cache = context.new_cache(spec, asked.len(), longest, CHUNK)?;
     let texts = greedy(&subject.decoder, &prompts, cache.as_mut(), context.attention, CHUNK, context.progress)?;

@@ -6,7 +6,7 @@ mod sample;
 use candle_core::D;
 
 use super::data::{self, Files, MMLU_DEV, MMLU_TEST};
-use super::feed::CHUNK;
+use super::feed::{CHUNK, require_room_for_codes};
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context, Settings};
 use crate::model::generate::feed;
@@ -33,9 +33,11 @@ impl Benchmark for MmluBenchmark {
         [&MMLU_DEV, &MMLU_TEST].into_iter().filter_map(|split| split.local(settings.data.as_deref())).collect()
     }
 
-    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
+    fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
         Letters::of(subject.tokenizer()?)?;
-        Exam::of(subject, settings).map(drop)
+        let Exam { asked, .. } = Exam::of(subject, settings)?;
+        let longest = asked.iter().map(|asked| asked.prompt.len()).max().unwrap_or(0);
+        require_room_for_codes(subject, quant, &format!("mmlu: questions of {longest} tokens at most"), longest)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

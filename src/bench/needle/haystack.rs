@@ -131,13 +131,14 @@ impl Haystacks {
     }
 }
 
-/// Refuses settings that no prompt can be made for.
+/// Refuses settings that no prompt can be made for; the longest context that there is one for, answer included.
 ///
 /// # Errors
 /// When every context is longer than the model or too short for the needle, or the text cannot be read or is too short.
-pub fn check(subject: &Subject, settings: &Settings) -> Result<()> {
+pub fn check(subject: &Subject, settings: &Settings) -> Result<usize> {
     let (lengths, _) = lengths(subject, settings, &needles(settings))?;
-    Hay::of(subject, settings, &lengths).map(drop)
+    Hay::of(subject, settings, &lengths)?;
+    Ok(lengths.into_iter().max().unwrap_or(0))
 }
 
 /// The contexts that prompts can be made for, and why there are none for the others.

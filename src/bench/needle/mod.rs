@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::data::Files;
-use super::feed::{CHUNK, fraction_of, no_score, require_quantized_reads};
+use super::feed::{CHUNK, fraction_of, no_score, require_quantized_reads, require_room_for_codes};
 use super::{Benchmark, Block, Context, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
@@ -32,8 +32,11 @@ impl Benchmark for NeedleBenchmark {
         1
     }
 
-    fn check(&self, subject: &Subject, settings: &Settings, _quant: &QuantSpec) -> Result<()> {
-        haystack::check(subject, settings)
+    fn check(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<()> {
+        let longest = haystack::check(subject, settings)?;
+        // Whole sentences fill a context to within a few tokens; the exact prompts are not made for this.
+        let most = longest + ANSWER_TOKENS;
+        require_room_for_codes(subject, quant, &format!("needle: contexts of {longest} tokens at most"), most)
     }
 
     fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {

@@ -161,7 +161,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
     if spec.is_quantized() && reads.from_codes == 0 {
-        let why = why_unread(spec, subject.config().layers);
+        let why = why_unread(spec, subject.config());
         m.warnings.push(format!("nothing was quantized, so that this row measures an unquantized cache: {why}"));
     }
     let seen = meter.finish();
