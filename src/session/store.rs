@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::atomic;
 use crate::bench::Block;
-use crate::schema::{Flags, Measurement, RunResult, profile_block, read};
+use crate::schema::{Flags, Measurement, RunResult, model_name, profile_block, read};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -31,14 +31,10 @@ struct Found {
     parsed: Value,
 }
 
-/// `{model}_{backend}_{quant|fp16}_{YYYYmmdd_HHMMSS}`; the model's name is the last part of its id, lower case, with
-/// dashes written as underscores.
+/// `{model}_{backend}_{quant|fp16}_{YYYYmmdd_HHMMSS}`; the model's name ([`model_name`]) in lower case, with dashes written as underscores, and
+/// without a dot at its beginning, which would hide the file.
 pub fn experiment_id(model: &str, backend: &str, quant_label: &str, time: &chrono::DateTime<chrono::Local>) -> String {
-    let mut parts = model.trim_end_matches('/').rsplit('/');
-    let last = parts.next().unwrap_or(model);
-    let stem = [".gguf", ".config.json", ".json"].iter().find_map(|ending| last.strip_suffix(ending)).unwrap_or(last);
-    // Every model's configuration is called config.json: the folder says which.
-    let name = if stem == "config" { parts.next().unwrap_or(stem) } else { stem }.to_lowercase();
+    let name = model_name(model).unwrap_or(model).trim_start_matches('.').to_lowercase();
     let name: String = name.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '_' }).collect();
     format!("{name}_{backend}_{quant_label}_{}", time.format("%Y%m%d_%H%M%S"))
 }
@@ -267,6 +263,7 @@ mod tests {
         );
         assert_eq!(experiment_id("模型/甲.gguf", "fused", "fp16", &time), "甲_fused_fp16_20260502_152932");
         assert_eq!(experiment_id("a/config.json", "fused", "fp16", &time), "a_fused_fp16_20260502_152932");
+        assert_eq!(experiment_id("./a/.hidden/", "fused", "fp16", &time), "hidden_fused_fp16_20260502_152932");
     }
 
     #[test]
