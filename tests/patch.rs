@@ -56,6 +56,21 @@ fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
     assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_patch_of_a_link_changes_the_file_that_it_leads_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("raw/old.json"), folder.path().join("latest.json"));
+    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    std::fs::write(&real, THESIS_FILE).unwrap();
+    std::os::unix::fs::symlink("raw/old.json", &link).unwrap();
+    let patch = ["--benchmarks", "needle", "--needle-depths", "0.5", "--quiet"];
+    kvprof().arg("patch").arg(&link).args(patch).assert().success();
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(read(&real)["benchmarks"]["needle_in_haystack"]["total_trials"], 1);
+    assert_eq!(std::fs::read_to_string(folder.path().join("raw/old.json.bak")).unwrap(), THESIS_FILE);
+}
+
 /// A run of the built-in model; the folder follows.
 const QUICK: &str = "run --kv-quant int4-hqq --context-lengths 256 300 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
                      --needle-depths 0.5 --benchmarks needle --output-dir";

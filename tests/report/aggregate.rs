@@ -116,3 +116,24 @@ fn parquet_gives_back_what_csv_holds() {
         }
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_new_file_is_as_readable_as_the_umask_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    fs::create_dir(&raw).unwrap();
+    results::write(&raw, &results::run("m", &Cache::new("none", 16, 0.0)));
+    let program = kvprof().get_program().to_owned();
+    for (umask, mode) in [("077", 0o600), ("002", 0o664)] {
+        let out = folder.path().join(umask);
+        let line = format!("umask {umask}; exec \"$0\" aggregate \"$1\" -o \"$2\"");
+        let status = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .args([&program, raw.as_os_str(), out.as_os_str()])
+            .status();
+        assert!(status.unwrap().success());
+        assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, mode, "umask {umask}");
+    }
+}
