@@ -12,7 +12,7 @@ use super::data::{Files, MATH500};
 use super::feed::{CHUNK, require_room_for_codes};
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context, Settings};
-use crate::model::generate::{Prompt, greedy};
+use crate::model::generate::{Prompt, Written, greedy};
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
 use crate::schema::{Accuracy, Outcome};
@@ -134,8 +134,8 @@ fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Ve
     let mut cache = context.new_cache(spec, asked.len(), longest, CHUNK)?;
     let texts = greedy(&subject.decoder, &prompts, cache.as_mut(), context.attention, CHUNK, context.progress)?;
     cache.check_finite()?;
-    let reads = cache.key_reads();
-    let read = |((asked, tokens), prompt): ((&&Asked, Vec<u32>), &Prompt<'_>)| {
+    let read = |((asked, written), prompt): ((&&Asked, Written), &Prompt<'_>)| {
+        let Written { tokens, reads } = written;
         let text = subject.tokenizer()?.decode(&tokens)?;
         let answer = boxed::last_boxed(&text).map(str::to_string);
         Ok(Outcome {
@@ -146,9 +146,8 @@ fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Ve
             generated_tokens: Some(tokens.len()),
             text: Some(text),
             tokens,
-            // The cache counts what all its sequences read.
-            key_reads_from_codes: reads.from_codes / prompts.len() as u64,
-            key_reads: reads.total / prompts.len() as u64,
+            key_reads_from_codes: reads.from_codes,
+            key_reads: reads.total,
             ..Default::default()
         })
     };

@@ -136,7 +136,8 @@ fn answer(context: &Context<'_>, cache: &mut dyn KvCache, prompt: &[u32]) -> Res
     let subject = context.subject;
     let prompt = [Prompt { tokens: prompt, most: ANSWER_TOKENS }];
     let texts = greedy(&subject.decoder, &prompt, cache, context.attention, CHUNK, context.progress)?;
-    subject.tokenizer()?.decode(&texts.concat())
+    let tokens: Vec<u32> = texts.into_iter().flat_map(|written| written.tokens).collect();
+    subject.tokenizer()?.decode(&tokens)
 }
 
 fn summarize(trials: &[NeedleTrial]) -> Needle {
