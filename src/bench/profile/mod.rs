@@ -22,6 +22,7 @@ use crate::measure::clock::DeviceClock;
 use crate::measure::memory::{DeviceCounters, MemoryMeter};
 use crate::measure::run::time_run;
 use crate::measure::timeline;
+use crate::measure::trace::keep_longest;
 use crate::model::config::DecoderConfig;
 use crate::model::step::Stepper;
 use crate::model::{Subject, WeightsKind};
@@ -181,6 +182,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         measure_kernels(&mut m, context, &mut workload)?;
     }
     fill_bandwidth(&mut m, read, context.copy_gb_s);
+    m.kernels.iter_mut().for_each(keep_longest);
     let (states, throttled) = watch.finish();
     m.warnings.extend(throttled);
     if let Some(energy) = &mut m.energy {
