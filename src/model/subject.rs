@@ -185,12 +185,12 @@ impl Subject {
         let text = read(&files.config)?;
         let (mut config, names) = read_config(&files.config, &text)?;
         if let Some(path) = &files.generation_config {
-            let more = ConfigJson::parse(path, &read(path)?)?.token_ids("eos_token_id")?;
-            config.eos.extend(more);
-            config.eos.sort_unstable();
-            config.eos.dedup();
+            config.eos.extend(ConfigJson::parse(path, &read(path)?)?.token_ids("eos_token_id")?);
         }
         let tokenizer = Tokenizer::from_files(files)?;
+        config.eos.extend(tokenizer.as_ref().and_then(Tokenizer::end));
+        config.eos.sort_unstable();
+        config.eos.dedup();
         if options.weights == WeightsKind::Dummy {
             let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
