@@ -9,7 +9,7 @@ use crate::base::hex::hex;
 use crate::bench::settings::{MOST, Protocol, default_burn_in};
 use crate::bench::{self, Settings, data, text};
 use crate::model::{LoadOptions, WeightsKind};
-use crate::quant::QuantSpec;
+use crate::quant::{QuantSpec, presets};
 use crate::{Error, Result};
 
 /// Which model, as it was asked for.
@@ -109,6 +109,13 @@ pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantS
     }
     let mut specs: Vec<QuantSpec> = Vec::new();
     for name in names {
+        // Commas are for overrides.
+        if let Some(other) = name.split(',').skip(1).map(str::trim).find(|part| presets::find(part).is_some()) {
+            return Err(Error::usage(format!(
+                "'{name}': {other} is a quantization of its own; separate quantizations by spaces, as in --kv-quant {}",
+                name.replace(',', " ")
+            )));
+        }
         let spec: QuantSpec = name.parse()?;
         let varied = match residuals {
             // An unquantized cache has no residual window to vary.
@@ -179,7 +186,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::sweep::Sweep;
-    use super::RunSpec;
+    use super::{RunSpec, quantizations};
 
     /// The hash of a run of `benchmarks` with `settings`, and the texts and questions below `folder` (as `FOLDER`).
     fn hash(folder: &Path, benchmarks: &str, settings: &str) -> String {
@@ -194,6 +201,15 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
+    }
+
+    #[test]
+    fn quantizations_that_commas_join_are_told_apart_from_overrides() {
+        let of = |name: &str| quantizations(&[name.to_string()], &[]);
+        let told = of("none,int8-hqq").unwrap_err().to_string();
+        assert!(told.contains("by spaces, as in --kv-quant none int8-hqq"), "{told}");
+        assert!(of("int8-hqq,group=32,int4-hqq").unwrap_err().to_string().contains("int4-hqq is a quantization"));
+        assert_eq!(of("int8-hqq,group=32").unwrap()[0].name, "int8-hqq,group=32");
     }
 
     #[test]
