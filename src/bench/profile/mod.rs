@@ -163,7 +163,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
     if spec.is_quantized() && reads.from_codes == 0 {
         let why = why_unread(spec, subject.config());
-        m.warnings.push(format!("nothing was quantized, so that this row measures an unquantized cache: {why}"));
+        m.warnings.push(format!("no code was read, so that attention is that of an unquantized cache: {why}"));
     }
     let seen = meter.finish();
     let spilled = seen.pool.as_ref().is_some_and(|pool| pool.spilled);
