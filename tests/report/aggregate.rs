@@ -137,3 +137,23 @@ fn a_new_file_is_as_readable_as_the_umask_says() {
         assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, mode, "umask {umask}");
     }
 }
+
+#[test]
+fn a_file_in_which_nothing_was_measured_is_named_and_is_no_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = results::run("m", &Cache::new("none", 16, 0.0));
+    results::write(folder.path(), &whole);
+    let begun = kvprof::schema::RunResult {
+        experiment_id: "begun".into(),
+        measurements: Vec::new(),
+        benchmarks: Default::default(),
+        ..results::run("m", &Cache::new("int4-hqq", 4, 0.0))
+    };
+    results::write(folder.path(), &begun);
+    let output = kvprof().arg("aggregate").arg(folder.path()).output().unwrap();
+    assert!(
+        output.status.success() && stderr(&output).contains("begun.json: nothing in it was measured"),
+        "{output:?}"
+    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1 + results::CONTEXTS.len());
+}
