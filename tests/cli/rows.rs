@@ -195,3 +195,19 @@ fn the_peak_memory_of_a_row_does_not_depend_on_the_rows_before_it() {
     let (alone, after) = (peak("128"), peak("2048 128"));
     assert!((after / alone - 1.0).abs() < 0.15, "{alone} MiB alone, {after} MiB after a longer row");
 }
+
+#[test]
+fn a_burn_in_that_ends_before_the_first_codes_is_warned_of() {
+    let warned = |burn_in: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = kvprof();
+        run.args(["run", "--no-profile", "--kv-quant", "int4-hqq", "--benchmarks", "ppl", "--ppl-window", "512"]);
+        run.args(["--ppl-burn-in", burn_in, "--quiet", "--ppl-tokens", "256", "--output-dir"]);
+        let output = run.arg(folder.path()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        text.contains("are predicted without codes")
+    };
+    assert!(warned("64"));
+    assert!(!warned("192"));
+}
