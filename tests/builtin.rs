@@ -69,7 +69,7 @@ fn a_file_that_stands_in_for_a_text_is_named_in_its_place() {
     let sentence = |i: usize| format!("Chapter {i} tells how the old miller walked to the river and came back late. ");
     std::fs::write(&book, (0..100).map(sentence).collect::<String>()).unwrap();
     let book = book.to_str().unwrap();
-    let quick = "--kv-quant none --ppl-window 128 --ppl-tokens 64 --context-lengths 256 --needle-depths 0.5 \
+    let quick = "--kv-quant none --ppl-window 128 --ppl-burn-in 64 --ppl-tokens 64 --context-lengths 256 --needle-depths 0.5 \
                  --needle-haystack wikitext2 --data";
     let run = |benchmarks: &[&str]| {
         let words: Vec<&str> = quick.split_whitespace().chain([book, "--benchmarks"]).collect();

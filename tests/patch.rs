@@ -56,6 +56,21 @@ fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
     assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_patch_of_a_link_changes_the_file_that_it_leads_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("raw/old.json"), folder.path().join("latest.json"));
+    std::fs::create_dir(folder.path().join("raw")).unwrap();
+    std::fs::write(&real, THESIS_FILE).unwrap();
+    std::os::unix::fs::symlink("raw/old.json", &link).unwrap();
+    let patch = ["--benchmarks", "needle", "--needle-depths", "0.5", "--quiet"];
+    kvprof().arg("patch").arg(&link).args(patch).assert().success();
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(read(&real)["benchmarks"]["needle_in_haystack"]["total_trials"], 1);
+    assert_eq!(std::fs::read_to_string(folder.path().join("raw/old.json.bak")).unwrap(), THESIS_FILE);
+}
+
 /// A run of the built-in model; the folder follows.
 const QUICK: &str = "run --kv-quant int4-hqq --context-lengths 256 300 --warmup-runs 0 --measure-runs 1 --decode-tokens 8 \
                      --needle-depths 0.5 --benchmarks needle --output-dir";
@@ -179,7 +194,7 @@ fn a_patch_warns_of_what_it_measured_and_not_of_the_rest() {
                --needle-depths 0.5 --benchmarks needle --quiet --output-dir";
     let run = kvprof().args(run.split_whitespace()).arg(folder.path()).output().unwrap();
     let said = String::from_utf8(run.stderr).unwrap();
-    assert!(said.contains("int4-hqq at 128: nothing was quantized"), "{said}");
+    assert!(said.contains("int4-hqq at 128: no code was read"), "{said}");
     assert!(said.contains("int4-hqq, needle at 128: no score: no key was read from codes"), "{said}");
     let path = json_files(folder.path()).pop().unwrap();
     let patch = |block: &str| {
@@ -187,8 +202,8 @@ fn a_patch_warns_of_what_it_measured_and_not_of_the_rest() {
         String::from_utf8(patch.unwrap().stderr).unwrap()
     };
     let (needle, profile) = (patch("needle"), patch("profile"));
-    assert!(needle.contains("no score") && !needle.contains("nothing was quantized"), "{needle}");
-    assert!(!profile.contains("no score") && profile.contains("nothing was quantized"), "{profile}");
+    assert!(needle.contains("no score") && !needle.contains("no code was read"), "{needle}");
+    assert!(!profile.contains("no score") && profile.contains("no code was read"), "{profile}");
 }
 
 #[test]

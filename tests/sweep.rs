@@ -143,6 +143,27 @@ fn a_plan_says_why_nothing_is_known_of_a_model_and_which_contexts_are_too_long()
 }
 
 #[test]
+fn a_dry_run_refuses_the_run_that_the_sweep_would_and_plans_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sweep.toml");
+    // The built-in model's heads have 64 channels.
+    let matrix =
+        "[[matrix]]\nkv-quants = ['int4-hqq', 'int4-hqq-token,group=128']\ncontext-lengths = [256]\nbenchmarks = []\n";
+    let settings = "[settings]\nwarmup-runs = 0\nmeasure-runs = 1\ndecode-tokens = 4\nenergy-seconds = 0.01\n";
+    std::fs::write(&file, format!("{settings}{matrix}")).unwrap();
+    let speed = ["--dry-run", "--bandwidth", "10", "--tflops", "1", "--memory", "8GiB"];
+    let dry = kvprof().arg("sweep").arg(&file).args(speed).output().unwrap();
+    let text = String::from_utf8(dry.stdout).unwrap();
+    assert!(text.contains("#2 is refused: ") && text.contains("group") && text.contains(" yes "), "{text}");
+    let real = kvprof().arg("sweep").arg(&file).arg("--output-dir").arg(folder.path().join("raw")).output().unwrap();
+    assert_eq!((dry.status.code(), real.status.code()), (Some(1), Some(1)));
+    let said = String::from_utf8(real.stderr).unwrap();
+    let (_, reason) = text.lines().find_map(|line| line.split_once("#2 is refused: ")).unwrap();
+    assert!(said.contains(reason), "{said}");
+    assert_eq!(json_files(&folder.path().join("raw")).len(), 1);
+}
+
+#[test]
 fn every_sweep_in_the_repository_can_be_planned() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     for (name, runs) in

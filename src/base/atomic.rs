@@ -1,12 +1,12 @@
 //! Writing a file so that a reader never sees half of it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 
-/// Writes `bytes` to a temporary name beside `path`, flushes it to disk and renames it onto `path`. What is there and no ordinary file
-/// (a device, a pipe) is written to and stays what it is.
+/// Writes `bytes` to a temporary name beside `path`, flushes it to disk and renames it onto `path`. A link stays one: the file that it leads
+/// to is replaced. What is there and no ordinary file (a device, a pipe) is written to and stays what it is.
 ///
 /// # Errors
 /// Names the folder or file that refused; `path` is then as it was before.
@@ -15,8 +15,21 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         let mut there = std::fs::OpenOptions::new().write(true).open(path).map_err(|e| Error::io(path, e))?;
         return there.write_all(bytes).map_err(|e| Error::io(path, e));
     }
-    temporary(path, bytes)?.persist(path).map_err(|e| Error::io(path, e.error))?;
+    let path = through_link(path)?;
+    temporary(&path, bytes)?.persist(&path).map_err(|e| Error::io(&path, e.error))?;
     Ok(())
+}
+
+/// The file that `path` leads to, where it is a link; else `path` as it is.
+///
+/// # Errors
+/// When the link leads to nothing.
+pub fn through_link(path: &Path) -> Result<PathBuf> {
+    if !std::fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
+        return Ok(path.to_path_buf());
+    }
+    std::fs::canonicalize(path)
+        .map_err(|e| Error::file(path, format!("is a link that leads to no file ({e}); remove it")))
 }
 
 /// The same where there must be no file of that name yet: `false`, with nothing written, where there is one.
@@ -37,15 +50,17 @@ fn temporary(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut file = tempfile::Builder::new().prefix(".kvprof-").tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".kvprof-");
+    // A temporary file is private to its owner; a result is as readable as any other file that the user makes: the umask says how much.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
     file.write_all(bytes).map_err(|e| Error::io(path, e))?;
     file.as_file().sync_all().map_err(|e| Error::io(path, e))?;
-    // A temporary file is private to its owner; a result is as readable as any other file.
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path).map(|m| m.permissions().mode()).unwrap_or(0o644);
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(|e| Error::io(path, e))?;
+    if let Ok(there) = std::fs::metadata(path) {
+        file.as_file().set_permissions(there.permissions()).map_err(|e| Error::io(path, e))?;
     }
     Ok(file)
 }
@@ -73,6 +88,32 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         write(&link, b"nothing").unwrap();
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_written_through_and_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real.json"), folder.path().join("link.json"));
+        std::fs::write(&real, b"first").unwrap();
+        std::os::unix::fs::symlink("real.json", &link).unwrap();
+        write(&link, b"second").unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read(&real).unwrap(), b"second");
+        std::fs::remove_file(&real).unwrap();
+        assert!(write(&link, b"third").unwrap_err().to_string().contains("leads to no file"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_replaced_file_keeps_its_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.json");
+        write(&path, b"first").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        write(&path, b"second").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

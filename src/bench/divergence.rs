@@ -49,7 +49,10 @@ impl Benchmark for DivergenceBenchmark {
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
         let plan = Plan::of(context.subject, context.settings, context.spec, context.readings)?;
-        let scores = pass::pair(context, &plan, context.spec)?;
+        let scores = match context.spec.is_quantized() {
+            true => pass::pair(context, &plan, context.spec)?,
+            false => from_itself(perplexity::scores(context, &plan, context.spec)?, &plan),
+        };
         let fraction = fraction_of(scores.reads);
         require_quantized_reads(context, "kld", fraction)?;
         remember(context, &plan, &scores);
@@ -57,6 +60,17 @@ impl Benchmark for DivergenceBenchmark {
         block.quantized_read_fraction = Some(fraction);
         block.version = Some(self.version());
         keep(Block::Divergence(Box::new(block)))
+    }
+}
+
+/// The unquantized cache beside itself, from which it does not diverge: one reading tells what two would.
+fn from_itself(scores: Scores, plan: &Plan) -> PairScores {
+    let pair = |&nll: &f32| Pair { kl: 0.0, same_top: true, reference_nll: nll, nll };
+    PairScores {
+        pairs: scores.nll.iter().map(pair).collect(),
+        positions: plan.windows.iter().flat_map(|window| plan.burn_in..window.len()).collect(),
+        reads: scores.reads,
+        elapsed_s: scores.elapsed_s,
     }
 }
 

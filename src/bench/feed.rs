@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::cache::KeyReads;
-use crate::model::Subject;
+use crate::model::{DecoderConfig, Subject};
 use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
@@ -35,32 +35,87 @@ pub fn require_quantized_reads(context: &Context<'_>, what: &str, fraction: f64)
     Ok(())
 }
 
-/// Why there is no score of what never read a code, and what to do.
-pub fn no_score(context: &Context<'_>) -> String {
-    let why = why_unread(context.spec, context.subject.config().layers);
-    format!("no key was read from codes, so this would be the score of a full-precision cache. {why}")
+/// The same before anything is measured: refuses a score that cannot read a code, since no more than `tokens` are fed to a cache.
+///
+/// # Errors
+/// Says what to change.
+pub fn require_room_for_codes(subject: &Subject, spec: &QuantSpec, what: &str, tokens: usize) -> Result<()> {
+    match unread(spec, subject.config(), tokens) {
+        Some(why) => Err(Error::usage(format!("{what}: {UNREAD}. {why}"))),
+        None => Ok(()),
+    }
 }
 
-/// Why a cache of `spec` in a model of so many `layers` may hold no codes, and what to do.
-pub fn why_unread(spec: &QuantSpec, layers: usize) -> String {
-    if (0..layers).all(|layer| spec.keep_layers.contains(&layer)) {
-        return format!("{} keeps all layers unquantized: keep fewer", spec.name);
+const UNREAD: &str = "no key was read from codes, so this would be the score of a full-precision cache";
+
+/// Why there is no score of what never read a code, and what to do.
+pub fn no_score(context: &Context<'_>) -> String {
+    format!("{UNREAD}. {}", why_unread(context.spec, context.subject.config()))
+}
+
+/// Tokens that a cache of `spec` holds when its first block is quantized: only what is read after them reads codes.
+pub fn first_codes(spec: &QuantSpec) -> usize {
+    spec.residual + spec.block_tokens()
+}
+
+/// Why a quantized cache of `spec` in a model of `config` read no codes, and what to do.
+pub fn why_unread(spec: &QuantSpec, config: &DecoderConfig) -> String {
+    unread(spec, config, 0).unwrap_or_default()
+}
+
+/// Why no more than `tokens` tokens in a cache of `spec` read no codes in a model of `config`, and what to do; `None` where they may.
+fn unread(spec: &QuantSpec, config: &DecoderConfig, tokens: usize) -> Option<String> {
+    let (name, first) = (&spec.name, first_codes(spec));
+    if !spec.is_quantized() {
+        return None;
     }
-    format!(
-        "{} quantizes the first block once {} tokens are held: give it more, or a smaller --residual-length",
-        spec.name,
-        spec.residual + spec.block_tokens()
-    )
+    if (0..config.layers).all(|layer| spec.keep_layers.contains(&layer)) {
+        return Some(format!("{name} keeps all layers unquantized: keep fewer"));
+    }
+    match config.cache_window() {
+        // A token sees itself and `window` - 1 tokens before it, of which the latest `residual` are no codes.
+        Some(window) if spec.residual + 1 >= window => Some(format!(
+            "{name} keeps the latest {} tokens in full precision, and by its sliding window of {window} this model sees no more, however \
+             many it is given: take a smaller --residual-length, or --sliding-window off",
+            spec.residual
+        )),
+        _ => (tokens <= first).then(|| {
+            format!(
+                "{name} quantizes the first block once {first} tokens are held: give it more, or a smaller --residual-length"
+            )
+        }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::model::families::read_config;
+
+    fn config(sliding_window: &str) -> DecoderConfig {
+        let text = format!(
+            r#"{{"model_type": "mistral", "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 1, "vocab_size": 8,
+                "intermediate_size": 64, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "sliding_window": {sliding_window}}}"#
+        );
+        read_config(Path::new("config.json"), &text).unwrap().0
+    }
 
     #[test]
-    fn a_cache_that_keeps_all_layers_is_told_from_one_that_was_given_too_few_tokens() {
-        let why = |name: &str| why_unread(&name.parse().unwrap(), 4);
-        assert!(why("int4-hqq,keep-layers=0+1+2+3").contains("keeps all layers"));
-        assert!(why("int4-hqq,keep-layers=0+1+2").contains("once 192 tokens are held"));
+    fn why_no_code_was_read_is_told_apart() {
+        let why = |name: &str, window: &str| why_unread(&name.parse().unwrap(), &config(window));
+        assert!(why("int4-hqq,keep-layers=0+1+2+3", "null").contains("keeps all layers"));
+        assert!(why("int4-hqq,keep-layers=0+1+2", "null").contains("once 192 tokens are held"));
+        assert!(why("int4-hqq,residual=126", "128").contains("once 190 tokens are held"));
+        let unseen = why("int4-hqq,residual=127", "128");
+        assert!(unseen.contains("sliding window of 128") && !unseen.contains("give it more"), "{unseen}");
+    }
+
+    #[test]
+    fn a_code_may_be_read_by_the_token_after_the_first_block() {
+        let unread = |name: &str, tokens| unread(&name.parse().unwrap(), &config("null"), tokens).is_some();
+        assert_eq!((unread("int4-hqq", 192), unread("int4-hqq", 193)), (true, false));
+        assert!(!unread("none", 1), "there are none to read");
     }
 }

@@ -62,7 +62,7 @@ impl Benchmark for PerplexityBenchmark {
 }
 
 /// The scores of a cache of `spec`, measured now unless a benchmark before has done so (`kld` leaves those of both caches).
-fn scores(context: &mut Context<'_>, plan: &Plan, spec: &QuantSpec) -> Result<Scores> {
+pub(super) fn scores(context: &mut Context<'_>, plan: &Plan, spec: &QuantSpec) -> Result<Scores> {
     let key = key(context, plan, spec);
     if let Some(known) = context.references.scores.get(&key) {
         return Ok(known.clone());

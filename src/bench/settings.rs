@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::feed::first_codes;
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
 use crate::quant::QuantSpec;
@@ -205,16 +206,11 @@ impl Settings {
         self.ppl_window.unwrap_or(limit.min(4096))
     }
 
-    /// Tokens of such a window that are read but not scored, at least 1: nothing predicts a window's first token. By default 256, or
-    /// as many as the cache of `quant` holds when its first block is quantized if those are more, but no more than half the window.
+    /// Tokens of such a window that are read but not scored, at least 1: nothing predicts a window's first token. By default
+    /// [`default_burn_in`] of `quant` alone; a plan of several quantizations sets that of all (`session/plan.rs`).
     pub fn burn_in(&self, window: usize, quant: &QuantSpec) -> usize {
         match self.ppl_protocol {
-            Protocol::Streaming => {
-                // All quantizations of a run must score the same tokens, so that this one's window counts only where it is longer
-                // than the default.
-                let least = quant.residual + quant.block_tokens();
-                self.ppl_burn_in.unwrap_or(least.max(256).min(window / 2)).max(1)
-            }
+            Protocol::Streaming => self.ppl_burn_in.unwrap_or_else(|| default_burn_in([quant])).max(1),
             // The first token of the scored half is predicted by the last of the other, in another pass.
             Protocol::TwoPhase => window / 2 + 1,
         }
@@ -245,6 +241,13 @@ impl Settings {
         }
         settings
     }
+}
+
+/// Tokens of a window that are read but not scored where nothing else is asked for: 256, or as many as the caches of `quants` hold when
+/// each has quantized its first block if those are more. With fewer, tokens would be scored that never read a code.
+pub fn default_burn_in<'a>(quants: impl IntoIterator<Item = &'a QuantSpec>) -> usize {
+    let quantized = quants.into_iter().filter(|quant| quant.is_quantized());
+    quantized.map(first_codes).fold(256, usize::max)
 }
 
 fn drop_repeated<T: PartialEq + Copy>(list: &mut Vec<T>) {
@@ -330,15 +333,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_default_burn_in_reaches_the_first_quantized_block_and_leaves_half_the_window() {
+    fn a_default_burn_in_reaches_the_first_quantized_block_however_short_the_window() {
         let burn_in = |settings: &Settings, window, quant: &str| settings.burn_in(window, &quant.parse().unwrap());
         let default = Settings::default();
         assert_eq!((default.window(2048), default.window(1 << 17)), (2048, 4096));
         assert_eq!(burn_in(&default, 4096, "none"), 256);
         assert_eq!(burn_in(&default, 4096, "int4-hqq,residual=512"), 512 + 64);
-        assert_eq!(burn_in(&default, 128, "int4-hqq"), 64);
+        assert_eq!(burn_in(&default, 300, "int4-hqq,residual=256"), 256 + 64);
         assert_eq!(burn_in(&Settings { ppl_burn_in: Some(100), ..Settings::default() }, 128, "int4-hqq"), 100);
-        assert_eq!(burn_in(&default, 1, "none"), 1, "nothing predicts a window's first token");
         assert_eq!(burn_in(&Settings { ppl_protocol: Protocol::TwoPhase, ..default }, 512, "int4-hqq"), 257);
     }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::feed::{CHUNK, begin_of_text, longer_than_model};
+use super::feed::{CHUNK, begin_of_text, first_codes, longer_than_model, require_room_for_codes};
 use super::readings::Readings;
 use super::settings::{Protocol, Settings};
 use super::text::{Text, check_end, default_name};
@@ -36,10 +36,37 @@ impl Plan {
     /// places.
     ///
     /// # Errors
-    /// When the window does not fit the model, the text cannot be read, or nothing would be scored: says what to change.
+    /// When the window does not fit the model, the text cannot be read, nothing would be scored, or no code would be read: says what to
+    /// change.
     pub fn of(subject: &Subject, settings: &Settings, quant: &QuantSpec, readings: &mut Readings) -> Result<Rc<Self>> {
         let key = format!("{} {} {}", settings.concerning("ppl"), quant.residual, quant.block_tokens());
-        readings.get(key, || Plan::read(subject, settings, quant))
+        let plan = readings.get(key.clone(), || Plan::read(subject, settings, quant))?;
+        let longest = plan.windows.iter().map(Vec::len).max().unwrap_or(0);
+        let fed = match plan.protocol {
+            Protocol::Streaming => longest,
+            // What is fed in one pass reads what was there before it.
+            Protocol::TwoPhase => longest.min(plan.window / 2 + 1),
+        };
+        require_room_for_codes(subject, quant, &format!("windows of {longest} tokens"), fed)?;
+        // Told once, however often the plan is asked for.
+        readings.get(format!("burn-in {} {key}", quant.name), || {
+            plan.tell_of_burn_in(quant);
+            Ok(())
+        })?;
+        Ok(plan)
+    }
+
+    /// Warns where tokens are scored that a cache of `quant` predicts before it has codes.
+    fn tell_of_burn_in(&self, quant: &QuantSpec) {
+        let first = first_codes(quant);
+        if quant.is_quantized() && self.protocol == Protocol::Streaming && self.burn_in < first {
+            tracing::warn!(
+                "{} quantizes the first block once {first} tokens are held: of what is scored after --ppl-burn-in {}, the tokens before \
+                 that are predicted without codes",
+                quant.name,
+                self.burn_in
+            );
+        }
     }
 
     fn read(subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<Self> {
@@ -170,7 +197,15 @@ fn burn_in(settings: &Settings, window: usize, quant: &QuantSpec) -> Result<usiz
         }
         Protocol::TwoPhase if window < 4 => Err(Error::usage("--ppl-window must be at least 4 tokens")),
         Protocol::Streaming if burn_in + 1 >= window => {
-            Err(Error::usage(format!("--ppl-burn-in {burn_in} leaves no token of a window of {window} to score")))
+            let default = match settings.ppl_burn_in {
+                Some(_) => "",
+                None => " (the default)",
+            };
+            Err(Error::usage(format!(
+                "--ppl-burn-in {burn_in}{default} leaves no token of a window of {window} to score; by default it is 256, or what the \
+                 caches of a plan hold when all have quantized a block: give a smaller --ppl-burn-in or --residual-length, or a longer \
+                 --ppl-window"
+            )))
         }
         _ => Ok(burn_in),
     }

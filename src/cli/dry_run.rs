@@ -22,11 +22,19 @@ pub struct Machine {
     pub tflops: Option<f64>,
 }
 
-/// The plan as a table, the runs and rows that would be skipped, and what the estimate is made of.
+/// A plan in words.
+pub struct Description {
+    /// The plan as a table, the runs that would be refused, the rows that would be skipped, and what the estimate is made of.
+    pub text: String,
+    /// Runs that would be refused.
+    pub refused: usize,
+}
+
+/// Describes a plan. A run that is impossible is said to be, as the sweep would say it before it goes on with the others.
 ///
 /// # Errors
-/// When a run of the plan is impossible, and when this machine has no room to measure its speed.
-pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<String> {
+/// When this machine has no room to measure its speed.
+pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<Description> {
     let elsewhere = machine.memory.is_some() || machine.bandwidth.is_some() || machine.tflops.is_some();
     let mut estimator = Estimator::new(if elsewhere { Place::OtherGpu } else { Place::Here });
     let speed = match runs.iter().find(|run| estimator.shape(&run.model).is_some()) {
@@ -54,10 +62,17 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<String> {
         "fits",
     ]);
     let mut skipped = Vec::new();
-    let (mut seconds, mut free_bytes) = (0.0, None);
+    let (mut seconds, mut free_bytes, mut refused) = (0.0, None, 0);
     let mut unknown: Vec<String> = Vec::new();
     for (at, run) in runs.iter().enumerate() {
-        let estimate = estimator.estimate(run)?;
+        let (estimate, refusal) = match estimator.estimate(run) {
+            Ok(estimate) => (estimate, None),
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(error) = &refusal {
+            refused += 1;
+            skipped.push(format!("#{} is refused: {error}", at + 1));
+        }
         if let Some(reason) = estimator.unknown(&run.model) {
             unknown.push(format!("nothing is known of {}: {reason}", run.model.model));
             unknown.dedup();
@@ -86,7 +101,10 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<String> {
             gib(largest.map(|m| m.cache_bytes)),
             gib(largest.map(|m| m.workspace_bytes)),
             time.map_or("unknown".into(), duration),
-            fits(at + 1, estimate.as_ref(), free, &mut skipped),
+            match refusal {
+                Some(_) => "refused".into(),
+                None => fits(at + 1, estimate.as_ref(), free, &mut skipped),
+            },
         ]);
     }
     let mut text = format!("{table}\n");
@@ -112,7 +130,7 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<String> {
             },
         );
     }
-    Ok(text)
+    Ok(Description { text, refused })
 }
 
 /// The speed as far as it is given; the rest is measured on the device of `run`.

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::report::study::search;
 use crate::{Error, Result};
 
-/// The files that `patterns` name: files as they are, folders as the `.json` files in them, and globs that the shell left
-/// unexpanded.
+/// The files that `patterns` name: files as they are, folders as the `.json` files below them, as for a report, and globs that the shell
+/// left unexpanded.
 ///
 /// # Errors
 /// When a pattern names nothing, or all that is named are backups, which are left alone.
@@ -14,8 +15,9 @@ pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
     for pattern in patterns {
         let path = PathBuf::from(pattern);
         let mut found: Vec<PathBuf> = if path.is_dir() {
-            let entries = std::fs::read_dir(&path).map_err(|e| Error::io(&path, e))?;
-            entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect()
+            let mut below = Vec::new();
+            search(&path, &mut below)?;
+            below
         } else if path.exists() {
             vec![path]
         } else {

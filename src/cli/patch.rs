@@ -25,7 +25,7 @@ const HELP: &str = "A file's `config` records the settings of its run. What it d
 #[derive(clap::Args)]
 #[command(after_help = HELP, override_usage = USAGE)]
 pub struct Args {
-    /// Result files, folders of them, or globs; files of several models may be mixed.
+    /// Result files, folders that hold them (searched below for *.json), or globs; files of several models may be mixed.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     /// Blocks to measure again: profile, benchmarks by name, or all (every benchmark, not the profile).

@@ -57,8 +57,8 @@ pub struct SettingsArgs {
     /// Window of ppl and kld, in tokens [default: 4096, or the model's limit if that is smaller].
     #[arg(long, value_name = "TOKENS")]
     ppl_window: Option<usize>,
-    /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or a
-    /// residual window and block if that is more; half of --ppl-window at most].
+    /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or the
+    /// longest residual window and block of the plan's caches if that is more, so that all score the same tokens].
     #[arg(long, value_name = "TOKENS")]
     ppl_burn_in: Option<usize>,
     /// Tokens scored by ppl and kld, 0: the whole text [default: 4096].

@@ -67,9 +67,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runner::check(&runs)?;
     if args.dry_run {
         let machine = Machine { memory: args.memory, bandwidth: args.bandwidth, tflops: args.tflops };
-        output::write(dry_run::describe(&runs, &machine)?.as_bytes())?;
+        let plan = dry_run::describe(&runs, &machine)?;
+        output::write(plan.text.as_bytes())?;
         say!("{distinct} runs ({named} named in the file), {} in this plan", runs.len());
-        return Ok(ExitCode::SUCCESS);
+        return Ok(if plan.refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) });
     }
     store::prepare_folder(&args.output_dir)?;
     let progress = Terminal::new(args.quiet);

@@ -14,7 +14,7 @@ use crate::session::describe::{kv_quant, quant_of};
 /// Arguments of `kvprof validate`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Result files, folders of them, or globs.
+    /// Result files, folders that hold them (searched below for *.json), or globs.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
 }

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::base::progress::Silent;
     use crate::cache::{self, CacheShape};
-    use crate::model::generate::{Prompt, greedy};
+    use crate::model::generate::{Prompt, Written, greedy};
     use crate::model::source::BUILTIN;
     use crate::model::{LoadOptions, Subject, attention};
     use crate::quant::QuantSpec;
@@ -75,7 +75,7 @@ mod tests {
         let attention = attention::new("sdpa").unwrap();
         let prompt = [Prompt { tokens: &prompt, most: 8 }];
         let written = greedy(&subject.decoder, &prompt, cache.as_mut(), attention.as_ref(), 64, &Silent).unwrap();
-        tokenizer.decode(&written[0]).unwrap()
+        tokenizer.decode(&written[0].tokens).unwrap()
     }
 
     #[test]
@@ -91,10 +91,12 @@ mod tests {
             greedy(&subject.decoder, prompts, cache.as_mut(), attention.as_ref(), 4, &Silent)
         };
         let limited = |most: [usize; 2]| [0, 1].map(|i| Prompt { tokens: &prompts[i], most: most[i] });
-        let alone = limited([12, 5]).map(|prompt| greedy(&[prompt]).unwrap().concat());
-        assert_eq!(alone.each_ref().map(Vec::len), [12, 5]);
+        let alone = limited([12, 5]).map(|prompt| greedy(&[prompt]).unwrap().remove(0));
+        assert_eq!(alone.each_ref().map(|written| written.tokens.len()), [12, 5]);
+        // What each has read too: the shorter text ends first.
         assert_eq!(greedy(&limited([12, 5])).unwrap(), alone);
-        assert_eq!(greedy(&limited([12, 0])).unwrap(), [alone[0].clone(), Vec::new()]);
+        assert!(alone[1].reads.total > 0);
+        assert_eq!(greedy(&limited([12, 0])).unwrap(), [alone[0].clone(), Written::default()]);
         assert!(
             greedy(&[]).unwrap_err().is_usage() && greedy(&[Prompt { tokens: &[], most: 1 }]).unwrap_err().is_usage()
         );

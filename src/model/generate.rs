@@ -5,7 +5,7 @@ use candle_core::{D, Tensor};
 use super::attention::Attention;
 use super::decoder::{Decoder, LogitsOf};
 use crate::base::progress::Progress;
-use crate::cache::KvCache;
+use crate::cache::{KeyReads, KvCache};
 use crate::{Error, Result};
 
 /// Tokens of the next chunk of a known text, at least 1: up to `limit`, no more than the cache's `max_chunk`, and never past the point
@@ -48,6 +48,15 @@ pub struct Prompt<'a> {
     pub most: usize,
 }
 
+/// What was written after a prompt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Its token ids.
+    pub tokens: Vec<u32>,
+    /// Keys that were read for it, from its first token until it ended: while others go on, what is fed for it is of no use.
+    pub reads: KeyReads,
+}
+
 /// Continues each prompt with the likeliest token each time, ending before a token that ends a text for this model. `cache` is empty
 /// and holds as many sequences as there are prompts. `progress` is asked after each token whether to go on.
 ///
@@ -63,16 +72,23 @@ pub fn greedy(
     attention: &dyn Attention,
     limit: usize,
     progress: &dyn Progress,
-) -> Result<Vec<Vec<u32>>> {
+) -> Result<Vec<Written>> {
     let shared = prompts.iter().map(|prompt| prompt.tokens.len()).min().unwrap_or(0);
     let beginnings: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.tokens[..shared]).collect();
     let mut logits = feed(decoder, &beginnings, cache, attention, limit)?;
     let mut writers: Vec<Writer> = prompts
         .iter()
-        .map(|prompt| Writer { written: Vec::new(), most: prompt.most, done: prompt.most == 0 })
+        .map(|prompt| Writer { written: Written::default(), most: prompt.most, done: prompt.most == 0 })
         .collect();
     for at in shared.. {
         let likeliest = likeliest(&logits)?;
+        // All sequences stand at one position, and so have read alike.
+        let KeyReads { from_codes, total } = cache.key_reads();
+        let sequences = prompts.len() as u64;
+        let reads = KeyReads { from_codes: from_codes / sequences, total: total / sequences };
+        for writer in writers.iter_mut().filter(|writer| !writer.done) {
+            writer.written.reads = reads;
+        }
         let mut next = Vec::with_capacity(prompts.len());
         for ((prompt, writer), token) in prompts.iter().zip(&mut writers).zip(likeliest) {
             next.push(match prompt.tokens.get(at) {
@@ -92,7 +108,7 @@ pub fn greedy(
 
 /// One sequence being written.
 struct Writer {
-    written: Vec<u32>,
+    written: Written,
     most: usize,
     done: bool,
 }
@@ -102,8 +118,8 @@ impl Writer {
     fn take(&mut self, token: u32, ends: &[u32]) -> u32 {
         self.done |= ends.contains(&token);
         if !self.done {
-            self.written.push(token);
-            self.done = self.written.len() == self.most;
+            self.written.tokens.push(token);
+            self.done = self.written.tokens.len() == self.most;
         }
         token
     }

@@ -148,11 +148,11 @@ impl Subject {
         let config = match ModelSource::parse(&options.model)? {
             ModelSource::Builtin => builtin::config()?.0,
             ModelSource::Gguf(path) => GgufFile::open(&path)?.config()?.0,
-            ModelSource::Config(config) => config_of(&ModelFiles { config, ..Default::default() })?.0,
-            ModelSource::Folder(folder) => config_of(&ModelFiles::in_folder(&folder, false)?)?.0,
+            ModelSource::Config(config) => config_of(&ModelFiles { config, ..Default::default() }, None)?.0,
+            ModelSource::Folder(folder) => read_of(&ModelFiles::in_folder(&folder, false)?)?,
             ModelSource::Hub(id) => {
                 let repo = HubRepo::model(id, options.revision.as_deref());
-                config_of(&ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?)?.0
+                read_of(&ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?)?
             }
         };
         Ok(if options.sliding_window { config } else { config.without_sliding_window() })
@@ -199,8 +199,8 @@ impl Subject {
     }
 
     fn from_files(options: &LoadOptions, files: &ModelFiles, device: Device) -> Result<Self> {
-        let (config, names) = config_of(files)?;
         let tokenizer = Tokenizer::from_files(files)?;
+        let (config, names) = config_of(files, tokenizer.as_ref())?;
         if options.weights == WeightsKind::Dummy {
             let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
@@ -309,15 +309,20 @@ fn text_of(path: &Path) -> Result<String> {
 }
 
 /// The configuration in a model's files, with all the tokens that end a text, and the names of its tensors.
-fn config_of(files: &ModelFiles) -> Result<(DecoderConfig, Names)> {
+fn config_of(files: &ModelFiles, tokenizer: Option<&Tokenizer>) -> Result<(DecoderConfig, Names)> {
     let (mut config, names) = read_config(&files.config, &text_of(&files.config)?)?;
     if let Some(path) = &files.generation_config {
-        let more = ConfigJson::parse(path, &text_of(path)?)?.token_ids("eos_token_id")?;
-        config.eos.extend(more);
-        config.eos.sort_unstable();
-        config.eos.dedup();
+        config.eos.extend(ConfigJson::parse(path, &text_of(path)?)?.token_ids("eos_token_id")?);
     }
+    config.eos.extend(tokenizer.and_then(Tokenizer::end));
+    config.eos.sort_unstable();
+    config.eos.dedup();
     Ok((config, names))
+}
+
+/// The configuration alone.
+fn read_of(files: &ModelFiles) -> Result<DecoderConfig> {
+    Ok(config_of(files, Tokenizer::from_files(files)?.as_ref())?.0)
 }
 
 /// What a source gives besides weights.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::schema::{RunResult, WINDOW_LAYERS};
+use crate::schema::{RunResult, WINDOW_LAYERS, model_name};
 
 /// Residual length that a name need not mention.
 pub const USUAL_RESIDUAL: usize = 128;
@@ -12,9 +12,8 @@ pub const USUAL_RESIDUAL: usize = 128;
 pub fn short_models<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
     let names: BTreeSet<&str> = names.collect();
     let forms = |name: &str| {
-        let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(name);
-        let stem =
-            [".gguf", ".config.json", ".json"].iter().find_map(|ending| last.strip_suffix(ending)).unwrap_or(last);
+        let stem = model_name(name).unwrap_or(name);
+        let last = name.rsplit('/').next().unwrap_or(name);
         [without_version(stem).to_string(), stem.to_string(), last.to_string(), name.to_string()]
     };
     names
@@ -170,6 +169,8 @@ mod tests {
             (short["x/smol.Q4_1.gguf"].as_str(), short["y/mistral-7b-v0.1.config.json"].as_str()),
             ("smol.Q4_1", "mistral-7b")
         );
+        let short = short_models(["a/config.json", "b/c/"].into_iter());
+        assert_eq!((short["a/config.json"].as_str(), short["b/c/"].as_str()), ("a", "c"));
         let short = short_models(["a/M-v0.1", "a/M-v0.3", "b/N", "c/N"].into_iter());
         assert_eq!((short["a/M-v0.1"].as_str(), short["a/M-v0.3"].as_str()), ("M-v0.1", "M-v0.3"));
         assert_eq!((short["b/N"].as_str(), short["c/N"].as_str()), ("b/N", "c/N"));

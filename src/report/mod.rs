@@ -35,10 +35,13 @@ pub mod warnings;
 
 use std::process::ExitCode;
 
-/// Says on standard error which files `study` skipped, and how much in it later measurements replace; exit code 1 when any was skipped.
+/// Says on standard error which files `study` skipped or holds nothing of, and how much in it later measurements replace; exit code 1 when any was skipped.
 pub fn report_rejected(study: &study::Study) -> ExitCode {
     for error in &study.rejected {
         eprintln!("skipped {error}");
+    }
+    for path in &study.empty {
+        eprintln!("left out {}: nothing in it was measured; the same run with --resume goes on in it", path.display());
     }
     if study.superseded > 0 {
         eprintln!("{} left out: a later file has the same experiment", counted(study.superseded, "measurement"));

@@ -93,6 +93,8 @@ pub struct Study {
     pub runs: Vec<Run>,
     /// Files that were skipped: each error names its file.
     pub rejected: Vec<Error>,
+    /// Files that hold nothing measured, as a run leaves that was stopped early or failed.
+    pub empty: Vec<PathBuf>,
     /// Measurements that a later one of the same experiment replaces.
     pub superseded: usize,
     /// Quality blocks that a later one of the same model, backend and cache replaces.
@@ -112,15 +114,16 @@ impl Study {
         let files = find(paths)?;
         let read: Vec<Result<(PathBuf, RunResult)>> =
             files.into_par_iter().map(|file| read::read(&file).map(|result| (file, result))).collect();
-        let (mut good, mut rejected) = (Vec::new(), Vec::new());
+        let (mut good, mut empty, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
         for outcome in read {
             match outcome {
+                Ok((file, result)) if result.is_empty() => empty.push(file),
                 Ok(pair) => good.push(pair),
                 Err(error) => rejected.push(error),
             }
         }
         let mut study = Study::of(good);
-        study.rejected = rejected;
+        (study.rejected, study.empty) = (rejected, empty);
         Ok(study)
     }
 
@@ -285,7 +288,11 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn search(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the `*.json` files below `folder`, without hidden ones and links to folders: what every command means by a folder of results.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn search(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
         let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Error::io(entry.path(), e))?);

@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
 use super::number::{self, Digits};
 use super::scoring::{self, Scoring};
-use crate::base::stats::Z95;
+use crate::base::stats::change_of_log;
 use crate::schema::{Measurement, RunResult};
 
 /// A column that tells rows apart: its head, and what a row says in it.
@@ -96,8 +96,12 @@ fn perplexity(result: &RunResult) -> [String; 2] {
     let b = &result.benchmarks;
     let ppl = b.own_perplexity();
     let delta = b.perplexity_quantized.as_ref().and_then(|p| {
-        let error = p.ln_ratio_standard_error.map(|e| format!(" ± {:.2}", 100.0 * Z95 * e)).unwrap_or_default();
-        p.ln_ratio.map(|ln| format!("{}{error} %", number::shown(100.0 * ln.exp_m1(), Digits::Signed(2))))
+        let percent = |share: f64| number::shown(100.0 * share, Digits::Signed(2));
+        let ln = p.ln_ratio?;
+        // Of a large change the two sides are not equal, so that there is no ±.
+        let interval = p.ln_ratio_standard_error.and_then(|error| change_of_log(ln, error)?.interval);
+        let interval = interval.map(|(low, high)| format!(" [{}, {}]", percent(low), percent(high)));
+        Some(format!("{}{} %", percent(ln.exp_m1()), interval.unwrap_or_default()))
     });
     [ppl.map_or_else(none, |p| format!("{:.3}", p.value)), delta.unwrap_or_else(none)]
 }
@@ -131,6 +135,21 @@ mod tests {
         let m = Measurement { batch_size: Some(4), steps, decode_tokens_per_sec: Some(480.0), ..Default::default() };
         let text = table(&[&RunResult { measurements: vec![m], ..result() }]);
         assert!(text.contains("decode ms/step") && text.contains("8.25") && !text.contains("ms/token"), "{text}");
+    }
+
+    #[test]
+    fn the_interval_of_a_large_change_is_that_of_the_ratio_not_of_its_logarithm() {
+        let through = Perplexity {
+            ln_ratio: Some(2f64.ln()),
+            ln_ratio_standard_error: Some(0.1),
+            value: 4.0,
+            ..Default::default()
+        };
+        let benchmarks = Benchmarks { perplexity_quantized: Some(through), ..Default::default() };
+        let text =
+            table(&[&RunResult { benchmarks, kv_quant: KvQuant { enabled: true, ..Default::default() }, ..result() }]);
+        // 2·e^(±0.196): the lower side is 35.6 wide, the upper 43.3.
+        assert!(text.contains("+100.00 [+64.40, +143.30] %"), "{text}");
     }
 
     #[test]

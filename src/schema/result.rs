@@ -179,6 +179,11 @@ impl RunResult {
         }
     }
 
+    /// Whether nothing is in it: no row, not even a skipped one, and no score. A run that was stopped early leaves such a file.
+    pub fn is_empty(&self) -> bool {
+        self.measurements.is_empty() && !["ppl", "kld", "needle", "mmlu", "math"].iter().any(|name| self.holds(name))
+    }
+
     /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know, nothing is held against
     /// the file.
     pub fn holds(&self, name: &str) -> bool {

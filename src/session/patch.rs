@@ -69,6 +69,8 @@ pub fn run(
 
 impl Target {
     fn open(path: &Path, request: &Request, adjust: &dyn Fn(&mut RunSpec)) -> Result<Self> {
+        // The claim and the backup belong beside the file itself.
+        let path = &atomic::through_link(path)?;
         let hash = Stored::open(path)?.result.spec_hash;
         let claim = claim(path, hash.as_deref())?;
         // As it is now that nobody else changes it.

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::base::hex::hex;
-use crate::bench::settings::MOST;
+use crate::bench::settings::{MOST, Protocol, default_burn_in};
 use crate::bench::{self, Settings, data, text};
 use crate::model::{LoadOptions, WeightsKind};
-use crate::quant::QuantSpec;
+use crate::quant::{QuantSpec, presets};
 use crate::{Error, Result};
 
 /// Which model, as it was asked for.
@@ -109,6 +109,13 @@ pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantS
     }
     let mut specs: Vec<QuantSpec> = Vec::new();
     for name in names {
+        // Commas are for overrides.
+        if let Some(other) = name.split(',').skip(1).map(str::trim).find(|part| presets::find(part).is_some()) {
+            return Err(Error::usage(format!(
+                "'{name}': {other} is a quantization of its own; separate quantizations by spaces, as in --kv-quant {}",
+                name.replace(',', " ")
+            )));
+        }
         let spec: QuantSpec = name.parse()?;
         let varied = match residuals {
             // An unquantized cache has no residual window to vary.
@@ -127,6 +134,25 @@ pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantS
         }
     }
     Ok(specs)
+}
+
+/// Has all runs of a model that read a text score the same tokens of it: where a cache needs a longer burn-in than the usual before it reads
+/// codes, all have it. What was asked for stays.
+pub fn share_burn_in(runs: &mut [RunSpec]) {
+    let reads = |run: &RunSpec| {
+        let text = run.benchmarks.iter().any(|name| ["ppl", "kld"].contains(&name.as_str()));
+        text && run.settings.ppl_burn_in.is_none() && run.settings.ppl_protocol == Protocol::Streaming
+    };
+    let mut needed: BTreeMap<String, usize> = BTreeMap::new();
+    for run in runs.iter().filter(|run| reads(run)) {
+        let of_model = needed.entry(run.model.model.clone()).or_default();
+        *of_model = default_burn_in([&run.kv_quant]).max(*of_model);
+    }
+    let usual = default_burn_in([]);
+    for run in runs.iter_mut().filter(|run| reads(run)) {
+        // The usual one is not said, so that plans without long windows are the experiments that they were.
+        run.settings.ppl_burn_in = needed.get(&run.model.model).copied().filter(|tokens| *tokens > usual);
+    }
 }
 
 /// A plan in the order of running: each model is loaded once, and its unquantized caches come first, since their scores are the
@@ -156,9 +182,11 @@ pub fn shard(runs: Vec<RunSpec>, index: usize, of: usize) -> Vec<RunSpec> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::super::sweep::Sweep;
+    use super::{RunSpec, quantizations};
 
     /// The hash of a run of `benchmarks` with `settings`, and the texts and questions below `folder` (as `FOLDER`).
     fn hash(folder: &Path, benchmarks: &str, settings: &str) -> String {
@@ -173,6 +201,34 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
+    }
+
+    #[test]
+    fn quantizations_that_commas_join_are_told_apart_from_overrides() {
+        let of = |name: &str| quantizations(&[name.to_string()], &[]);
+        let told = of("none,int8-hqq").unwrap_err().to_string();
+        assert!(told.contains("by spaces, as in --kv-quant none int8-hqq"), "{told}");
+        assert!(of("int8-hqq,group=32,int4-hqq").unwrap_err().to_string().contains("int4-hqq is a quantization"));
+        assert_eq!(of("int8-hqq,group=32").unwrap()[0].name, "int8-hqq,group=32");
+    }
+
+    #[test]
+    fn all_caches_of_a_model_score_the_same_tokens_however_long_their_windows() {
+        let burn_ins = |text: &str| {
+            let runs = Sweep::parse(Path::new("sweep.toml"), text).unwrap().plan().unwrap().runs;
+            let of = |run: &RunSpec| (run.model.model.clone(), run.settings.ppl_burn_in);
+            runs.iter().map(of).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        };
+        let matrix = |more: &str| {
+            format!("[[matrix]]\nmodels = ['a']\nkv-quants = ['none', 'int4-hqq', 'int4-hqq,residual=512']\n{more}")
+        };
+        let scored = matrix("benchmarks = ['ppl']");
+        assert_eq!(burn_ins(&scored), [("a".into(), Some(512 + 64))]);
+        assert_eq!(burn_ins(&format!("[settings]\nppl-burn-in = 64\n{scored}")), [("a".into(), Some(64))], "as asked");
+        assert_eq!(burn_ins(&matrix("benchmarks = ['needle']")), [("a".into(), None)], "no text is read");
+        assert_eq!(burn_ins(&format!("[settings]\nppl-protocol = 'two-phase'\n{scored}")), [("a".into(), None)]);
+        let other = "[[matrix]]\nmodels = ['b']\nkv-quants = ['none', 'int4-hqq']\nbenchmarks = ['kld']";
+        assert_eq!(burn_ins(&format!("{scored}\n{other}")), [("a".into(), Some(576)), ("b".into(), None)]);
     }
 
     #[test]

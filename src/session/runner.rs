@@ -241,6 +241,11 @@ impl Bench {
         let earlier = stored.result.combo_elapsed_s;
         let mut error = self.measure(run, &mut stored, output.progress).err();
         stored.result.combo_elapsed_s = earlier + started.elapsed().as_secs_f64();
+        if matches!(error, Some(Error::Interrupted)) && stored.result.is_empty() {
+            // Nothing to keep, and nothing that a report should find.
+            let removed = std::fs::remove_file(&stored.path).map_err(|e| Error::io(&stored.path, e));
+            return Outcome { name, stored: None, error: removed.err().or(error) };
+        }
         if let Some(error) = &error {
             stored.result.warnings.push(error.to_string());
         }

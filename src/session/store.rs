@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::base::atomic;
-use crate::bench::Block;
-use crate::schema::{Flags, Measurement, RunResult, profile_block, read};
+use crate::bench::{self, Block};
+use crate::schema::{Flags, Measurement, RunResult, model_name, profile_block, read, validate};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -31,14 +31,10 @@ struct Found {
     parsed: Value,
 }
 
-/// `{model}_{backend}_{quant|fp16}_{YYYYmmdd_HHMMSS}`; the model's name is the last part of its id, lower case, with
-/// dashes written as underscores.
+/// `{model}_{backend}_{quant|fp16}_{YYYYmmdd_HHMMSS}`; the model's name ([`model_name`]) in lower case, with dashes written as underscores, and
+/// without a dot at its beginning, which would hide the file.
 pub fn experiment_id(model: &str, backend: &str, quant_label: &str, time: &chrono::DateTime<chrono::Local>) -> String {
-    let mut parts = model.trim_end_matches('/').rsplit('/');
-    let last = parts.next().unwrap_or(model);
-    let stem = [".gguf", ".config.json", ".json"].iter().find_map(|ending| last.strip_suffix(ending)).unwrap_or(last);
-    // Every model's configuration is called config.json: the folder says which.
-    let name = if stem == "config" { parts.next().unwrap_or(stem) } else { stem }.to_lowercase();
+    let name = model_name(model).unwrap_or(model).trim_start_matches('.').to_lowercase();
     let name: String = name.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '_' }).collect();
     format!("{name}_{backend}_{quant_label}_{}", time.format("%Y%m%d_%H%M%S"))
 }
@@ -149,9 +145,13 @@ impl Stored {
         }
     }
 
-    /// Whether the block called `name` is complete, and there.
+    /// Whether the block called `name` is complete, and there. A score of another version of its benchmark means something else.
     pub fn has(&self, name: &str) -> bool {
-        self.result.completed.iter().any(|completed| completed == name) && self.result.holds(name)
+        let completed = self.result.completed.iter().any(|completed| completed == name);
+        let current = |version| bench::all().iter().all(|b| b.name() != name || b.version() == version);
+        completed
+            && self.result.holds(name)
+            && validate::versions(&self.result).into_iter().all(|(block, version)| block != name || current(version))
     }
 
     /// The row of this context and batch, where it was skipped.
@@ -267,6 +267,24 @@ mod tests {
         );
         assert_eq!(experiment_id("模型/甲.gguf", "fused", "fp16", &time), "甲_fused_fp16_20260502_152932");
         assert_eq!(experiment_id("a/config.json", "fused", "fp16", &time), "a_fused_fp16_20260502_152932");
+        assert_eq!(experiment_id("./a/.hidden/", "fused", "fp16", &time), "hidden_fused_fp16_20260502_152932");
+    }
+
+    #[test]
+    fn a_score_of_another_version_of_its_benchmark_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "model_config": {"num_params_b": 0,
+            "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1", "head_dim": 64, "max_position_embeddings": 64},
+            "attn_backend": "fused", "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {},
+            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 128, "ppl_dataset": "", "ppl_tokens": 1},
+            "measurements": [], "benchmarks": {"perplexity": {"dataset": "", "tokens": 1, "value": 1, "version": VERSION}},
+            "completed": ["ppl"], "combo_elapsed_s": 0}"#;
+        let has = |version: &str| {
+            let path = folder.path().join("x.json");
+            std::fs::write(&path, text.replace("VERSION", version)).unwrap();
+            Stored::open(&path).unwrap().has("ppl")
+        };
+        assert_eq!((has("1"), has("1000"), has("null")), (true, false, true), "older files do not say");
     }
 
     #[test]

@@ -20,8 +20,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 pub use super::exclude::Exclude;
-use super::plan::{ModelRequest, RunSpec, arrange, contents, quantizations};
+use super::plan::{ModelRequest, RunSpec, arrange, contents, quantizations, share_burn_in};
 use crate::bench::{self, Settings};
+use crate::schema::model_name;
 use crate::{Error, Result};
 
 /// A sweep file.
@@ -158,6 +159,7 @@ impl Sweep {
         if runs.is_empty() {
             return Err(Error::usage("the matrices name no run: all are excluded"));
         }
+        share_burn_in(&mut runs);
         let named = runs.len();
         Ok(Plan { runs: arrange(runs), named })
     }
@@ -254,8 +256,13 @@ impl ModelOverrides {
                 Err(Error::usage(format!("[model.{model:?}] {key} = {value:?}: {} or {}", known[0], known[1])))
             }
         };
+        // A path that does not say what the model is called (`.`) is written out, for the names of files and rows.
+        let named = match (model_name(model), std::fs::canonicalize(model)) {
+            (None, Ok(path)) => path.display().to_string(),
+            _ => model.to_string(),
+        };
         let request = ModelRequest {
-            model: model.to_string(),
+            model: named,
             revision: self.revision.clone(),
             dummy: one_of("weights", &self.weights, ["auto", "dummy"])? == "dummy",
             dtype: self.dtype.clone().unwrap_or_else(|| "auto".into()),
@@ -283,6 +290,18 @@ mod tests {
 
     fn plan(text: &str) -> Result<Plan> {
         Sweep::parse(Path::new("sweep.toml"), text)?.plan()
+    }
+
+    #[test]
+    fn a_model_whose_path_has_no_name_is_written_out() {
+        let model = |name: &str| {
+            plan(&format!("[[matrix]]\nmodels = ['{name}']\nkv-quants = ['none']")).unwrap().runs[0].model.model.clone()
+        };
+        assert_eq!(model("."), std::fs::canonicalize(".").unwrap().to_str().unwrap());
+        assert_eq!(
+            (model("src/."), model("org/name"), model("no/such/..")),
+            ("src/.".into(), "org/name".into(), "no/such/..".into())
+        );
     }
 
     #[test]

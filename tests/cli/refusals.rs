@@ -62,6 +62,30 @@ fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
 }
 
 #[test]
+fn a_score_that_cannot_read_a_code_is_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    std::fs::write(path("set.jsonl"), "{\"problem\": \"1+1?\", \"answer\": \"2\"}\n").unwrap();
+    let row = "How many?,1,2,3,4,A\n";
+    for name in ["test/houses_test.csv", "dev/houses_dev.csv"] {
+        std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(path(name), row).unwrap();
+    }
+    let (set, split) = (path("set.jsonl"), path(""));
+    for benchmark in [
+        &["ppl", "--ppl-window", "192", "--ppl-burn-in", "64"][..],
+        &["kld", "--ppl-window", "382", "--ppl-protocol", "two-phase"],
+        &["needle", "--context-lengths", "128"],
+        &["math", "--max-new-tokens", "4", "--data", &set],
+        &["mmlu", "--mmlu-shots", "0", "--data", &split],
+    ] {
+        let text = refused(&[&["run", "--kv-quant", "int4-hqq", "--benchmarks"], benchmark].concat());
+        let why = text.contains("no key was read from codes") && text.contains("once 192 tokens are held");
+        assert!(why && text.contains(" tokens"), "{benchmark:?}: {text}");
+    }
+}
+
+#[test]
 fn data_that_cannot_be_scored_is_refused_before_anything_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();

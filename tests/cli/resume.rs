@@ -47,6 +47,35 @@ fn a_stopped_run_is_resumed_in_its_own_file() {
     assert!(bytes() == complete, "a complete run is left alone");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_interrupted_before_anything_was_measured_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+        .args([
+            "run",
+            "--kv-quant",
+            "int4-hqq",
+            "--no-profile",
+            "--benchmarks",
+            "ppl",
+            "--ppl-tokens",
+            "200000",
+            "--quiet",
+        ])
+        .arg("--output-dir")
+        .arg(folder.path())
+        .spawn()
+        .unwrap();
+    while json_files(folder.path()).is_empty() && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = run.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert_eq!(json_files(folder.path()).len(), 0);
+}
+
 #[test]
 fn weights_that_changed_are_measured_anew_by_resume_and_what_was_there_is_told() {
     let folder = tempfile::tempdir().unwrap();

@@ -55,10 +55,10 @@ fn a_row_says_how_many_tokens_of_its_prompt_were_computed_together() {
 }
 
 #[test]
-fn a_row_in_which_nothing_was_quantized_says_so() {
+fn a_row_in_which_no_code_was_read_says_so() {
     let warned = |context: &str| {
         let (row, _) = quick_row(&["--kv-quant", "int4-hqq", "--context-lengths", context, "--output-tokens", "8"]);
-        row["warnings"].to_string().contains("nothing was quantized")
+        row["warnings"].to_string().contains("no code was read")
     };
     assert!(warned("100"));
     assert!(!warned("256"));
@@ -209,4 +209,20 @@ fn a_text_is_read_once_for_the_check_and_for_every_cache_and_benchmark() {
     let text = String::from_utf8(run.stderr).unwrap();
     assert!(run.status.success() && json_files(folder.path()).len() == 3, "{text}");
     assert_eq!(text.matches("tokens to score").count(), 1, "{text}");
+}
+
+#[test]
+fn a_burn_in_that_ends_before_the_first_codes_is_warned_of() {
+    let warned = |burn_in: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = kvprof();
+        run.args(["run", "--no-profile", "--kv-quant", "int4-hqq", "--benchmarks", "ppl", "--ppl-window", "512"]);
+        run.args(["--ppl-burn-in", burn_in, "--quiet", "--ppl-tokens", "256", "--output-dir"]);
+        let output = run.arg(folder.path()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        text.contains("are predicted without codes")
+    };
+    assert!(warned("64"));
+    assert!(!warned("192"));
 }

@@ -126,3 +126,15 @@ fn end_tokens_of_the_generation_configuration_are_added() {
     std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": [7, 2]}"#).unwrap();
     assert_eq!(load(folder.path()).unwrap().config().eos, [2, 7]);
 }
+
+#[test]
+fn a_text_ends_by_the_token_that_only_the_tokenizers_configuration_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let builtin = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin");
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(builtin.join(name), folder.path().join(name)).unwrap();
+    }
+    assert_eq!(load(folder.path()).unwrap().config().eos, [0]);
+    std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"eos_token": "!"}"#).unwrap();
+    assert_eq!(load(folder.path()).unwrap().config().eos, [0, 1]);
+}

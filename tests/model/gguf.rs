@@ -230,6 +230,6 @@ fn smollm2_has_its_published_perplexity_and_writes_english() {
     let prompt = subject.tokenizer().unwrap().encode("The capital of France is", true).unwrap();
     let prompt = [Prompt { tokens: &prompt, most: 8 }];
     let generated = greedy(&subject.decoder, &prompt, cache.as_mut(), attention.as_ref(), 64, &Silent).unwrap();
-    let text = subject.tokenizer().unwrap().decode(&generated[0]).unwrap();
+    let text = subject.tokenizer().unwrap().decode(&generated[0].tokens).unwrap();
     assert!(text.contains("Paris"), "{text}");
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kvprof::schema::Benchmarks;
+use kvprof::schema::{Benchmarks, QuestionItem};
 
 use super::{Bench, untimed};
 
@@ -101,12 +101,15 @@ fn answers_side_by_side_are_those_of_one_at_a_time() {
     bench.settings.data = Some(folder.path().into());
     bench.settings.math_problems = 4;
     bench.settings.max_new_tokens = 24;
-    let texts = |bench: &mut Bench| -> Vec<(usize, Option<String>)> {
+    let texts = |bench: &mut Bench| -> Vec<(usize, Option<String>, u64, u64)> {
         let items = bench.run("math", "int8-hqq,residual=64").unwrap().math.unwrap().items;
-        items.into_iter().map(|item| (item.prompt_tokens, item.outcome.text)).collect()
+        let told = |QuestionItem { prompt_tokens, outcome, .. }| {
+            (prompt_tokens, outcome.text, outcome.key_reads, outcome.key_reads_from_codes)
+        };
+        items.into_iter().map(told).collect()
     };
     let single = texts(&mut bench);
-    assert!(single.iter().any(|(length, _)| *length != single[0].0), "{single:?}");
+    assert!(single.iter().any(|(length, ..)| *length != single[0].0), "{single:?}");
     for batch_size in [2, 3, 4] {
         bench.settings.batch_size = batch_size;
         assert_eq!(texts(&mut bench), single, "{batch_size} at a time");

@@ -81,22 +81,23 @@ fn the_two_phase_protocol_scores_the_second_half_of_overlapping_windows() {
 }
 
 #[test]
-fn the_burn_in_of_a_short_window_is_half_of_it_and_each_score_says_so() {
+fn the_burn_in_reaches_the_first_codes_and_each_score_says_so() {
     let mut bench = builtin();
-    // Its usual 256 would leave 64 of 320 tokens to score.
-    for (window, burn_in) in [(320, 160), (640, 256)] {
-        bench.settings.ppl_window = Some(window);
-        let kept = bench.run("ppl", "int4-hqq,residual=64").unwrap();
-        let kld = bench.run("kld", "int4-hqq,residual=64").unwrap().kld.unwrap();
+    for (quant, burn_in) in [("int4-hqq,residual=64", 256), ("int4-hqq,residual=320", 384)] {
+        let kept = bench.run("ppl", quant).unwrap();
+        let kld = bench.run("kld", quant).unwrap().kld.unwrap();
         let recorded = [kept.perplexity.unwrap().burn_in, kept.perplexity_quantized.unwrap().burn_in, kld.burn_in];
-        assert_eq!(recorded, [Some(burn_in); 3], "a window of {window}");
+        assert_eq!(recorded, [Some(burn_in); 3], "{quant}");
     }
+    bench.settings.ppl_window = Some(384);
+    let error = bench.run("ppl", "int4-hqq,residual=320").unwrap_err().to_string();
+    assert!(error.contains("--ppl-burn-in 384") && error.contains("a window of 384"), "{error}");
 }
 
 #[test]
 fn a_score_that_never_read_a_code_is_refused() {
     let mut bench = builtin();
-    bench.settings.ppl_window = Some(320);
+    (bench.settings.ppl_window, bench.settings.ppl_burn_in) = (Some(320), Some(64));
     for benchmark in ["ppl", "kld"] {
         let error = bench.run(benchmark, "int4-hqq,residual=512").unwrap_err().to_string();
         assert!(error.contains("no key was read from codes") && error.contains("--residual-length"), "{error}");

@@ -116,3 +116,44 @@ fn parquet_gives_back_what_csv_holds() {
         }
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_new_file_is_as_readable_as_the_umask_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    fs::create_dir(&raw).unwrap();
+    results::write(&raw, &results::run("m", &Cache::new("none", 16, 0.0)));
+    let program = kvprof().get_program().to_owned();
+    for (umask, mode) in [("077", 0o600), ("002", 0o664)] {
+        let out = folder.path().join(umask);
+        let line = format!("umask {umask}; exec \"$0\" aggregate \"$1\" -o \"$2\"");
+        let status = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .args([&program, raw.as_os_str(), out.as_os_str()])
+            .status();
+        assert!(status.unwrap().success());
+        assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, mode, "umask {umask}");
+    }
+}
+
+#[test]
+fn a_file_in_which_nothing_was_measured_is_named_and_is_no_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = results::run("m", &Cache::new("none", 16, 0.0));
+    results::write(folder.path(), &whole);
+    let begun = kvprof::schema::RunResult {
+        experiment_id: "begun".into(),
+        measurements: Vec::new(),
+        benchmarks: Default::default(),
+        ..results::run("m", &Cache::new("int4-hqq", 4, 0.0))
+    };
+    results::write(folder.path(), &begun);
+    let output = kvprof().arg("aggregate").arg(folder.path()).output().unwrap();
+    assert!(
+        output.status.success() && stderr(&output).contains("begun.json: nothing in it was measured"),
+        "{output:?}"
+    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1 + results::CONTEXTS.len());
+}

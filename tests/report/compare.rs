@@ -462,3 +462,29 @@ fn divergences_on_the_same_tokens_are_paired_section_by_section() {
     let unknown = kld(&file("c", 1.1, false));
     assert!(unknown["change_low"].is_null() && unknown["verdict"] == "worse? (spread unknown)", "{unknown}");
 }
+
+#[test]
+fn times_and_energy_of_a_row_that_spilled_are_left_out_and_lost_to_a_gate() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.measurements.truncate(1);
+    let base = one(folder.path(), "a", &result);
+    result.measurements[0].vram_overflow = Some(true);
+    let new = one(folder.path(), "b", &result);
+    let metrics: Vec<String> = lines(&base, &new).iter().map(|line| line["metric"].as_str().unwrap().into()).collect();
+    for (metric, compared) in [("kv", true), ("memory", true), ("prefill", false), ("decode", false), ("energy", false)]
+    {
+        assert_eq!(metrics.iter().any(|name| name == metric), compared, "{metric} of {metrics:?}");
+    }
+    let output = kvprof()
+        .arg("compare")
+        .arg(&base)
+        .arg("--against")
+        .arg(&new)
+        .args(["--fail-if", "decode<-50%"])
+        .output()
+        .unwrap();
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("prefill, decode, energy (device memory spilled in new)"), "{told}");
+}

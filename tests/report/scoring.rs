@@ -287,3 +287,23 @@ fn one_text_under_two_names_is_one_text() {
     let output = kvprof().arg("compare").arg(base).arg("--against").arg(new).output().unwrap();
     assert!(!stderr(&output).contains("not compared"), "{}", stderr(&output));
 }
+
+#[test]
+fn windows_scored_on_other_tokens_are_no_points_of_one_curve() {
+    let of = |residual: usize, name: &'static str, burn_in: usize| {
+        let result = results::run("m", &Cache { residual, ..Cache::new(name, 4, 0.004) });
+        rescored(result, |p| p.burn_in = Some(burn_in))
+    };
+    let sweep = |burn_ins: [usize; 3]| {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [(64, "int4-hqq,residual=64"), (128, "int4-hqq"), (512, "int4-hqq,residual=512")];
+        let files: Vec<_> = names.iter().zip(burn_ins).map(|((residual, name), n)| of(*residual, name, n)).collect();
+        let out = report(folder.path(), &files);
+        std::fs::read_to_string(out.join("figures/residual_sweep.svg")).ok()
+    };
+    let points = |svg: &str| svg.matches("residual 512 tokens").count();
+    assert!(points(&sweep([576; 3]).unwrap()) > 0);
+    let apart = sweep([256, 256, 576]).unwrap();
+    assert_eq!(points(&apart), 0, "the longest window was scored on other tokens");
+    assert!(sweep([64, 256, 576]).is_none(), "no two of them on the same");
+}

@@ -133,3 +133,15 @@ fn files_of_the_thesis_tool_pass() {
     let output = kvprof().arg("validate").args(&files).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+#[test]
+fn a_folder_is_searched_below_as_for_a_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("raw/monday");
+    std::fs::create_dir_all(&below).unwrap();
+    results::write(&below, &results::run("m", &Cache::new("none", 16, 0.0)));
+    std::fs::write(below.join(".hidden.json"), "{").unwrap();
+    let output = kvprof().arg("validate").arg(folder.path()).output().unwrap();
+    let said = crate::stderr(&output);
+    assert!(output.status.success() && said.contains("1 file checked, 0 findings"), "{said}");
+}

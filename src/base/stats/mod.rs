@@ -21,8 +21,8 @@ pub struct Summary {
     pub median: f64,
     /// Arithmetic mean.
     pub mean: f64,
-    /// Sample standard deviation (n − 1); 0 for a single value.
-    pub sd: f64,
+    /// Sample standard deviation (n − 1); `null` for a single value, which shows no spread (0 in older files).
+    pub sd: Option<f64>,
     /// 10th percentile, linearly interpolated.
     pub p10: f64,
     /// 90th percentile, linearly interpolated.
@@ -58,19 +58,16 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Sample standard deviation (n − 1); 0 for fewer than two values.
-pub fn sd(values: &[f64]) -> f64 {
-    let Some(mean) = mean(values) else { return 0.0 };
-    if values.len() < 2 {
-        return 0.0;
-    }
+/// Sample standard deviation (n − 1); `None` for fewer than two values, which show no spread.
+pub fn sd(values: &[f64]) -> Option<f64> {
+    let mean = mean(values).filter(|_| values.len() > 1)?;
     let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    (squares / (values.len() - 1) as f64).sqrt()
+    Some((squares / (values.len() - 1) as f64).sqrt())
 }
 
-/// Standard error of the mean of independent `values`; `None` for fewer than two, which show no spread.
+/// Standard error of the mean of independent `values`; `None` for fewer than two.
 pub fn standard_error(values: &[f64]) -> Option<f64> {
-    (values.len() > 1).then(|| sd(values) / (values.len() as f64).sqrt())
+    Some(sd(values)? / (values.len() as f64).sqrt())
 }
 
 /// Standard normal deviate of a two-sided 95 % interval.
@@ -101,11 +98,11 @@ mod tests {
     fn a_summary_of_known_values() {
         let s = Summary::of(&[4.0, 1.0, 3.0, 2.0]).unwrap();
         assert_eq!((s.median, s.mean), (2.5, 2.5));
-        assert!((s.sd - 1.290_994_448_735_805_6).abs() < 1e-12);
+        assert!((s.sd.unwrap() - 1.290_994_448_735_805_6).abs() < 1e-12);
         assert!((s.p10 - 1.3).abs() < 1e-12 && (s.p90 - 3.7).abs() < 1e-12);
         assert_eq!(s.drift(), -0.5);
         assert!(Summary::of(&[]).is_none());
-        assert!((standard_error(&[4.0, 1.0, 3.0, 2.0]).unwrap() - s.sd / 2.0).abs() < 1e-12);
-        assert_eq!(standard_error(&[4.0]), None);
+        assert!((standard_error(&[4.0, 1.0, 3.0, 2.0]).unwrap() - s.sd.unwrap() / 2.0).abs() < 1e-12);
+        assert_eq!((standard_error(&[4.0]), Summary::of(&[4.0]).unwrap().sd), (None, None));
     }
 }

@@ -11,10 +11,10 @@ use std::rc::Rc;
 
 use super::chat::{Message, render};
 use super::data::{Files, MATH500};
-use super::feed::CHUNK;
+use super::feed::{CHUNK, require_room_for_codes};
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context, Readings, Settings};
-use crate::model::generate::{Prompt, greedy};
+use crate::model::generate::{Prompt, Written, greedy};
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
 use crate::schema::{Accuracy, DataSource, Outcome};
@@ -43,10 +43,14 @@ impl Benchmark for MathBenchmark {
         &self,
         subject: &Subject,
         settings: &Settings,
-        _quant: &QuantSpec,
+        quant: &QuantSpec,
         readings: &mut Readings,
     ) -> Result<()> {
-        Paper::of(subject, settings, readings).map(drop)
+        let paper = Paper::of(subject, settings, readings)?;
+        let lengths = paper.asked.iter().map(|asked| asked.prompt.len() + most_new(subject, settings, asked));
+        let longest = lengths.max().unwrap_or(0);
+        let what = format!("math: problems and answers of {longest} tokens at most");
+        require_room_for_codes(subject, quant, &what, longest)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {
@@ -123,18 +127,23 @@ fn prompt(tokenizer: &Tokenizer, problem: &str) -> Result<Vec<u32>> {
     }
 }
 
+/// Most tokens of an answer.
+fn most_new(subject: &Subject, settings: &Settings, asked: &Asked) -> usize {
+    settings.max_new_tokens.min(subject.config().max_positions - asked.prompt.len())
+}
+
 /// Generates answers through a cache of `spec` and reads them.
 fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Vec<Outcome>> {
     let subject = context.subject;
-    let most = |prompt: &[u32]| context.settings.max_new_tokens.min(subject.config().max_positions - prompt.len());
+    let most = |asked: &Asked| most_new(subject, context.settings, asked);
     let prompts: Vec<Prompt<'_>> =
-        asked.iter().map(|asked| Prompt { tokens: &asked.prompt, most: most(&asked.prompt) }).collect();
+        asked.iter().map(|asked| Prompt { tokens: &asked.prompt, most: most(asked) }).collect();
     let longest = prompts.iter().map(|prompt| prompt.tokens.len() + prompt.most).max().unwrap_or(0);
     let mut cache = context.new_cache(spec, asked.len(), longest, CHUNK)?;
     let texts = greedy(&subject.decoder, &prompts, cache.as_mut(), context.attention, CHUNK, context.progress)?;
     cache.check_finite()?;
-    let reads = cache.key_reads();
-    let read = |((asked, tokens), prompt): ((&&Asked, Vec<u32>), &Prompt<'_>)| {
+    let read = |((asked, written), prompt): ((&&Asked, Written), &Prompt<'_>)| {
+        let Written { tokens, reads } = written;
         let text = subject.tokenizer()?.decode(&tokens)?;
         let answer = boxed::last_boxed(&text).map(str::to_string);
         Ok(Outcome {
@@ -145,9 +154,8 @@ fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Ve
             generated_tokens: Some(tokens.len()),
             text: Some(text),
             tokens,
-            // The cache counts what all its sequences read.
-            key_reads_from_codes: reads.from_codes / prompts.len() as u64,
-            key_reads: reads.total / prompts.len() as u64,
+            key_reads_from_codes: reads.from_codes,
+            key_reads: reads.total,
             ..Default::default()
         })
     };

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use candle_core::D;
 
 use super::data::{self, Files, MMLU_DEV, MMLU_TEST};
-use super::feed::CHUNK;
+use super::feed::{CHUNK, require_room_for_codes};
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context, Readings, Settings};
 use crate::model::generate::feed;
@@ -39,10 +39,12 @@ impl Benchmark for MmluBenchmark {
         &self,
         subject: &Subject,
         settings: &Settings,
-        _quant: &QuantSpec,
+        quant: &QuantSpec,
         readings: &mut Readings,
     ) -> Result<()> {
-        Exam::of(subject, settings, readings).map(drop)
+        let exam = Exam::of(subject, settings, readings)?;
+        let longest = exam.asked.iter().map(|asked| asked.prompt.len()).max().unwrap_or(0);
+        require_room_for_codes(subject, quant, &format!("mmlu: questions of {longest} tokens at most"), longest)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::data::Files;
-use super::feed::{CHUNK, fraction_of, no_score, require_quantized_reads};
+use super::feed::{CHUNK, fraction_of, no_score, require_quantized_reads, require_room_for_codes};
 use super::{Benchmark, Block, Context, Readings, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
@@ -36,10 +36,17 @@ impl Benchmark for NeedleBenchmark {
         &self,
         subject: &Subject,
         settings: &Settings,
-        _quant: &QuantSpec,
+        quant: &QuantSpec,
         readings: &mut Readings,
     ) -> Result<()> {
-        Haystacks::of(subject, settings, readings).map(drop)
+        let read = Haystacks::of(subject, settings, readings)?;
+        let longest = read.haystacks.iter().map(|haystack| haystack.prompt.len()).max().unwrap_or(0) + ANSWER_TOKENS;
+        require_room_for_codes(
+            subject,
+            quant,
+            &format!("needle: prompts and answers of {longest} tokens at most"),
+            longest,
+        )
     }
 
     fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {
@@ -137,7 +144,8 @@ fn answer(context: &Context<'_>, cache: &mut dyn KvCache, prompt: &[u32]) -> Res
     let subject = context.subject;
     let prompt = [Prompt { tokens: prompt, most: ANSWER_TOKENS }];
     let texts = greedy(&subject.decoder, &prompt, cache, context.attention, CHUNK, context.progress)?;
-    subject.tokenizer()?.decode(&texts.concat())
+    let tokens: Vec<u32> = texts.into_iter().flat_map(|written| written.tokens).collect();
+    subject.tokenizer()?.decode(&tokens)
 }
 
 fn summarize(trials: &[NeedleTrial]) -> Needle {

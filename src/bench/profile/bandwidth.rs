@@ -47,7 +47,7 @@ pub(super) fn fill_bandwidth(m: &mut Measurement, bytes: StepBytes, copy_gb_s: O
     (m.attention_bandwidth_gb_s, m.attention_bandwidth_share) = rates("attention", bytes.cache, attention_ms);
 }
 
-/// Time in a traced step of the kernels that attention is said to be. The category of the same name also holds projections, and
+/// Time in a traced step of the kernels that attention is said to be, all of them being named still. The category of the same name also holds projections, and
 /// where attention is made of common operations, none of them is its own.
 fn attention_ms_a_step(m: &Measurement) -> Option<f64> {
     let kernels = m.kernels.as_ref().filter(|kernels| kernels.source != "timers")?;
@@ -60,6 +60,7 @@ fn attention_ms_a_step(m: &Measurement) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::trace::keep_longest;
     use crate::schema::{KernelTimes, PhaseKernels, Steps};
 
     #[test]
@@ -94,19 +95,21 @@ mod tests {
     #[test]
     fn rule_10_attention_has_a_rate_of_its_own_where_kernels_were_traced() {
         let kernel = |name: &str, ms| (name.to_string(), ms, 10);
-        let decode = PhaseKernels {
-            top: vec![kernel("gate_up", 100.0), kernel("decode_int4_d128", 20.0), kernel("qkv", 15.0)],
-            ..Default::default()
-        };
+        // Attention may be made of several, of which some are short.
+        let others = (0..20).map(|i| kernel(&format!("other_{i}"), 30.0));
+        let of_attention = [kernel("decode_int4_d128", 19.0), kernel("combine", 1.0)];
+        let decode = PhaseKernels { top: others.chain(of_attention).collect(), ..Default::default() };
         let mut m = Measurement {
             decode_tokens: Some(10),
-            attention_kernel: Some("decode_int4_d128; step: 199 kernels, one CUDA graph".into()),
+            attention_kernel: Some("decode_int4_d128, combine; step: 199 kernels, one CUDA graph".into()),
             kernels: Some(KernelTimes { decode: Some(decode), ..Default::default() }),
             ..Default::default()
         };
         // 4 GB in 20/10 ms.
         fill_bandwidth(&mut m, StepBytes { weights: 7, cache: 4_000_000_000 }, Some(4000.0));
         assert_eq!((m.attention_bandwidth_gb_s, m.attention_bandwidth_share), (Some(2000.0), Some(0.5)));
+        m.kernels.iter_mut().for_each(keep_longest);
+        assert_eq!(m.kernels.as_ref().unwrap().decode.as_ref().unwrap().top.len(), 12, "a file names the longest");
         m.attention_kernel = Some("matmul and softmax".into());
         fill_bandwidth(&mut m, StepBytes { weights: 7, cache: 4_000_000_000 }, Some(4000.0));
         assert_eq!(m.attention_bandwidth_gb_s, None);

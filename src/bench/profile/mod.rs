@@ -22,6 +22,7 @@ use crate::measure::clock::DeviceClock;
 use crate::measure::memory::{DeviceCounters, MemoryMeter};
 use crate::measure::run::time_run;
 use crate::measure::timeline;
+use crate::measure::trace::keep_longest;
 use crate::model::config::DecoderConfig;
 use crate::model::step::Stepper;
 use crate::model::{Subject, WeightsKind};
@@ -161,8 +162,8 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
     if spec.is_quantized() && reads.from_codes == 0 {
-        let why = why_unread(spec, subject.config().layers);
-        m.warnings.push(format!("nothing was quantized, so that this row measures an unquantized cache: {why}"));
+        let why = why_unread(spec, subject.config());
+        m.warnings.push(format!("no code was read, so that attention is that of an unquantized cache: {why}"));
     }
     let seen = meter.finish();
     let spilled = seen.pool.as_ref().is_some_and(|pool| pool.spilled);
@@ -181,6 +182,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         measure_kernels(&mut m, context, &mut workload)?;
     }
     fill_bandwidth(&mut m, read, context.copy_gb_s);
+    m.kernels.iter_mut().for_each(keep_longest);
     let (states, throttled) = watch.finish();
     m.warnings.extend(throttled);
     if let Some(energy) = &mut m.energy {

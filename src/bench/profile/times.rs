@@ -100,7 +100,7 @@ mod tests {
         let prefill = m.prefill_runs_ms.unwrap();
         assert_eq!(prefill.raw, [50.0, 51.0, 49.0, 50.0, 50.5]);
         assert_eq!((prefill.median, prefill.mean), (50.0, 50.1));
-        assert!(prefill.sd > 0.0 && prefill.p10 < prefill.median && prefill.p90 > prefill.median);
+        assert!(prefill.sd > Some(0.0) && prefill.p10 < prefill.median && prefill.p90 > prefill.median);
         assert_eq!(m.decode_runs_ms.unwrap().raw, [7.0; 5]);
         assert_eq!(crate::bench::Settings::default().warmup_runs, 2);
         assert_eq!(crate::bench::Settings::default().measure_runs, 5);

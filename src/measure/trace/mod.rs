@@ -61,7 +61,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The categories of each phase. `untraced` is a run of the same work without a trace, its medians.
+    /// The categories of each phase, and all kernels ([`keep_longest`] leaves those to be named). `untraced` is a run of the same work without a trace, its medians.
     pub fn kernel_times(&self, traced: &RunTimes, untraced: (Option<f64>, Option<f64>)) -> KernelTimes {
         let phase = |phase| self.spans.iter().find(|s| s.phase == phase).map(|span| summary::phase(&self.events, span));
         let slowdown = |traced: f64, untraced: Option<f64>| untraced.filter(|ms| *ms > 0.0).map(|ms| traced / ms);
@@ -75,6 +75,14 @@ impl Trace {
             notes: self.notes.clone(),
         }
     }
+}
+
+/// Kernels of a phase named in a result.
+const TOP: usize = 12;
+
+/// Leaves the kernels that took longest in each phase, once nothing more is to be added up over all of them.
+pub fn keep_longest(times: &mut KernelTimes) {
+    times.prefill.iter_mut().chain(&mut times.decode).for_each(|phase| phase.top.truncate(TOP));
 }
 
 /// What records a pass.

@@ -6,12 +6,9 @@ use super::categories::{Category, classify};
 use super::{Event, Span};
 use crate::schema::{CategoryTime, PhaseKernels};
 
-/// Kernels named in a result.
-const TOP: usize = 12;
-
 const MS: f64 = 1e-6;
 
-/// Adds up the events that begin in `span`. `events` are in order of their start.
+/// Adds up the events that begin in `span`, all kernels named. `events` are in order of their start.
 ///
 /// Kernels may overlap: one that was allowed to start early waits for the one before it. Time in which several are there is the
 /// earlier one's, so categories add up to the time in which the device was busy, and no moment counts twice.
@@ -48,7 +45,6 @@ pub(super) fn phase(events: &[Event], span: &Span) -> PhaseKernels {
     let mut top: Vec<(String, f64, u64)> =
         names.into_iter().map(|(n, (ms, count))| (n.to_string(), ms, count)).collect();
     top.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    top.truncate(TOP);
     let wall_ms = span.end_ns.saturating_sub(span.start_ns) as f64 * MS;
     PhaseKernels {
         categories: Category::ALL

@@ -29,6 +29,8 @@ pub struct ChatTemplate {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     chat_template: Option<ChatTemplate>,
+    /// `eos_token` of tokenizer_config.json.
+    end: Option<u32>,
     /// Ids from here on have no embedding.
     limit: u32,
     /// SHA-256 of its tokenizer.json; `None` where it was made from something else.
@@ -55,15 +57,17 @@ impl Tokenizer {
         let Some(path) = &files.tokenizer else { return Ok(None) };
         let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io(path, e));
         let mut tokenizer = Self::from_json(path, &read(path)?)?;
-        if let Some(path) = &files.tokenizer_config {
-            let config: Value = serde_json::from_slice(&read(path)?)
-                .map_err(|e| Error::file(path, format!("is not valid JSON ({e}); fetch it again")))?;
-            tokenizer.chat_template = chat_template(&config);
-            if let Some(path) = &files.chat_template {
-                let source = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-                let (bos_token, eos_token) = (token_text(&config["bos_token"]), token_text(&config["eos_token"]));
-                tokenizer.chat_template = Some(ChatTemplate { source, bos_token, eos_token });
-            }
+        let config: Value = match &files.tokenizer_config {
+            Some(path) => serde_json::from_slice(&read(path)?)
+                .map_err(|e| Error::file(path, format!("is not valid JSON ({e}); fetch it again")))?,
+            None => Value::Null,
+        };
+        let (bos_token, eos_token) = (token_text(&config["bos_token"]), token_text(&config["eos_token"]));
+        tokenizer.end = eos_token.as_deref().and_then(|token| tokenizer.inner.token_to_id(token));
+        tokenizer.chat_template = chat_template(&config);
+        if let Some(path) = &files.chat_template {
+            let source = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+            tokenizer.chat_template = Some(ChatTemplate { source, bos_token, eos_token });
         }
         Ok(Some(tokenizer))
     }
@@ -91,7 +95,7 @@ impl Tokenizer {
         // A published tokenizer.json may cut texts off (gpt2's does, at 50 tokens), which would pass unseen.
         inner.with_truncation(None).map_err(|e| Error::usage(format!("tokenizer: {e}")))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, chat_template: None, limit: u32::MAX, json_sha256: None })
+        Ok(Tokenizer { inner, chat_template: None, end: None, limit: u32::MAX, json_sha256: None })
     }
 
     /// Token ids of `text`. `special` adds what the model wants around a text, a leading BOS for most and nothing for
@@ -147,6 +151,11 @@ impl Tokenizer {
         })
     }
 
+    /// The token that ends a text by tokenizer_config.json; a chat fine-tune may name it nowhere else.
+    pub fn end(&self) -> Option<u32> {
+        self.end
+    }
+
     /// The model's chat template, if it was trained to chat.
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
         self.chat_template.as_ref()
@@ -190,6 +199,28 @@ mod tests {
         ]});
         assert_eq!(chat_template(&named).unwrap().source, "b");
         assert!(chat_template(&serde_json::json!({})).is_none());
+    }
+
+    #[test]
+    fn a_template_needs_no_tokenizer_config_which_may_alone_name_the_token_that_ends_a_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            Some(path)
+        };
+        let json = r#"{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "</s>": 1}, "merges": []}}"#;
+        let tokenizer = file("tokenizer.json", json);
+        let template = ModelFiles {
+            tokenizer: tokenizer.clone(),
+            chat_template: file("chat_template.jinja", "{{x}}"),
+            ..Default::default()
+        };
+        let read = Tokenizer::from_files(&template).unwrap().unwrap();
+        assert_eq!((read.chat_template().unwrap().source.as_str(), read.end()), ("{{x}}", None));
+        let config = file("tokenizer_config.json", r#"{"eos_token": {"content": "</s>"}}"#);
+        let files = ModelFiles { tokenizer, tokenizer_config: config, ..Default::default() };
+        assert_eq!(Tokenizer::from_files(&files).unwrap().unwrap().end(), Some(1));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Metric {
     pub cost: Option<fn(&Row<'_>, &Row<'_>) -> Option<Delta>>,
     /// The settings that it depends on, so that rows which differ in them measure different things.
     pub depends_on: &'static [Part],
+    /// Whether it means nothing where device memory spilled to the host: it is a time, or what was spent in it.
+    pub spill_matters: bool,
     /// Its change between two runs' quality, which must have been scored alike.
     pub quality: Option<fn(&Run, &Run) -> Outcome>,
     /// What a run's quality was scored on.
@@ -119,6 +121,7 @@ pub static COST: [Metric; 5] = [
             exact(base, new, true)
         }),
         depends_on: &[Part::Output, Part::Chunk],
+        spill_matters: false,
         quality: None,
         scoring: |_| None,
         common: None,
@@ -134,6 +137,7 @@ pub static COST: [Metric; 5] = [
             relative(peak(a)?, peak(b)?, None, true)
         }),
         depends_on: &[Part::Output, Part::Chunk],
+        spill_matters: false,
         quality: None,
         scoring: |_| None,
         common: None,
@@ -150,6 +154,7 @@ pub static COST: [Metric; 5] = [
             relative(a.measured?.prefill_ms?, b.measured?.prefill_ms?, interval, true)
         }),
         depends_on: &[Part::Chunk],
+        spill_matters: true,
         quality: None,
         scoring: |_| None,
         common: None,
@@ -170,6 +175,7 @@ pub static COST: [Metric; 5] = [
             relative(a.decode_rate()?, b.decode_rate()?, interval, false)
         }),
         depends_on: &[Part::Output],
+        spill_matters: true,
         quality: None,
         scoring: |_| None,
         common: None,
@@ -182,6 +188,7 @@ pub static COST: [Metric; 5] = [
         points: false,
         cost: Some(|a, b| relative(a.energy_j()?, b.energy_j()?, None, true)),
         depends_on: &[Part::Output],
+        spill_matters: true,
         quality: None,
         scoring: |_| None,
         common: None,
@@ -198,6 +205,7 @@ pub static QUALITY: [Metric; 5] = [
         points: false,
         cost: None,
         depends_on: &[],
+        spill_matters: false,
         quality: Some(|a, b| Ok(perplexity(a, b))),
         scoring: scoring::ppl,
         common: None,
@@ -210,6 +218,7 @@ pub static QUALITY: [Metric; 5] = [
         points: false,
         cost: None,
         depends_on: &[],
+        spill_matters: false,
         quality: Some(|a, b| Ok(divergence(a, b))),
         scoring: scoring::kld,
         common: None,
@@ -222,6 +231,7 @@ pub static QUALITY: [Metric; 5] = [
         points: true,
         cost: None,
         depends_on: &[],
+        spill_matters: false,
         quality: Some(needle),
         scoring: scoring::needle,
         common: Some(needles::common),
@@ -234,6 +244,7 @@ pub static QUALITY: [Metric; 5] = [
         points: true,
         cost: None,
         depends_on: &[],
+        spill_matters: false,
         quality: Some(|a, b| questions([a, b], |b| b.mmlu.as_ref(), |q| q.mmlu.as_ref())),
         scoring: scoring::mmlu,
         common: None,
@@ -246,6 +257,7 @@ pub static QUALITY: [Metric; 5] = [
         points: true,
         cost: None,
         depends_on: &[],
+        spill_matters: false,
         quality: Some(|a, b| questions([a, b], |b| b.math.as_ref(), |q| q.math.as_ref())),
         scoring: scoring::math,
         common: None,

@@ -220,7 +220,8 @@ impl Comparison {
             }
             let [of_base, of_new] = pair::used(base, new);
             let differing = of_new.differing(&of_base);
-            let mut left_out = Vec::new();
+            let spill = spilled(base, new);
+            let (mut left_out, mut meaningless) = (Vec::new(), Vec::new());
             // Metrics that only the other side has.
             let (mut not_in_base, mut not_in_new) = (Vec::new(), Vec::new());
             for metric in &metric::COST {
@@ -236,12 +237,18 @@ impl Comparison {
                     left_out.push(metric);
                     continue;
                 }
+                if metric.spill_matters && spill.is_some() {
+                    meaningless.push(metric);
+                    continue;
+                }
                 let (model, what, place) = (model.clone(), what.clone(), new.context().zip(new.batch()));
                 self.lines.push(Line { model, what, place, metric, delta, remark: both.remark });
             }
             // `what` says in which settings the two differ.
             let [nothing, in_base, in_new] = ["", " (base has none)", " (new has none)"];
-            for (metrics, why) in [(left_out, nothing), (not_in_base, in_base), (not_in_new, in_new)] {
+            let spill = spill.unwrap_or(nothing);
+            let unknown = [(left_out, nothing), (meaningless, spill), (not_in_base, in_base), (not_in_new, in_new)];
+            for (metrics, why) in unknown {
                 if !metrics.is_empty() {
                     let names: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
                     let text = format!("{model} {what}{place}: {}{why}", names.join(", "));
@@ -272,6 +279,16 @@ fn scored<'a>(metric: &Metric, runs: &[&'a Run]) -> Scores<'a> {
 fn unlike(base: Scoring, new: Scoring) -> String {
     let words = scoring::telling(&[Some(base), Some(new)]).unwrap_or_default();
     words.into_iter().rev().collect::<Vec<_>>().join(" against ")
+}
+
+/// On which side device memory spilled to the host, in words; `None` where on neither.
+fn spilled(base: &Row<'_>, new: &Row<'_>) -> Option<&'static str> {
+    match (base.spilled(), new.spilled()) {
+        (true, true) => Some(" (device memory spilled on both sides)"),
+        (true, false) => Some(" (device memory spilled in base)"),
+        (false, true) => Some(" (device memory spilled in new)"),
+        (false, false) => None,
+    }
 }
 
 fn at(row: &Row<'_>) -> String {

@@ -9,17 +9,21 @@ use crate::report::chart::{Axis, Chart, NumberForm, Panel, Plot, Point, Points, 
 use crate::report::group::{Group, Subject};
 use crate::report::run::Run;
 use crate::report::study::Row;
-use crate::report::{label, number};
+use crate::report::{label, number, scoring};
 
-/// By the name of the cache without its window, what was found at each window, the shortest first; at least two of them.
-fn sweeps<'r, T>(found: impl Iterator<Item = (&'r Run, T)>) -> BTreeMap<String, Vec<(usize, T)>>
+/// What was found at each window, by the name of the cache without its window and what it was measured on.
+type Sweeps<T> = BTreeMap<(String, String), Vec<(usize, T)>>;
+
+/// By the name of the cache without its window and what it was measured on, what was found at each window, the shortest first; at least
+/// two of them.
+fn sweeps<'r, T>(found: impl Iterator<Item = (&'r Run, String, T)>) -> Sweeps<T>
 where
     T: 'r,
 {
-    let mut sweeps: BTreeMap<String, Vec<(usize, T)>> = BTreeMap::new();
-    for (run, value) in found.filter(|(run, _)| run.quantized()) {
+    let mut sweeps = Sweeps::new();
+    for (run, on, value) in found.filter(|(run, ..)| run.quantized()) {
         if let Some(residual) = run.result.kv_quant.residual_length {
-            sweeps.entry(label::without_residual(&run.cache)).or_default().push((residual, value));
+            sweeps.entry((label::without_residual(&run.cache), on)).or_default().push((residual, value));
         }
     }
     sweeps.retain(|_, values| values.iter().map(|(n, _)| n).collect::<BTreeSet<_>>().len() > 1);
@@ -28,14 +32,11 @@ where
 }
 
 /// A series for each sweep.
-fn series<T>(
-    group: &Group<'_>,
-    sweeps: &BTreeMap<String, Vec<(usize, T)>>,
-    point: &dyn Fn(usize, &T) -> Option<Point>,
-) -> Vec<Series> {
-    let one = |(name, values): (&String, &Vec<(usize, T)>)| {
+fn series<T>(group: &Group<'_>, sweeps: &Sweeps<T>, point: &dyn Fn(usize, &T) -> Option<Point>) -> Vec<Series> {
+    let one = |((cache, on), values): (&(String, String), &Vec<(usize, T)>)| {
         let points = values.iter().filter_map(|(residual, value)| point(*residual, value)).collect();
-        Series { name: name.clone(), colour: group.colour(name), joined: true, points, ..Series::default() }
+        let name = if on.is_empty() { cache.clone() } else { format!("{cache}, {on}") };
+        Series { name, colour: group.colour(cache), joined: true, points, ..Series::default() }
     };
     sweeps.iter().map(one).collect()
 }
@@ -46,8 +47,14 @@ fn residual_axis() -> Axis {
 
 pub(super) fn quality(group: &Group<'_>, bound: &Bound) -> Chart {
     let panel = |subject: &Subject<'_>| {
-        let runs = subject.runs.iter().filter(|run| run.quality.relative_rise().is_some());
-        let series = series(group, &sweeps(runs.map(|&run| (run, run))), &|residual, run| {
+        let runs: Vec<&Run> =
+            subject.runs.iter().copied().filter(|run| run.quality.relative_rise().is_some()).collect();
+        // Only what was scored on the same tokens is one curve.
+        let scorings: Vec<_> = runs.iter().map(|run| scoring::ppl(&run.result)).collect();
+        let over = scoring::telling(&scorings);
+        let on = |at: usize| over.as_ref().map_or_else(String::new, |words| words[at].clone());
+        let found = runs.iter().enumerate().map(|(at, &run)| (run, on(at), run));
+        let series = series(group, &sweeps(found), &|residual, run| {
             let tip = format!("{} · {}\nresidual {residual} tokens\n{}", run.model, run.cache, tell_rise(run));
             let (y, interval) = (run.quality.relative_rise()?, run.quality.relative_interval());
             Some(Point { x: residual as f64, y, interval, tip, ..Point::default() })
@@ -61,7 +68,7 @@ pub(super) fn quality(group: &Group<'_>, bound: &Bound) -> Chart {
         id: "residual_sweep".into(),
         title: "Perplexity over the residual window".into(),
         caption: "Rise of the perplexity as more of the latest tokens stay in full precision; bars: 95 % intervals of the paired \
-                  difference."
+                  difference. Only what was scored on the same tokens is joined."
             .into(),
         panels: group.scored.iter().filter_map(panel).collect(),
     }
@@ -79,7 +86,7 @@ fn cost(group: &Group<'_>, (label, unit): (&str, &str), value: &dyn Fn(&Row<'_>)
     let panel = |subject: &Subject<'_>| {
         let (context, batch) = subject.common_ground()?;
         let rows = subject.caches().iter().filter_map(|cache| subject.row(cache, context, batch));
-        let sweeps = sweeps(rows.filter_map(|row| Some((row.run, (row, value(row)?)))));
+        let sweeps = sweeps(rows.filter_map(|row| Some((row.run, String::new(), (row, value(row)?)))));
         let mut series = series(group, &sweeps, &|residual, (row, y)| {
             let tip = format!("{}\nresidual {residual} tokens", tip(row, *y));
             Some(Point { x: residual as f64, y: *y, doubtful: row.spilled(), tip, ..Point::default() })

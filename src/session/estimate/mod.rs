@@ -97,7 +97,7 @@ pub struct Estimator {
     shapes: HashMap<String, std::result::Result<Shape, String>>,
     place: Place,
     speed: Option<Speed>,
-    /// Model and benchmark of each reference that an earlier run of the plan has measured.
+    /// Model with backend, and benchmark, of each reference that an earlier run of the plan has measured.
     referenced: HashSet<(String, String)>,
 }
 
@@ -154,17 +154,49 @@ impl Estimator {
     fn seconds(&mut self, shape: &Shape, spec: &RunSpec, settings: &Settings, speed: Speed) -> f64 {
         let work = time::Work { shape, quant: &spec.kv_quant, settings, speed };
         let profile = if spec.profile { work.profile() } else { 0.0 };
-        let both = spec.benchmarks.iter().any(|name| name == "ppl");
+        let with_kld = spec.benchmarks.iter().any(|name| name == "kld");
         let quality = |name: &String| {
-            // One pass gives `kld` and `ppl`.
-            if name == "kld" && both {
-                return 0.0;
-            }
-            // The unquantized cache is measured once for all quantizations of a model.
-            let first = self.referenced.insert((format!("{:?}", spec.model), name.clone()));
-            let passes = if first && spec.kv_quant.is_quantized() { 2.0 } else { 1.0 };
+            let passes = match name.as_str() {
+                // `kld` leaves the scores of both caches.
+                "ppl" if with_kld => 0.0,
+                // It reads the unquantized cache beside each quantized one.
+                "kld" => 1.0 + f64::from(u8::from(spec.kv_quant.is_quantized())),
+                // Otherwise the unquantized cache is measured once for all quantizations of a model and backend.
+                _ => {
+                    let first =
+                        self.referenced.insert((format!("{:?} {}", spec.model, spec.attn_backend), name.clone()));
+                    if first && spec.kv_quant.is_quantized() { 2.0 } else { 1.0 }
+                }
+            };
             passes * work.benchmark(name)
         };
         profile + spec.benchmarks.iter().map(quality).sum::<f64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::sweep::Sweep;
+    use super::*;
+
+    /// Seconds of each run of the built-in model.
+    fn seconds(quants: &str, benchmarks: &str) -> Vec<f64> {
+        let text = format!("[[matrix]]\nkv-quants = [{quants}]\nbenchmarks = [{benchmarks}]\nprofile = false");
+        let mut estimator = Estimator::new(Place::OtherGpu);
+        estimator.set_speed(Speed { bytes_per_s: 1e9, operations_per_s: 1e9 });
+        let runs = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs;
+        runs.iter().map(|run| estimator.estimate(run).unwrap().unwrap().seconds.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_divergence_reads_both_caches_each_time_and_leaves_a_perplexity_nothing_to_read() {
+        let of = seconds("'none', 'int4-hqq', 'int4-kivi'", "'kld'");
+        assert!((of[1] / of[2] - 1.0).abs() < 0.2, "the second quantization reads the unquantized cache again");
+        assert!(of[1] > 1.5 * of[0], "{of:?}");
+        assert_eq!(seconds("'none', 'int4-hqq'", "'ppl', 'kld'"), of[..2]);
+        let ppl = seconds("'int8-hqq', 'int4-hqq'", "'ppl'");
+        assert!(ppl[0] > 1.5 * ppl[1], "the first run reads the reference too: {ppl:?}");
     }
 }

@@ -158,7 +158,8 @@ impl DecodeKernel {
         let passes = shape.rows().div_ceil(rows);
         let blocks = shape.batch * shape.kv_heads * passes;
         let tile_tokens = geometry.map_or(UNIT_TOKENS, |g| g.tokens);
-        let resident = if geometry.is_some() { 1 } else { (SHARED_BYTES / (shared_bytes + 1024)).clamp(1, MOST_BLOCKS) };
+        let resident =
+            if geometry.is_some() { 1 } else { (SHARED_BYTES / (shared_bytes + 1024)).clamp(1, MOST_BLOCKS) };
         let slots = device.multiprocessors * resident;
         // A few heads of an unquantized cache keep the memory busy from half of the device, and half as many parts are merged
         // sooner (2 to 7 % in all).
