@@ -212,9 +212,10 @@ impl Sequence {
         let fail = || driver("capturing the decode step as a CUDA graph");
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(fail())?;
         let recorded = self.enqueue(stream);
-        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(fail())?;
+        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0)).map_err(fail());
+        // A refused launch may end the capture, which then fails too: the launch says why.
         recorded?;
-        let graph = graph.ok_or_else(|| Error::Invalid("the captured decode step is empty".into()))?;
+        let graph = graph?.ok_or_else(|| Error::Invalid("the captured decode step is empty".into()))?;
         graph.upload().map_err(fail())?;
         Ok(Graph(graph))
     }

@@ -3,7 +3,7 @@
 // A masked code stays where a fp16 mantissa is, so that the operand reads as the subnormal number code·2^-24 (or a
 // higher power, by row); `code_unit` is the factor that undoes it. 4-bit codes of rows g + 8 are left with those of rows g beneath
 // them, since a byte takes one operation where its high half would take two: `separate_rows` takes the sums of rows g out of theirs.
-// E4M3 codes become fp16 numbers smaller by 2^8.
+// E4M3 codes become the fp16 numbers that they stand for.
 #pragma once
 
 #include "kvprof/ptx.cuh"

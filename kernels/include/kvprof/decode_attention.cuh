@@ -46,7 +46,7 @@ KVPROF_HOST_DEVICE constexpr int decode_warps(TileLayout tile) {
   const int fit = kSharedOfMultiprocessor / (kDecodeSlots * decode_slot_bytes(tile)), useful = tile.key.bits == 2 ? 12 : 8;
   return fit < useful ? fit : useful;
 }
-/// Blocks of 8 warps that a multiprocessor is to hold, for which the compiler leaves registers: one with tiles, which is better served
+/// Blocks that a multiprocessor is to hold, for which the compiler leaves registers: one with tiles, which is better served
 /// by more than 128 for each lane, and without, two where shared memory has room. Mirrored likewise.
 KVPROF_HOST_DEVICE constexpr int decode_blocks(TileLayout tile, int shared_bytes) {
   return tile.key.bits == 0 && 2 * (shared_bytes + 1024) <= kSharedOfMultiprocessor ? 2 : 1;
@@ -164,7 +164,7 @@ struct DecodeAttention {
     if (!have) load(first, items, 0);
     if (!have_next) load(first + stride, first, 1);
 
-    AttentionState<kChannels, kRows> state;
+    typename Tile::State state;
     q.scale(p.softmax_scale, state.factor);
     Visible visible;
     visible.sliding_window = p.sliding_window;

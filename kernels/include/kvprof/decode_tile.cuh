@@ -37,12 +37,15 @@ struct TileAttention {
   static constexpr int kLaneRows = kRows / 4;
   /// Whether the output stays in units of the codes' operands (codes.cuh) until `finish_tiles`.
   static constexpr bool kOutInUnits = kValueFp8 || kValueColumns || kValueGroups == 1;
-  using State = AttentionState<kChannels, kRows>;
+  /// With values of per-token scales, p·s is an fp16 number: finite for the largest scale that 16-bit floats can have, their whole range over
+  /// the codes. Up to 2^6 Σ p of a group is exact enough as two fp16 numbers, and more gains nothing.
+  static constexpr int kLift = !kValueColumns || kValue.bits == 8 ? 6 : kValue.bits == 4 ? 2 : 0;
+  using State = AttentionState<kChannels, kRows, kLift>;
 
   ColumnOperand dense[kKeySteps];  ///< queries as Float, against minima of per-channel keys
   ColumnOperand query[kKeySteps];  ///< queries as fp16 in the order of the codes' operands, against codes
   GroupSums<Float, kKeyGroups> query_sums;  ///< Σ q of channel groups, for per-token keys
-  uint32_t scale_limit;  ///< twice the Float above which scales of per-channel keys need queries in two parts
+  uint32_t scale_limit;  ///< in both halves, the Float above which scales of per-channel keys need queries in two parts
 
   __device__ __forceinline__ explicit TileAttention(const Queries<Float, kChannels, kRows>& q) {
 #pragma unroll
@@ -94,8 +97,8 @@ struct TileAttention {
       row_scores(side, score);
   }
 
-  /// Adds Σ p·v of the tile's tokens to the output, Σ p to the denominator. While tiles are summed, the output of
-  /// per-token and of fp8 values lacks `finish_tiles`.
+  /// Adds Σ p·v of the tile's tokens to the output, Σ p to the denominator. While tiles are summed, the output lacks
+  /// `finish_tiles`.
   __device__ __forceinline__ void values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles], State& state) const {
     if constexpr (kValueFp8)
       fp8_values(side, p, state);

@@ -59,8 +59,8 @@ struct WindowUnit {
     for (int i = 0; i < 4; ++i) score[0][i] = sum[0][i] + sum[1][i];
   }
 
-  static __device__ __forceinline__ void values(uint32_t side, const ColumnOperand& p,
-                                                AttentionState<kChannels, kRows>& state) {
+  template <typename State>
+  static __device__ __forceinline__ void values(uint32_t side, const ColumnOperand& p, State& state) {
     const int lane = threadIdx.x % 32;
     add_column_sums<Float>(state.denominator, p);
 #pragma unroll

@@ -48,7 +48,8 @@ struct Merge {
   const Pass& pass;
 
   /// Merges everything and writes the output. To be called by all threads, `shared` (kBytes) free for use.
-  __device__ __forceinline__ void run(const AttentionState<kChannels, kRows>& state, uint8_t* shared) const {
+  template <typename State>
+  __device__ __forceinline__ void run(const State& state, uint8_t* shared) const {
     put_warp(state, shared);
     __syncthreads();
     for (int i = threadIdx.x; i < pass.rows * kQuads; i += kThreads) {
@@ -64,7 +65,8 @@ struct Merge {
   }
 
  private:
-  __device__ __forceinline__ void put_warp(const AttentionState<kChannels, kRows>& state, uint8_t* shared) const {
+  template <typename State>
+  __device__ __forceinline__ void put_warp(const State& state, uint8_t* shared) const {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     float* out = reinterpret_cast<float*>(shared + threadIdx.x / 32 * kPartBytes);
     float2* sums = reinterpret_cast<float2*>(out + kRows * kStride);

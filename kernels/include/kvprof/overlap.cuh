@@ -2,7 +2,9 @@
 //
 // A kernel launched with the attribute "programmatic stream serialization" may begin once every block of its
 // predecessor has called `allow_next_kernel` or ended. What it does before `wait_for_previous_kernel` must not read
-// anything a kernel on the stream writes, nor write anything another reads: here it fetches weights, which are constant.
+// anything that a kernel may still be writing, nor write anything another reads. Here it fetches weights, which are constant, and
+// attention fetches tiles that an earlier step wrote: `tiles_expected` counts no others (none with a sliding window, whose ring is
+// written anew), and the kernel that quantizes is launched without the attribute, so that a step begins after all of the one before.
 // The wait lasts until the predecessor has ended and its writes are visible; since every kernel here waits before
 // it ends, "the predecessor has ended" holds for all kernels before it as well.
 //

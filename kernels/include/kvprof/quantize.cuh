@@ -8,7 +8,8 @@
 // Steps    1. cp.async brings the tile in.  2. Every group gets its range, and HQQ refines its fit (hqq.cuh), which overwrites the
 //          tile: it is brought in again.  3. A warp writes 512 bytes of codes at a time in the order of the tile, encoding what a
 //          matrix load brings from shared memory.
-// Faults   A group with an element that is not finite is written as zeros: append.cuh has recorded the element.
+// Faults   A group with an element that is not finite is written as zeros; FP8 leaves such elements out of its scale and clamps them.
+//          append.cuh has recorded the element.
 // Reference  src/quant on the CPU, equal in every code.
 // Bound    bytes read and written over the copy bandwidth; HQQ: instructions.
 #pragma once

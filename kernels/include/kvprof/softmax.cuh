@@ -2,7 +2,8 @@
 //
 // Lane 4·g + t sees columns 2t and 2t+1. These are two rows, or the same one where `kRows`, the rows of a pass, is four: what would be
 // done for the second is left out then. Scores are of a query divided by 2^e (see query.cuh); `factor` makes them
-// base-2 logits. Probabilities are relative to the running maximum, which is the same in all lanes.
+// base-2 logits. Probabilities are relative to the running maximum less kLift, the same in all lanes: 2^kLift at most, so that as 16-bit
+// floats, and times the small scales of 8-bit values, they stay clear of subnormal numbers. Denominators have the same factor.
 #pragma once
 
 #include "kvprof/ptx.cuh"
@@ -12,19 +13,19 @@ namespace kvprof {
 /// What stands for "no key seen yet": finite, so that differences of maxima never are NaN.
 constexpr float kNoMaximum = -1e30f;
 
-template <int kChannels, int kRows>
+template <int kChannels, int kRows, int kLift>
 struct AttentionState {
   static constexpr int kRowTiles = kChannels / 16;
   static constexpr int kLaneRows = kRows / 4;
 
-  /// Output before division, channels 16·i + g and + 8.
+  /// Output before division, channels 16·i + g and + 8; while tiles are summed, what `TileAttention::finish_tiles` makes that of.
   Accumulator out[kRowTiles];
   /// Σ p, the softmax denominator, in every row.
   Accumulator denominator;
   /// For per-token values only: Σ p·minimum of channel group g, over even k-steps in rows g, over odd ones in the rows
   /// g + 8 of the second.
   Accumulator minima[2];
-  float maximum[kLaneRows];
+  float maximum[kLaneRows];  ///< less kLift
   float factor[kLaneRows];
 
   __device__ __forceinline__ AttentionState() {
@@ -53,7 +54,7 @@ struct AttentionState {
       largest[row] = score[0][row];
 #pragma unroll
       for (int i = 0; i < kTiles; ++i) largest[row] = fmaxf(largest[row], fmaxf(score[i][row], score[i][2 + row]));
-      largest[row] *= factor[row];
+      largest[row] = fmaf(largest[row], factor[row], -kLift);
       raised |= largest[row] > maximum[row];
     }
     if (__any_sync(kFullWarp, raised)) {

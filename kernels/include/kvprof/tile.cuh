@@ -28,7 +28,8 @@
 //
 // so that one mask (after a shift by 8 for half = 1) leaves a pair of codes where fp16 mantissas are: the halves of the
 // word then read as the subnormal numbers code·2^-24, ·2^-22, ·2^-20 or ·2^-18, which the mma takes exactly. The power
-// depends on the row only (`hi`, r%2), so it is undone by a constant when the row's sums are scaled.
+// depends on the row only (`hi`, r%2), so it is undone by a constant when the row's sums are scaled. (4-bit codes with hi = 1 are
+// left with those of hi = 0 beneath them: `separate_rows` in codes.cuh.)
 //
 // Parameters are pairs of the cache's float type: all scales of the matrix, then all minima, 2 bytes each. They vary
 //

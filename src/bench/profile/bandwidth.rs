@@ -52,7 +52,9 @@ pub(super) fn fill_bandwidth(m: &mut Measurement, bytes: StepBytes, copy_gb_s: O
 fn attention_ms_a_step(m: &Measurement) -> Option<f64> {
     let kernels = m.kernels.as_ref().filter(|kernels| kernels.source != "timers")?;
     let (attention, decode) = (m.attention_kernel.as_ref()?, kernels.decode.as_ref()?);
-    let said = |name: &str| attention.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+    let named = |name: &str| attention.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+    // Where keys are cut in parts, flash attention is two kernels, of which the first gives its name.
+    let said = |name: &str| named(name) || name.starts_with("prefill_merge_") && attention.contains("prefill_");
     let own: f64 = decode.top.iter().filter(|(name, ..)| said(name)).map(|(_, ms, _)| ms).sum();
     Some(own / m.decode_tokens.filter(|tokens| *tokens > 0)? as f64)
 }

@@ -44,7 +44,7 @@ impl Attention for Eager {
         Ok(out.to_dtype(q.dtype())?)
     }
 
-    fn kernel(&self, _tokens: usize, view: &LayerView<'_>) -> String {
+    fn kernel(&self, _heads: usize, _tokens: usize, view: &LayerView<'_>) -> String {
         let device = match view.window.device() {
             Device::Cpu => "candle CPU",
             Device::Cuda(_) => "cuBLAS",

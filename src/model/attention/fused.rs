@@ -42,21 +42,16 @@ impl Attention for Fused {
         }
     }
 
-    fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String {
+    fn kernel(&self, heads: usize, tokens: usize, view: &LayerView<'_>) -> String {
         #[cfg(feature = "cuda")]
         if view.window.device().is_cuda() {
-            // The kernel is the same for any number of query heads.
             let window = view.window.dims();
-            return match super::decode::kernel_for(
-                &[window[1], window[2], tokens, window[4]],
-                view.window.dtype(),
-                view,
-            ) {
+            return match super::decode::kernel_for(&[window[1], heads, tokens, window[4]], view.window.dtype(), view) {
                 Ok(kernel) => kernel.kernel,
-                Err(reason) => format!("{} ({reason})", super::Sdpa.kernel(tokens, view)),
+                Err(reason) => format!("{} ({reason})", super::Sdpa.kernel(heads, tokens, view)),
             };
         }
-        let _ = tokens;
+        let _ = (heads, tokens);
         match &view.packed {
             Some(_) => "packed online-softmax loop (CPU)".into(),
             None => "dense online-softmax loop (CPU)".into(),

@@ -50,8 +50,8 @@ pub trait Attention {
     /// dtype of `q`. Query head h reads KV head h / (Hq/Hkv).
     fn attend(&self, q: &Tensor, view: &LayerView<'_>, scale: f64) -> Result<Tensor>;
 
-    /// Name of the kernel that serves this shape, or the path taken instead and why: what ran is recorded.
-    fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String;
+    /// Names of the kernels that serve Hq `heads` and T `tokens`, or the path taken instead and why: what ran is recorded.
+    fn kernel(&self, heads: usize, tokens: usize, view: &LayerView<'_>) -> String;
 }
 
 /// What to add to scores `[T, S]` so that the last T tokens see no later key and none outside the sliding window: 0 or

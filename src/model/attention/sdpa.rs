@@ -6,6 +6,8 @@ use super::Attention;
 use super::host::HostAttention;
 use crate::Result;
 use crate::cache::{LayerView, ops};
+#[cfg(feature = "cuda")]
+use crate::device::kernels::float_name;
 
 /// Dequantize into scratch, then a dense attention with a running softmax: scores are never all in memory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,16 +38,19 @@ impl Attention for Sdpa {
         Ok(attention.attend(q, &dense, None)?)
     }
 
-    fn kernel(&self, tokens: usize, view: &LayerView<'_>) -> String {
+    fn kernel(&self, _heads: usize, tokens: usize, view: &LayerView<'_>) -> String {
         let packed = view.visible(tokens).start < view.window_positions.start;
-        let dequantize = if packed { "dequantize + " } else { "" };
         #[cfg(feature = "cuda")]
         if view.window.device().is_cuda() {
-            return match super::flash::kernel_for(view.window) {
-                Ok(kernel) => format!("{dequantize}{kernel}"),
+            let window = view.window;
+            let found = super::flash::kernel_for(window).and_then(|kernel| Ok((float_name(window.dtype())?, kernel)));
+            return match found {
+                Ok((float, kernel)) if packed => format!("dequantize_{float}_d{} + {kernel}", window.dims()[4]),
+                Ok((_, kernel)) => kernel,
                 Err(error) => format!("none: {error}"),
             };
         }
+        let dequantize = if packed { "dequantize + " } else { "" };
         format!("{dequantize}dense online-softmax loop (CPU)")
     }
 }

@@ -59,6 +59,15 @@ pub fn unserved(decoder: &Decoder, cache: &dyn KvCache) -> Result<Option<String>
     if gpu.compute_capability < (9, 0) {
         return Ok(Some(format!("the step kernels need the shared memory of a Hopper GPU, not of an {}", gpu.name)));
     }
+    let gemv = GemvShape::for_batch(cache.shape().batch).map_or(0, |shape| shape.shared_bytes());
+    if gemv > gpu.shared_bytes {
+        return Ok(Some(format!(
+            "the step kernels need {} KiB of shared memory a block, {} has {}",
+            gemv.div_ceil(1024),
+            gpu.name,
+            gpu.shared_bytes / 1024
+        )));
+    }
     FusedAttention::unserved(decoder.config(), cache, (&gpu).into())
 }
 

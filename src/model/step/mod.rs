@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attention::Attention;
 use super::decoder::{Decoder, LogitsOf};
-use crate::cache::KvCache;
+use crate::cache::{KvCache, LayerView};
 use crate::device::ranges::{self, Part};
 use crate::{Error, Result};
 
@@ -170,9 +170,25 @@ impl<'a> Stepper<'a> {
                 engine.describe()
             }
             Path::Plain { reason, .. } => {
-                format!("{}; step: plain decoder ({reason})", self.attention.kernel(1, &cache.view(0)))
+                format!("{}; step: plain decoder ({reason})", self.attention_kernels(cache))
             }
         }
+    }
+}
+
+impl Stepper<'_> {
+    /// What attends to one token, in order of the layers: those that keep full precision have another kernel.
+    fn attention_kernels(&self, cache: &dyn KvCache) -> String {
+        let config = self.decoder.config();
+        let mut kernels: Vec<String> = Vec::new();
+        for (layer, &window) in config.windows.iter().enumerate() {
+            let kernel =
+                self.attention.kernel(config.heads, 1, &LayerView { sliding_window: window, ..cache.view(layer) });
+            if !kernels.contains(&kernel) {
+                kernels.push(kernel);
+            }
+        }
+        kernels.join(", ")
     }
 }
 

@@ -37,6 +37,13 @@ pub fn shape_of(q: &[usize], dtype: DType, view: &LayerView<'_>) -> Result<Decod
     if !view.window.is_contiguous() || view.packed.as_ref().is_some_and(|packed| !packed.tiles.is_contiguous()) {
         bail!("the buffers of a cache are contiguous");
     }
+    if let Some(packed) = &view.packed {
+        let (of_batch, of_heads, _, bytes) = packed.tiles.dims4()?;
+        if (of_batch, of_heads, bytes, packed.geometry.channels) != (batch, kv_heads, packed.geometry.bytes(), head_dim)
+        {
+            bail!("tiles {:?} do not fit a window {:?}", packed.tiles.shape(), view.window.shape());
+        }
+    }
     Ok(DecodeShape { batch, heads, kv_heads, tokens, head_dim, dtype, capacity: view.positions().len() })
 }
 
