@@ -318,9 +318,9 @@ fn out_of_disk_space_is_reported_and_loses_nothing() {
     let sweep = sweep.replace("[\"ppl\"]", "[\"ppl\", \"needle\"]").replace("int8-hqq", "int8-hqq,residual=64");
     std::fs::write(&file, sweep).unwrap();
     let out = folder.path().join("out");
-    // 18 units of 512 bytes hold the profile and the perplexity, and not 40 needle trials.
+    // 24 units of 512 bytes hold the profile and the perplexity, and not 40 needle trials.
     let limited = std::process::Command::new("sh")
-        .args(["-c", "trap '' XFSZ; ulimit -f 18; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof"), "sweep"])
+        .args(["-c", "trap '' XFSZ; ulimit -f 24; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof"), "sweep"])
         .arg(&file)
         .args(["--quiet", "--output-dir"])
         .arg(&out)

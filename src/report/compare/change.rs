@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::base::stats;
 use crate::report::quality::{Quality, Score, needle_pairs};
 use crate::report::run::Run;
-use crate::schema::{Accuracy, Benchmarks, Perplexity, QuestionItem};
+use crate::schema::{Accuracy, Benchmarks, QuestionItem};
 
 /// A change; none where a side has no number; why not, where the two sides turn out to be of different things.
 pub type Outcome = Result<Option<Delta>, String>;
@@ -86,30 +86,30 @@ pub(super) fn exact(base: f64, new: f64, less_is_better: bool) -> Option<Delta> 
     relative(base, new, Some((change, change)), less_is_better)
 }
 
-/// Change of the perplexity, paired as far as the files allow: an unquantized base against the reference inside the new file;
-/// two quantized runs through their common reference (taken as independent, which is on the safe side); else unpaired.
+/// Change of the perplexity, paired as far as the files allow: an unquantized base against the reference inside the new file, token by
+/// token; other runs section by section of the text that both read; without the sections, as older files are, two quantized runs through
+/// their common reference (taken as independent, which is on the safe side); else unpaired.
 pub(super) fn perplexity(before: &Run, after: &Run) -> Option<Delta> {
-    let block = |run: &Run| -> Option<Perplexity> {
+    let block = |run: &Run| {
         let b = &run.result.benchmarks;
         b.perplexity_quantized.clone().filter(|_| run.quantized()).or(b.perplexity.clone())
     };
     let (a, b) = (block(before)?, block(after)?);
     let (qa, qb) = (&before.quality, &after.quality);
     let close = |x: Option<f64>, y: f64| x.is_some_and(|x| (x / y - 1.0).abs() < 1e-6);
-    let through_reference = match (before.quantized(), after.quantized()) {
+    let by_token = match (before.quantized(), after.quantized()) {
         (false, true) if close(qb.ppl_reference, a.value) => qb.ln_ratio.zip(qb.ln_ratio_error),
         (true, false) if close(qa.ppl_reference, b.value) => qa.ln_ratio.map(|r| -r).zip(qa.ln_ratio_error),
-        (true, true) if qb.ppl_reference.is_some_and(|r| close(qa.ppl_reference, r)) => {
-            let error = qa.ln_ratio_error.zip(qb.ln_ratio_error).map(|(a, b)| a.hypot(b));
-            qa.ln_ratio.zip(qb.ln_ratio).map(|(a, b)| b - a).zip(error)
-        }
         _ => None,
     };
-    let unpaired = || {
-        let error = a.standard_error.zip(b.standard_error).map(|(ea, eb)| (ea / a.value).hypot(eb / b.value))?;
-        Some(((b.value / a.value).ln(), error))
+    let ln_ratio = (b.value / a.value).ln();
+    let by_section = || Some((ln_ratio, stats::mean_difference(&a.by_section, &b.by_section)?.1?));
+    let through_reference = || {
+        close(qa.ppl_reference, qb.ppl_reference?).then_some(())?;
+        Some((qb.ln_ratio? - qa.ln_ratio?, qa.ln_ratio_error?.hypot(qb.ln_ratio_error?)))
     };
-    let change = through_reference.or_else(unpaired);
+    let unpaired = || Some((ln_ratio, (a.standard_error? / a.value).hypot(b.standard_error? / b.value)));
+    let change = by_token.or_else(by_section).or_else(through_reference).or_else(unpaired);
     relative(a.value, b.value, change.and_then(|(centre, error)| stats::change_of_log(centre, error)?.interval), true)
 }
 
