@@ -318,9 +318,9 @@ fn out_of_disk_space_is_reported_and_loses_nothing() {
     let sweep = sweep.replace("[\"ppl\"]", "[\"ppl\", \"needle\"]").replace("int8-hqq", "int8-hqq,residual=64");
     std::fs::write(&file, sweep).unwrap();
     let out = folder.path().join("out");
-    // 18 units of 512 bytes hold the profile and the perplexity, and not 40 needle trials.
+    // 24 units of 512 bytes hold the profile and the perplexity, and not 40 needle trials.
     let limited = std::process::Command::new("sh")
-        .args(["-c", "trap '' XFSZ; ulimit -f 18; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof"), "sweep"])
+        .args(["-c", "trap '' XFSZ; ulimit -f 24; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof"), "sweep"])
         .arg(&file)
         .args(["--quiet", "--output-dir"])
         .arg(&out)
@@ -366,4 +366,29 @@ fn two_processes_on_one_folder_do_not_do_the_same_work() {
     assert_eq!((hashes.len(), distinct.len()), (4, 4), "{hashes:?}");
     kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(folder.path()).assert().success();
     assert!(essence(folder.path()).iter().all(|run| run[3].as_array().unwrap().len() == 2));
+}
+
+#[test]
+fn what_only_costs_depend_on_has_no_score_measured_anew() {
+    let (folder, results) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let question = "How many sheep are one and two sheep, and how many are left of them when both of the two are sold?";
+    let problem = serde_json::json!({"problem": question, "answer": "1"});
+    std::fs::write(folder.path().join("test.jsonl"), problem.to_string()).unwrap();
+    let file = sweep_file(folder.path());
+    let text = SWEEP
+        .replace("decode-tokens = 8", &format!("data = '{}'\nmax-new-tokens = 120", folder.path().display()))
+        .replace(r#""none", "int8-hqq", "int4-hqq", "int2-hqq-kivi""#, r#""int4-hqq,residual=64""#)
+        .replace(r#"["ppl"]"#, "['ppl', 'kld', 'needle', 'math']\noutput-tokens = [4, 8]");
+    std::fs::write(&file, text).unwrap();
+    kvprof().arg("sweep").arg(&file).args(["--quiet", "--output-dir"]).arg(results.path()).assert().success();
+    let files: Vec<Value> = json_files(results.path()).iter().map(|path| read(path)).collect();
+    let tokens: Vec<_> = files.iter().map(|file| &file["measurements"][0]["decode_tokens"]).collect();
+    assert!(tokens == [4, 8] || tokens == [8, 4], "{tokens:?}");
+    // To the last digit of the time that it took.
+    assert_eq!(files[0]["benchmarks"], files[1]["benchmarks"]);
+    for block in ["perplexity_quantized", "kld", "needle_in_haystack", "math"] {
+        assert!(files[0]["benchmarks"][block]["elapsed_s"].as_f64().unwrap() > 0.0, "{block}");
+    }
+    assert_eq!(files[0]["completed"].as_array().unwrap().len(), 5);
+    assert_eq!(files[0]["completed"], files[1]["completed"]);
 }

@@ -28,6 +28,9 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         message: String,
     },
+    /// The hub could not be reached, or did not give what it has: nothing is wrong with the request.
+    #[error("{0}")]
+    Hub(String),
     /// An allocation did not fit: a result row of its own, after which a sweep goes on.
     #[error("out of memory: {0}")]
     OutOfMemory(String),

@@ -18,8 +18,6 @@ use crate::schema::{Kld, KldBin, KldIntervals};
 
 /// Bins by position in the window.
 const BINS: usize = 8;
-/// Most sections of the text that are told of: enough to pair two runs by, and few numbers in a file.
-const SECTIONS: usize = 128;
 
 /// `--benchmarks kld`.
 pub struct DivergenceBenchmark;
@@ -104,7 +102,7 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
         top1_agreement: Some(same as f64 / pairs.len().max(1) as f64),
         intervals: intervals(&kl, &squares, same),
         by_position: bins(scores, plan),
-        by_section: sections(pairs),
+        by_section: stats::section_means(&divergences(pairs)),
         protocol: Some(plan.protocol.name().into()),
         window: Some(plan.window),
         burn_in: Some(plan.burn_in),
@@ -154,15 +152,12 @@ fn bins(scores: &PairScores, plan: &Plan) -> Vec<KldBin> {
     .collect()
 }
 
-/// Mean divergences of equally long sections of the text.
-fn sections(pairs: &[Pair]) -> Vec<f64> {
-    let count = pairs.len().min(SECTIONS);
-    let section = |i: usize| &pairs[pairs.len() * i / count..pairs.len() * (i + 1) / count];
-    (0..count).filter_map(|i| stats::mean(&sorted(section(i)))).collect()
+fn divergences(pairs: &[Pair]) -> Vec<f64> {
+    pairs.iter().map(|p| f64::from(p.kl)).collect()
 }
 
 fn sorted(pairs: &[Pair]) -> Vec<f64> {
-    let mut kl: Vec<f64> = pairs.iter().map(|p| f64::from(p.kl)).collect();
+    let mut kl = divergences(pairs);
     kl.sort_by(f64::total_cmp);
     kl
 }
@@ -207,16 +202,6 @@ mod tests {
         assert_eq!(bins.iter().map(|b| b.tokens).sum::<usize>(), 90);
         assert!(bins.iter().all(|b| b.tokens == b.to - b.from));
         assert!(bins.windows(2).all(|b| b[0].to == b[1].from && b[0].mean < b[1].mean));
-    }
-
-    #[test]
-    fn sections_are_of_equal_length_and_few() {
-        let kl: Vec<Pair> = (0..300).map(|i| pair(i as f32, true)).collect();
-        let sections = sections(&kl);
-        assert_eq!(sections.len(), SECTIONS);
-        assert_eq!((sections[0], sections[SECTIONS - 1]), (0.5, 298.0), "two tokens, and three");
-        assert_eq!(super::sections(&kl[..3]), [0.0, 1.0, 2.0]);
-        assert_eq!(super::sections(&[]), Vec::<f64>::new());
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct Context<'a> {
     pub energy: &'a EnergyMeter,
     /// Blocks that an earlier, stopped run of the same spec left: question sets go on from their items.
     pub saved: &'a schema::Benchmarks,
-    /// What the unquantized cache scored, kept between the quantizations of one model so that it is measured once.
+    /// What was scored, kept between the runs of one model so that it is measured once.
     pub references: &'a mut References,
     /// What benchmarks have read of texts and questions, kept likewise.
     pub readings: &'a mut Readings,
@@ -77,9 +77,11 @@ impl Context<'_> {
     }
 }
 
-/// Scores of the unquantized cache by a key that names everything they depend on.
+/// Scores, those of the unquantized cache above all, by a key that names everything they depend on.
 #[derive(Default)]
 pub struct References {
+    /// Whole blocks, of every cache.
+    pub blocks: HashMap<String, Block>,
     /// Likelihoods of each scored token.
     pub scores: HashMap<String, pass::Scores>,
     /// Answers to questions.
@@ -144,6 +146,35 @@ pub trait Benchmark {
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()>;
 }
 
+/// Names all that the score of a benchmark depends on beside the model: runs that differ in nothing of it (but in how much they generate, say)
+/// have one score.
+pub fn score_key(benchmark: &str, backend: &str, quant: &QuantSpec, settings: &Settings) -> String {
+    format!("{benchmark} {backend} {} {}", quant.name, settings.concerning(benchmark))
+}
+
+/// Runs `benchmark`, unless an earlier run of the model has its score: then `keep` receives that.
+///
+/// # Errors
+/// As [`Benchmark::run`].
+pub fn score(
+    benchmark: &dyn Benchmark,
+    context: &mut Context<'_>,
+    keep: &mut dyn FnMut(Block) -> Result<()>,
+) -> Result<()> {
+    let key = score_key(benchmark.name(), context.attention.name(), context.spec, context.settings);
+    if let Some(block) = context.references.blocks.get(&key) {
+        tracing::info!("{} {}: as an earlier run measured it", benchmark.name(), context.spec.name);
+        return keep(block.clone());
+    }
+    let mut last = None;
+    benchmark.run(context, &mut |block| {
+        last = Some(block.clone());
+        keep(block)
+    })?;
+    context.references.blocks.extend(last.map(|block| (key, block)));
+    Ok(())
+}
+
 /// All benchmarks that `--benchmarks` can name, in the order in which they run; `profile` runs by itself. `kld` comes
 /// before `ppl`, which then has its scores already.
 pub fn all() -> Vec<Box<dyn Benchmark>> {
@@ -170,4 +201,28 @@ pub fn expand(names: &[String]) -> Result<Vec<String>> {
         _ => vec![name.clone()],
     };
     Ok(names.iter().flat_map(one).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_depends_on_its_cache_backend_and_settings_and_on_no_others() {
+        let key = |quant: &str, backend: &str, settings: &Settings| {
+            score_key("needle", backend, &quant.parse().unwrap(), settings)
+        };
+        let default = Settings::default();
+        let own = key("int4-hqq", "fused", &default);
+        let others = Settings { decode_tokens: 7, measure_runs: 7, ppl_tokens: 7, batch_size: 7, ..default.clone() };
+        assert_eq!(key("int4-hqq", "fused", &others), own);
+        for other in [
+            key("int4-hqq,residual=64", "fused", &default),
+            key("int4-hqq", "eager", &default),
+            key("int4-hqq", "fused", &Settings { context_lengths: vec![7], ..default.clone() }),
+            score_key("mmlu", "fused", &"int4-hqq".parse().unwrap(), &default),
+        ] {
+            assert_ne!(other, own);
+        }
+    }
 }

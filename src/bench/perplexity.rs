@@ -102,6 +102,7 @@ fn summarize(scores: &Scores, plan: &Plan) -> Perplexity {
         }),
         burn_in: Some(plan.burn_in),
         nll: Some(mean),
+        by_section: stats::section_means(&values),
         // exp is linear over so small an interval.
         standard_error: stats::standard_error(&values).map(|error| value * error),
         quantized_read_fraction: Some(fraction_of(scores.reads)),

@@ -29,6 +29,23 @@ pub struct Asked {
     pub shots: Option<usize>,
 }
 
+/// Brings questions of similar length together, which are to be put `batch` at a time: a batch reads on as long as its longest prompt does. The
+/// batches stay in the order of their first questions, so that a set which is stopped is not one of short questions.
+pub fn side_by_side(asked: Vec<Asked>, batch: usize) -> Vec<Asked> {
+    let mut by_length: Vec<(usize, Asked)> = asked.into_iter().enumerate().collect();
+    by_length.sort_by_key(|(_, question)| question.prompt.len());
+    let mut batches: Vec<Vec<(usize, Asked)>> = Vec::new();
+    for question in by_length {
+        match batches.last_mut() {
+            Some(last) if last.len() < batch => last.push(question),
+            _ => batches.push(vec![question]),
+        }
+    }
+    // One that is not full comes last.
+    batches.sort_by_key(|questions| (questions.len() < batch, questions.iter().map(|(at, _)| *at).min()));
+    batches.into_iter().flatten().map(|(_, question)| question).collect()
+}
+
 /// A question set and how it is answered.
 pub struct QuestionSet<'a> {
     /// `mmlu` or `math`.
@@ -265,6 +282,25 @@ mod tests {
         assert_eq!(of(&both), [("A".into(), 4), ("B".into(), 5)]);
         assert_eq!(of(&answered_on(&both, 4, Some("C"), 6)), [("A".into(), 4), ("C".into(), 2)]);
         assert_eq!(of(&answered_on(&[], 4, Some("B"), 6)), [(String::new(), 4), ("B".into(), 2)], "an older file");
+    }
+
+    #[test]
+    fn questions_of_similar_length_are_put_together_and_the_batches_in_their_own_order() {
+        let lengths = [50, 3, 40, 2, 51, 41, 99];
+        let of = |batch: usize| -> Vec<usize> {
+            let asked = lengths.map(|length| Asked {
+                id: length.to_string(),
+                subject: None,
+                expected: String::new(),
+                prompt: vec![0; length],
+                shots: None,
+            });
+            side_by_side(asked.into(), batch).iter().map(|question| question.prompt.len()).collect()
+        };
+        assert_eq!(of(1), lengths);
+        // 50 was the first question, 3 the second; 99 is left over.
+        assert_eq!(of(2), [50, 51, 2, 3, 40, 41, 99]);
+        assert_eq!(of(100), [2, 3, 40, 41, 50, 51, 99]);
     }
 
     #[test]

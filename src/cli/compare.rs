@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use super::output;
 use crate::Error;
+use crate::report::compare::change::Verdict;
 use crate::report::compare::condition::Condition;
-use crate::report::compare::metric::Verdict;
 use crate::report::compare::{self, Comparison, Line};
 use crate::report::export::TableFormat;
 use crate::report::study::Study;

@@ -61,7 +61,8 @@ pub struct Written {
 /// and holds as many sequences as there are prompts. `progress` is asked after each token whether to go on.
 ///
 /// Prompts of different lengths need no padding: all begin at position 0, and while one still reads its prompt, token by
-/// token, another already writes. Feeding a prompt by single tokens leaves the codes and logits of feeding it in chunks.
+/// token, another already writes; where none writes, all read in chunks. Feeding a prompt by single tokens leaves the codes and logits of
+/// feeding it in chunks.
 ///
 /// # Errors
 /// As [`feed`]; [`Error::Interrupted`] by the user; [`Error::NotFinite`] when a largest logit is not a number; no prompt at all, or an empty one, is a usage error.
@@ -73,35 +74,41 @@ pub fn greedy(
     limit: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<Written>> {
-    let shared = prompts.iter().map(|prompt| prompt.tokens.len()).min().unwrap_or(0);
-    let beginnings: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.tokens[..shared]).collect();
-    let mut logits = feed(decoder, &beginnings, cache, attention, limit)?;
+    if prompts.iter().map(|prompt| prompt.tokens.len()).min().unwrap_or(0) == 0 {
+        return Err(Error::usage("there is no text to continue, or an empty one"));
+    }
     let mut writers: Vec<Writer> = prompts
         .iter()
         .map(|prompt| Writer { written: Written::default(), most: prompt.most, done: prompt.most == 0 })
         .collect();
-    for at in shared.. {
+    // What follows each prompt; once its text has ended, whatever it is is of no use.
+    let mut next = vec![0; prompts.len()];
+    let mut at = 0;
+    while writers.iter().any(|writer| !writer.done) {
+        let writing = prompts.iter().zip(&writers).any(|(prompt, writer)| prompt.tokens.len() <= at && !writer.done);
+        let unread = prompts.iter().map(|prompt| prompt.tokens.len()).filter(|length| *length > at).min();
+        // Who writes goes on by one token; where nobody does, all read to the end of the next prompt.
+        let end = unread.filter(|_| !writing).unwrap_or(at + 1);
+        let given = |prompt: &Prompt<'_>, at: usize| prompt.tokens.get(at).copied();
+        let sequence = |(prompt, &next)| (at..end).map(|at| given(prompt, at).unwrap_or(next)).collect::<Vec<u32>>();
+        let sequences: Vec<Vec<u32>> = prompts.iter().zip(&next).map(sequence).collect();
+        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        let logits = feed(decoder, &sequences, cache, attention, limit)?;
+        at = end;
         let likeliest = likeliest(&logits)?;
         // All sequences stand at one position, and so have read alike.
         let KeyReads { from_codes, total } = cache.key_reads();
-        let sequences = prompts.len() as u64;
-        let reads = KeyReads { from_codes: from_codes / sequences, total: total / sequences };
+        let many = prompts.len() as u64;
+        let reads = KeyReads { from_codes: from_codes / many, total: total / many };
         for writer in writers.iter_mut().filter(|writer| !writer.done) {
             writer.written.reads = reads;
         }
-        let mut next = Vec::with_capacity(prompts.len());
-        for ((prompt, writer), token) in prompts.iter().zip(&mut writers).zip(likeliest) {
-            next.push(match prompt.tokens.get(at) {
-                Some(&given) => given,
-                None => writer.take(token, &decoder.config().eos),
-            });
+        for (((prompt, writer), next), token) in prompts.iter().zip(&mut writers).zip(&mut next).zip(likeliest) {
+            if prompt.tokens.len() <= at {
+                *next = writer.take(token, &decoder.config().eos);
+            }
         }
         progress.advance(0)?;
-        if writers.iter().all(|writer| writer.done) {
-            break;
-        }
-        let next = Tensor::from_vec(next, (prompts.len(), 1), decoder.device())?;
-        logits = decoder.forward(&next, cache, attention, LogitsOf::Last)?;
     }
     Ok(writers.into_iter().map(|writer| writer.written).collect())
 }

@@ -61,7 +61,7 @@ impl Hub {
         if let Some(endpoint) = variable("HF_ENDPOINT") {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
         }
-        let api = builder.build().map_err(|e| Error::usage(format!("the hub cannot be reached: {e}")))?;
+        let api = builder.build().map_err(|e| Error::Hub(format!("the hub cannot be reached: {e}")))?;
         Ok(Hub { cache, api: Some(api) })
     }
 
@@ -86,18 +86,12 @@ impl Hub {
     /// Names of the repository's files, as the hub lists them at this revision.
     ///
     /// # Errors
-    /// [`Error::Usage`] when offline, and as [`find`](Self::find).
+    /// [`Error::Usage`] when offline, or there is no such repository, and as [`find`](Self::find).
     pub fn files(&self, repo: &HubRepo) -> Result<Vec<String>> {
         let Some(api) = &self.api else {
             return Err(Error::usage(format!("the files of {} cannot be listed: HF_HUB_OFFLINE is set", repo.id)));
         };
-        let info = api.repo(repo.repo()).info().map_err(|e| {
-            Error::usage(format!(
-                "{} cannot be found on the hub ({e}); check the network and HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use the \
-                 cache only",
-                repo.id
-            ))
-        })?;
+        let info = api.repo(repo.repo()).info().map_err(|e| not_fetched(&repo.id, &e.to_string()))?;
         Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
     }
 
@@ -116,7 +110,7 @@ impl Hub {
     /// The file, downloaded unless cached.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the repository or file is not there, access is refused, or the hub cannot be reached.
+    /// [`Error::Usage`] when the repository or file is not there, and as [`find`](Self::find).
     pub fn get(&self, repo: &HubRepo, file: &str) -> Result<PathBuf> {
         self.find(repo, file)?.ok_or_else(|| {
             let HubRepo { id, revision, .. } = repo;
@@ -133,7 +127,7 @@ impl Hub {
     /// The file, downloaded unless cached; `None` when the repository does not have it (or, offline, the cache).
     ///
     /// # Errors
-    /// [`Error::Usage`] when access is refused or the hub cannot be reached.
+    /// [`Error::Usage`] when access is refused, [`Error::Hub`] when the hub cannot be reached.
     pub fn find(&self, repo: &HubRepo, file: &str) -> Result<Option<PathBuf>> {
         if let Some(path) = self.cached(repo, file) {
             return Ok(Some(path));
@@ -146,15 +140,19 @@ impl Hub {
                 if text.contains("status: 404") {
                     return Ok(None);
                 }
-                let advice = if text.contains("status: 401") || text.contains("status: 403") {
-                    "; the repository is private, gated or misspelt: accept its terms and set HF_TOKEN"
-                } else {
-                    "; check the network, HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use the cache only"
-                };
-                Err(Error::usage(format!("{file} of {} cannot be fetched from the hub ({text}){advice}", repo.id)))
+                Err(not_fetched(&format!("{file} of {}", repo.id), &text))
             }
         }
     }
+}
+
+/// Why `what` was not fetched, from what the hub or the network said: a request that the hub refuses, or one that it did not answer.
+fn not_fetched(what: &str, said: &str) -> Error {
+    let told = |advice: &str| format!("{what} cannot be fetched from the hub ({said}); {advice}");
+    if ["401", "403", "404"].iter().any(|status| said.contains(&format!("status: {status}"))) {
+        return Error::Usage(told("the repository is private, gated or misspelt: accept its terms and set HF_TOKEN"));
+    }
+    Error::Hub(told("check the network, HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use the cache only"))
 }
 
 /// The commit a cached file belongs to: the folder below `snapshots` in its path.

@@ -133,7 +133,7 @@ impl ModelFiles {
                 return Ok(files);
             }
         }
-        Err(Error::usage(format!("{} changed on the hub while it was fetched; try again", repo.id())))
+        Err(Error::Hub(format!("{} changed on the hub while it was fetched; try again", repo.id())))
     }
 
     fn gather(

@@ -115,8 +115,8 @@ impl Subject {
     /// had as asked for; [`Error::OutOfMemory`] when it does not fit.
     pub fn load(options: &LoadOptions) -> Result<Self> {
         let source = ModelSource::parse(&options.model)?;
-        if options.revision.is_some() && !matches!(source, ModelSource::Hub(_)) {
-            return Err(Error::usage("--revision is for models of the hub"));
+        if let (Some(revision), false) = (&options.revision, matches!(source, ModelSource::Hub(_))) {
+            return Err(not_of_the_hub(&options.model, revision, &source));
         }
         let device = options.device.open()?;
         let trained = options.weights == WeightsKind::Trained;
@@ -302,6 +302,21 @@ impl Subject {
     pub fn weight_bytes(&self) -> u64 {
         self.decoder.parameters() * self.dtype.size_in_bytes() as u64
     }
+}
+
+/// Why `model` has no `revision`, which a command line or a result file gives.
+fn not_of_the_hub(model: &str, revision: &str, source: &ModelSource) -> Error {
+    let why = match source {
+        ModelSource::Builtin => format!("{model} is inside the program"),
+        _ => format!(
+            "{model} is a file or folder here, which comes before a repository of that name: to have the hub's, work in another folder, \
+             or give this one another name"
+        ),
+    };
+    Error::usage(format!(
+        "revision {revision} is of the hub, and {why}. To take it, leave out --revision; a result file's is left out where --model names \
+         the model"
+    ))
 }
 
 fn text_of(path: &Path) -> Result<String> {

@@ -2,7 +2,7 @@
 //! rounding, then what 3.0 files add, unrounded.
 
 use super::number::{Digits, round};
-use super::run::{Run, Sources};
+use super::run::Run;
 use super::scoring;
 use super::setting;
 use super::study::{MIB, Row, Study};
@@ -13,7 +13,7 @@ use crate::schema::{Accuracy, DataSource, Needle, Perplexity};
 type Get = fn(&Row<'_>) -> Cell;
 
 /// Which run a score was read from.
-type Source = fn(&Sources) -> Option<usize>;
+type Source = fn(&Run) -> Option<usize>;
 
 /// Decimals to which the thesis' scripts round.
 fn rounded(value: Option<f64>, decimals: usize) -> Cell {
@@ -49,11 +49,12 @@ fn sha256(data: Option<&DataSource>) -> Cell {
 
 /// The files that scores were read from, which need not be that of the row's costs.
 const SCORE_FILES: [(&str, Source); 5] = [
-    ("ppl_file", |s| s.ppl),
-    ("kld_file", |s| s.kld),
-    ("needle_file", |s| s.needle),
-    ("mmlu_file", |s| s.mmlu),
-    ("math_file", |s| s.math),
+    ("ppl_file", |run| run.sources.ppl),
+    // That of an unquantized cache, from itself, is no score.
+    ("kld_file", |run| run.quality.kld.as_ref().and(run.sources.kld)),
+    ("needle_file", |run| run.sources.needle),
+    ("mmlu_file", |run| run.sources.mmlu),
+    ("math_file", |run| run.sources.math),
 ];
 
 fn file_name(run: &Run) -> Cell {
@@ -66,7 +67,7 @@ pub fn table(study: &Study) -> Table {
     let cells = |row: &Row<'_>| {
         let own = columns.iter().map(|(_, get)| get(row).from_run(row.index));
         let of_scores = SCORE_FILES.iter().map(|(_, source)| {
-            source(&row.run.sources).map_or_else(Cell::missing, |at| file_name(&study.runs[at]).from_run(at))
+            source(row.run).map_or_else(Cell::missing, |at| file_name(&study.runs[at]).from_run(at))
         });
         own.chain(of_scores).collect::<Vec<_>>()
     };

@@ -216,6 +216,10 @@ pub struct Perplexity {
     /// Mean negative log-likelihood, nats a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nll: Option<f64>,
+    /// The same of each section of the text, in order: the scored tokens cut into sections of equal length (to a token), as many as there are
+    /// tokens but at most 128. Runs of the same tokens are paired by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_section: Vec<f64>,
     /// Standard error of `value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,

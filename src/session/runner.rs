@@ -346,7 +346,7 @@ impl Bench {
             if stored.has(benchmark.name()) {
                 continue;
             }
-            match benchmark.run(&mut context, &mut |block| stored.keep(block)) {
+            match bench::score(benchmark.as_ref(), &mut context, &mut |block| stored.keep(block)) {
                 Err(error) if matches!(error, Error::Interrupted) || error.is_out_of_space() => return Err(error),
                 Err(error) => {
                     failed.get_or_insert(error);

@@ -45,6 +45,36 @@ fn a_wrong_request_or_input_ends_with_2() {
 }
 
 #[test]
+fn a_hub_that_cannot_be_reached_is_work_that_failed_and_ends_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    for line in [
+        "models org/name",
+        "run --model org/name --output-dir FOLDER/out",
+        "run --benchmarks mmlu --output-dir FOLDER/out",
+    ] {
+        let args = line.split_whitespace().map(|word| word.replace("FOLDER", &folder.path().display().to_string()));
+        let mut command = kvprof();
+        // Nothing listens there.
+        command.args(args).env("HF_ENDPOINT", "http://127.0.0.1:9").env("HF_HOME", folder.path());
+        for name in [
+            "HF_HUB_OFFLINE",
+            "TRANSFORMERS_OFFLINE",
+            "HF_HUB_CACHE",
+            "http_proxy",
+            "HTTP_PROXY",
+            "all_proxy",
+            "ALL_PROXY",
+        ] {
+            command.env_remove(name);
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {text}");
+        assert!(text.contains("check the network"), "{line}: {text}");
+    }
+}
+
+#[test]
 fn work_that_failed_in_part_ends_with_1_and_keeps_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

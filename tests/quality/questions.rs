@@ -95,25 +95,38 @@ fn a_question_set_that_went_on_elsewhere_says_which_machine_answered_how_much() 
 #[test]
 fn answers_side_by_side_are_those_of_one_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
-    // Prompts of different lengths, all drawn.
-    write_math(folder.path(), 12);
+    // Prompts of lengths that differ by less than an answer, and by more: short answers end while long prompts are still read.
+    let line = |(i, times): (usize, &usize)| {
+        let problem = "One sheep and one more are two. ".repeat(*times) + "How many are three?";
+        serde_json::json!({"problem": problem, "answer": "3", "unique_id": format!("p/{i}")}).to_string()
+    };
+    let text: Vec<String> = [6, 1, 30, 7, 2, 15].iter().enumerate().map(line).collect();
+    std::fs::write(folder.path().join("test.jsonl"), text.join("\n")).unwrap();
     let mut bench = Bench::builtin();
     bench.settings.data = Some(folder.path().into());
-    bench.settings.math_problems = 4;
     bench.settings.max_new_tokens = 24;
     let texts = |bench: &mut Bench| -> Vec<(usize, Option<String>, u64, u64)> {
         let items = bench.run("math", "int8-hqq,residual=64").unwrap().math.unwrap().items;
         let told = |QuestionItem { prompt_tokens, outcome, .. }| {
             (prompt_tokens, outcome.text, outcome.key_reads, outcome.key_reads_from_codes)
         };
-        items.into_iter().map(told).collect()
+        let mut told: Vec<_> = items.into_iter().map(told).collect();
+        told.sort();
+        told
     };
     let single = texts(&mut bench);
-    assert!(single.iter().any(|(length, ..)| *length != single[0].0), "{single:?}");
+    assert!(single.windows(2).all(|pair| pair[0].0 < pair[1].0), "no two are of one length: {single:?}");
     for batch_size in [2, 3, 4] {
         bench.settings.batch_size = batch_size;
         assert_eq!(texts(&mut bench), single, "{batch_size} at a time");
     }
+    // Stopped after the first batch of four, and taken up again.
+    let whole = untimed(bench.run("math", "int8-hqq,residual=64").unwrap());
+    let (stopped, _) = bench.run_on("math", "int8-hqq,residual=64", Benchmarks::default(), 1);
+    let score = stopped.math.as_ref().unwrap();
+    assert_eq!((score.questions, score.stopped_before()), (4, Some(6)));
+    let (_, finished) = bench.run_on("math", "int8-hqq,residual=64", stopped, usize::MAX);
+    assert_eq!(untimed(finished.unwrap()), whole);
 }
 
 #[test]

@@ -49,6 +49,8 @@ fn perplexity_beside_the_reference_is_the_perplexity_alone() {
     assert!((a.ln_ratio.unwrap() - b.ln_ratio.unwrap()).abs() < 1e-4);
     assert_eq!((a.tokens, a.quantized_read_fraction), (b.tokens, b.quantized_read_fraction));
     assert!(a.ln_ratio_standard_error.unwrap() > 0.0);
+    let of_sections = a.by_section.iter().sum::<f64>() / 128.0;
+    assert!(a.by_section.len() == 128 && (of_sections / a.nll.unwrap() - 1.0).abs() < 0.02, "{of_sections} {a:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kvprof::base::stats::Summary;
+use serde_json::Value;
 
 use crate::results::{self, Cache};
 use crate::{kvprof, stderr};
@@ -487,4 +488,30 @@ fn times_and_energy_of_a_row_that_spilled_are_left_out_and_lost_to_a_gate() {
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("prefill, decode, energy (device memory spilled in new)"), "{told}");
+}
+
+#[test]
+fn perplexities_of_two_quantized_caches_are_paired_section_by_section() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, rise: f64, sections: bool| {
+        let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.02 + rise));
+        let ppl = result.benchmarks.perplexity_quantized.as_mut().unwrap();
+        // Sections of a text differ far more from one another than two caches do in one of them.
+        let nll = ppl.nll.unwrap();
+        let mean = |i: u32| nll + 0.5 * (f64::from(i) - 3.5) + rise * [0.1, -0.1][i as usize % 2];
+        ppl.by_section = (0..if sections { 8 } else { 0 }).map(mean).collect();
+        one(folder.path(), name, &result)
+    };
+    let base = file("a", 0.0, true);
+    let ppl = |new: &Path| lines(&base, new).into_iter().find(|line| line["metric"] == "ppl").unwrap();
+    let same = ppl(&base);
+    assert_eq!((&same["change"], &same["verdict"]), (&"0.00 %".into(), &"no clear change".into()), "{same}");
+    let ends = |line: &Value| ["change_low", "change_high"].map(|end| line[end].as_f64().unwrap());
+    let worse = ppl(&file("b", 0.001, true));
+    let [low, high] = ends(&worse);
+    // The sections' differences spread by 0.1069 ‰ about a mean of 1 ‰: of eight, the mean is sure to 0.038 ‰.
+    assert!((high - low - 2.0 * 1.96 * 0.0378e-3).abs() < 1e-6 && worse["verdict"] == "worse", "{worse}");
+    // Without them the two count as independent.
+    let [low, high] = ends(&ppl(&file("c", 0.001, false)));
+    assert!(low < 0.0 && high > 0.005, "{low} {high}");
 }

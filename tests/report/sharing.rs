@@ -63,6 +63,14 @@ fn aggregate_names_the_file_that_each_score_is_from() {
     ] {
         assert_eq!(of(head), vec![file.clone(); results::CONTEXTS.len()], "{head}");
     }
+    // An unquantized cache has no divergence, though its file has a block of it.
+    let folder = tempfile::tempdir().unwrap();
+    let mut none = results::run("m", &Cache::new("none", 16, 0.0));
+    none.benchmarks.kld = int4("10:00:00", 128, 0.004).benchmarks.kld;
+    results::write(folder.path(), &none);
+    for head in ["kld_mean", "kld_file"] {
+        assert_eq!(column(folder.path(), head).0, vec![String::new(); results::CONTEXTS.len()], "{head}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub use histogram::Histogram;
 pub use interval::{normal_interval, percentile_interval, root_mean_square, wilson};
 pub use paired::{
     Change, PairTable, change_of_log, independent_rates, log_ratio_error, mcnemar_exact, mean_difference, paired_rates,
-    ratio_of_medians,
+    ratio_of_medians, section_means,
 };
 
 /// Summary of repeated measurements, in the unit of the measurements.

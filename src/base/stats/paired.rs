@@ -40,6 +40,17 @@ pub fn change_of_log(centre: f64, error: f64) -> Option<Change> {
     finite.then(|| Change { value: centre.exp_m1(), interval: Some((end(-Z95), end(Z95))) })
 }
 
+/// Most sections of [`section_means`]: enough to pair two runs by, and few numbers in a file.
+const SECTIONS: usize = 128;
+
+/// Means of equally long (to a value) sections of `values`, in order: as many as there are values but at most 128. Two runs over the same
+/// items are paired by them where a file does not hold every item.
+pub fn section_means(values: &[f64]) -> Vec<f64> {
+    let count = values.len().min(SECTIONS);
+    let section = |i: usize| &values[values.len() * i / count..values.len() * (i + 1) / count];
+    (0..count).filter_map(|i| mean(section(i))).collect()
+}
+
 /// Mean of `new[i] − base[i]` over pairs, and its standard error where there are at least two: what the pairs share cancels. `None`
 /// when the sides differ in number or are empty.
 pub fn mean_difference(base: &[f64], new: &[f64]) -> Option<(f64, Option<f64>)> {
@@ -182,6 +193,16 @@ mod tests {
         );
         assert_eq!(mean_difference(&[1.0], &[3.0]), Some((2.0, None)), "one pair shows no spread");
         assert_eq!(mean_difference(&[1.0, 2.0], &[1.0]), None);
+    }
+
+    #[test]
+    fn sections_are_of_equal_length_and_few() {
+        let values: Vec<f64> = (0..300).map(f64::from).collect();
+        let sections = section_means(&values);
+        assert_eq!(sections.len(), SECTIONS);
+        assert_eq!((sections[0], sections[SECTIONS - 1]), (0.5, 298.0), "two values, and three");
+        assert_eq!(section_means(&values[..3]), [0.0, 1.0, 2.0]);
+        assert_eq!(section_means(&[]), Vec::<f64>::new());
     }
 
     #[test]

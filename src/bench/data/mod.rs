@@ -99,13 +99,15 @@ impl DataSet {
         match data {
             Some(path) if path.is_file() => Ok(Files::one(path)),
             Some(folder) => self.in_folder(folder),
-            None => self.on_hub().map_err(|e| match e {
-                Error::Usage(message) => Error::usage(format!(
-                    "{message}. Or give a local copy with --data FOLDER ({} in it)",
-                    self.local[0]
-                )),
-                other => other,
-            }),
+            None => {
+                let or =
+                    |told: String| format!("{told}. Or give a local copy with --data FOLDER ({} in it)", self.local[0]);
+                self.on_hub().map_err(|e| match e {
+                    Error::Usage(told) => Error::Usage(or(told)),
+                    Error::Hub(told) => Error::Hub(or(told)),
+                    other => other,
+                })
+            }
         }
     }
 

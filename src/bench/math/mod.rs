@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::chat::{Message, render};
 use super::data::{Files, MATH500};
 use super::feed::{CHUNK, require_room_for_codes};
-use super::questions::{Asked, QuestionSet};
+use super::questions::{Asked, QuestionSet, side_by_side};
 use super::{Benchmark, Block, Context, Readings, Settings};
 use crate::model::generate::{Prompt, Written, greedy};
 use crate::model::{Subject, Tokenizer};
@@ -111,7 +111,7 @@ impl Paper {
                 shots: None,
             });
         }
-        Ok(Paper { asked, source: files.source()?, seed })
+        Ok(Paper { asked: side_by_side(asked, settings.batch_size), source: files.source()?, seed })
     }
 }
 

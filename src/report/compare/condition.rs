@@ -1,6 +1,7 @@
 //! `--fail-if 'ppl>1%'`: a metric, a direction, and how far it may go.
 
-use super::metric::{self, Metric, Verdict};
+use super::change::Verdict;
+use super::metric::{self, Metric};
 use super::{Comparison, Line, Unpaired};
 use crate::base::error::{Error, Result};
 
@@ -125,7 +126,7 @@ impl Condition {
 
 #[cfg(test)]
 mod tests {
-    use super::super::metric::Delta;
+    use super::super::change::Delta;
     use super::*;
 
     fn comparison(name: &str, base: f64, new: f64) -> Comparison {

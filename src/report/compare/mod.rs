@@ -1,5 +1,6 @@
 //! Two sets of results, pair by pair: what changed, how sure that is, and whether a condition on it is crossed.
 
+pub mod change;
 pub mod condition;
 pub mod metric;
 pub mod needles;
@@ -7,7 +8,8 @@ mod pair;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::metric::{Delta, Metric, Verdict};
+use self::change::{Delta, Verdict};
+use self::metric::Metric;
 use self::pair::{Measured, Way};
 use super::number::Digits;
 use super::run::Run;

@@ -13,8 +13,8 @@ use candle_core::DType;
 
 use super::plan::{ModelRequest, RunSpec};
 use crate::Result;
-use crate::bench::Settings;
 use crate::bench::profile::too_long;
+use crate::bench::{Settings, score_key};
 use crate::model::{DecoderConfig, Subject};
 
 pub use memory::{Memory, available_bytes, free_bytes, memory};
@@ -95,6 +95,8 @@ impl Shape {
 pub struct Estimator {
     /// By model; what is not known, with the reason.
     shapes: HashMap<String, std::result::Result<Shape, String>>,
+    /// Scores that an earlier run of the plan has measured.
+    scored: HashSet<String>,
     place: Place,
     speed: Option<Speed>,
     /// Model with backend, and benchmark, of each reference that an earlier run of the plan has measured.
@@ -170,7 +172,12 @@ impl Estimator {
             };
             passes * work.benchmark(name)
         };
-        profile + spec.benchmarks.iter().map(quality).sum::<f64>()
+        // What an earlier run scores alike is not measured again.
+        let new = |name: &&String| {
+            let key = score_key(name, &spec.attn_backend, &spec.kv_quant, settings);
+            self.scored.insert(format!("{:?} {key}", spec.model))
+        };
+        profile + spec.benchmarks.iter().filter(new).map(quality).sum::<f64>()
     }
 }
 
