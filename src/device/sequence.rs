@@ -105,7 +105,8 @@ impl Kernel {
     ///
     /// # Safety
     /// `P` must be this kernel's parameter, its addresses must be valid for what the kernel does with them whenever the
-    /// launch runs, and with `overlap` the kernel must wait for the previous one before it touches what another kernel writes.
+    /// launch runs, and with `overlap` the kernel must wait for the previous one before it touches what a kernel that may still run
+    /// writes, or writes itself.
     pub unsafe fn launch<P: DeviceRepr + Copy>(
         &self,
         grid: [u32; 3],

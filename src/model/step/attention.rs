@@ -87,8 +87,9 @@ impl FusedAttention {
         let Loaded { choice, kernel, scratch } = &self.loaded[index];
         let params = choice.params(view, &self.shape, [self.query, self.out, length], scratch, self.scale)?;
         let grid = choice.grid.map(|blocks| blocks as u32);
-        // SAFETY: the kernel takes DecodeParams and waits for the previous one before it reads; query and output are whole
-        // [B, Hq, D] buffers, the view's are the cache's own, and the engine holds them and the scratch.
+        // SAFETY: the kernel takes DecodeParams and waits for the previous one before it reads or writes anything but tiles that an
+        // earlier step left (`tiles_expected`; kernels that quantize are launched without overlap, so they have ended); query and output
+        // are whole [B, Hq, D] buffers, the view's are the cache's own, and the engine holds them and the scratch.
         Ok(unsafe { kernel.launch(grid, choice.threads, params, true) })
     }
 

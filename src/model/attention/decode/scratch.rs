@@ -46,7 +46,7 @@ impl Scratch {
             return Ok(scratch.clone());
         }
         let scratch = Self::with_sizes(sizes[0], parts, sizes[2], device)?;
-        // One device is used at a time; that of an earlier model is never used again.
+        // Larger now, or another device's. What still runs with the old one ends first: memory is freed in the stream's order.
         kept.clear();
         kept.push(scratch.clone());
         Ok(scratch)
