@@ -121,6 +121,19 @@ impl LayerView<'_> {
         let first = self.sliding_window.map_or(0, |window| (oldest_query + 1).saturating_sub(window));
         held.start.max(first)..held.end
     }
+
+    /// Bytes of the window slots and tiles of one sequence and KV head that the latest token reads.
+    fn read_bytes(&self) -> usize {
+        let visible = self.visible(1);
+        let slot = 2 * self.window.dims()[4] * self.window.dtype().size_in_bytes();
+        let dense = visible.end.saturating_sub(visible.start.max(self.window_positions.start));
+        let tiles = self.packed.as_ref().map_or(0, |packed| {
+            let (tokens, end) = (packed.geometry.tokens, visible.end.min(packed.positions.end));
+            let count = end.div_ceil(tokens).saturating_sub(visible.start / tokens);
+            count * packed.geometry.bytes()
+        });
+        dense * slot + tiles
+    }
 }
 
 /// The packed part of a layer.
@@ -193,17 +206,13 @@ pub trait KvCache {
     /// Bytes that the spec predicts for this shape.
     fn predicted(&self) -> CacheBytes;
 
-    /// Bytes of the codes, parameters and window slots that the tokens held now take, all layers together: what attention must read
-    /// to make one more token.
-    fn held_bytes(&self) -> u64 {
+    /// Bytes of the codes, parameters and window slots that attention reads for the latest token, all layers together, each within its
+    /// own of the sliding `windows`.
+    fn read_bytes(&self, windows: &[Option<usize>]) -> u64 {
         let shape = self.shape();
-        let layer = |index: usize| {
-            let view = self.view(index);
-            let window = view.window_positions.len() * 2 * shape.head_dim * shape.dtype.size_in_bytes();
-            let packed = view.packed.map_or(0, |p| p.positions.len() / p.geometry.tokens * p.geometry.bytes());
-            (window + packed) as u64
-        };
-        (0..shape.layers).map(layer).sum::<u64>() * (shape.batch * shape.kv_heads) as u64
+        let layers = windows.iter().enumerate();
+        let layer = |(index, &window)| LayerView { sliding_window: window, ..self.view(index) }.read_bytes() as u64;
+        layers.map(layer).sum::<u64>() * (shape.batch * shape.kv_heads) as u64
     }
 
     /// Fails when a key or value appended since the cache was made is NaN or infinite. On the CPU that has stopped

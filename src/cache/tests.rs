@@ -397,3 +397,23 @@ fn a_rewound_cache_has_the_shape_it_had_and_goes_on_as_before() {
         }
     }
 }
+
+#[test]
+fn a_token_reads_what_the_sliding_window_of_each_layer_shows_it() {
+    let shape = CacheShape { layers: 2, ..shape(512, 64) };
+    let (k, v) = (stream(&shape, 500, 1), stream(&shape, 500, 2));
+    let slot = 2 * 64 * 4;
+    let heads = (shape.batch * shape.kv_heads) as u64;
+    let mut dense = new(spec("none"), shape.clone()).unwrap();
+    feed(dense.as_mut(), (&k, &v), [64; 7].into_iter().chain([52]));
+    assert_eq!(dense.read_bytes(&[None, None]), heads * 2 * 500 * slot);
+    assert_eq!(dense.read_bytes(&[None, Some(100)]), heads * 600 * slot);
+    let mut packed = new(spec("int4-hqq"), shape).unwrap();
+    feed(packed.as_mut(), (&k, &v), [64; 7].into_iter().chain([52]));
+    // 320 of 500 tokens are five tiles.
+    let tile = packed.view(0).packed.unwrap().geometry.bytes() as u64;
+    assert_eq!(packed.view(0).window_positions, 320..500);
+    assert_eq!(packed.read_bytes(&[None, None]), heads * 2 * (5 * tile + 180 * slot));
+    // Positions 300 to 499, of which the first twenty are in the last tile; and 400 to 499.
+    assert_eq!(packed.read_bytes(&[Some(200), Some(100)]), heads * (tile + (180 + 100) * slot));
+}

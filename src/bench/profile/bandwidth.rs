@@ -10,7 +10,7 @@ use crate::schema::Measurement;
 pub(super) struct StepBytes {
     /// Weights: all but tables of which it reads a row.
     pub weights: u64,
-    /// Keys and values: codes, parameters and window, as the cache holds them half way through the decode.
+    /// Keys and values that tokens see half way through the decode: codes, parameters and window.
     pub cache: u64,
 }
 
@@ -19,9 +19,10 @@ pub(super) struct StepBytes {
 /// # Errors
 /// As [`Repeatable::rewind`].
 pub(super) fn step_bytes(workload: &mut Generation<'_>) -> Result<StepBytes> {
-    let at_end = workload.cache.held_bytes();
+    let windows = &workload.context.subject.config().windows;
+    let at_end = workload.cache.read_bytes(windows);
     workload.rewind()?;
-    let at_start = workload.cache.held_bytes();
+    let at_start = workload.cache.read_bytes(windows);
     Ok(StepBytes { weights: workload.context.subject.decoder.step_weight_bytes(), cache: (at_start + at_end) / 2 })
 }
 
