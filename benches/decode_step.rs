@@ -127,7 +127,7 @@ mod on_gpu {
         for _ in 0..WARM_UP {
             engine.step(cache.as_mut())?;
         }
-        let bytes = (decoder.step_weight_bytes() + cache.held_bytes()) as f64;
+        let bytes = (decoder.step_weight_bytes() + cache.read_bytes(&decoder.config().windows)) as f64;
         let mut marks = vec![Mark::set(decoder.device())?];
         let mut flushes = Vec::with_capacity(STEPS);
         for _ in 0..STEPS {
