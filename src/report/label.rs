@@ -13,7 +13,7 @@ pub fn short_models<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String
     let names: BTreeSet<&str> = names.collect();
     let forms = |name: &str| {
         let stem = model_name(name).unwrap_or(name);
-        let last = name.rsplit('/').next().unwrap_or(name);
+        let last = name.trim_end_matches('/').rsplit('/').next().unwrap_or(name);
         [without_version(stem).to_string(), stem.to_string(), last.to_string(), name.to_string()]
     };
     names
@@ -171,6 +171,8 @@ mod tests {
         );
         let short = short_models(["a/config.json", "b/c/"].into_iter());
         assert_eq!((short["a/config.json"].as_str(), short["b/c/"].as_str()), ("a", "c"));
+        let short = short_models(["b/c/", "d/c"].into_iter());
+        assert_eq!((short["b/c/"].as_str(), short["d/c"].as_str()), ("b/c/", "d/c"));
         let short = short_models(["a/M-v0.1", "a/M-v0.3", "b/N", "c/N"].into_iter());
         assert_eq!((short["a/M-v0.1"].as_str(), short["a/M-v0.3"].as_str()), ("M-v0.1", "M-v0.3"));
         assert_eq!((short["b/N"].as_str(), short["c/N"].as_str()), ("b/N", "c/N"));
