@@ -146,6 +146,16 @@ pub trait Benchmark {
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()>;
 }
 
+/// The scores of `result` that are of another version of their benchmark than this one: its name, their version, and this one's.
+pub fn outdated(result: &schema::RunResult) -> Vec<(&'static str, u32, u32)> {
+    let current = all();
+    let other = |(name, version): (&'static str, u32)| {
+        let now = current.iter().find(|b| b.name() == name)?.version();
+        (now != version).then_some((name, version, now))
+    };
+    schema::validate::versions(result).into_iter().filter_map(other).collect()
+}
+
 /// Names all that the score of a benchmark depends on beside the model: runs that differ in nothing of it (but in how much they generate, say)
 /// have one score.
 pub fn score_key(benchmark: &str, backend: &str, quant: &QuantSpec, settings: &Settings) -> String {

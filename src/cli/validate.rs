@@ -8,7 +8,7 @@ use super::output::say;
 use crate::bench;
 use crate::schema::RunResult;
 use crate::schema::read;
-use crate::schema::validate::{validate, versions};
+use crate::schema::validate::validate;
 use crate::session::describe::{kv_quant, quant_of};
 
 /// Arguments of `kvprof validate`.
@@ -55,16 +55,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Blocks whose numbers this kvprof would measure differently.
 fn outdated(result: &RunResult) -> Vec<String> {
-    let current = bench::all();
-    let different = |(name, version): (&'static str, u32)| {
-        let now = current.iter().find(|b| b.name() == name)?.version();
-        (now != version).then(|| {
-            format!(
-                "{name} is of version {version}, and this kvprof measures version {now}; `kvprof patch --benchmarks {name}` renews it"
-            )
-        })
+    let told = |(name, version, now)| {
+        format!(
+            "{name} is of version {version}, and this kvprof measures version {now}; `kvprof patch --benchmarks {name}` renews it"
+        )
     };
-    versions(result).into_iter().filter_map(different).collect()
+    bench::outdated(result).into_iter().map(told).collect()
 }
 
 /// Where the parts of the quantization are not those of the one that it is named after. Another version may know names that this one

@@ -20,15 +20,13 @@ fn rounded(value: Option<f64>, decimals: usize) -> Cell {
     value.map(|v| round(v, decimals)).into()
 }
 
-/// The perplexity of a run's own cache.
 /// Standard deviation; older files have 0 for a single value, which shows none.
 fn spread(runs: &Summary) -> Option<f64> {
     runs.sd.filter(|_| runs.raw.len() > 1)
 }
 
 fn ppl<'a>(row: &Row<'a>) -> Option<&'a Perplexity> {
-    let blocks = &row.run.result.benchmarks;
-    blocks.perplexity_quantized.as_ref().filter(|_| row.run.quantized()).or(blocks.perplexity.as_ref())
+    row.run.result.own_perplexity()
 }
 
 fn needle<'a>(row: &Row<'a>) -> Option<&'a Needle> {

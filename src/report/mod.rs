@@ -35,7 +35,8 @@ pub mod warnings;
 
 use std::process::ExitCode;
 
-/// Says on standard error which files `study` skipped or holds nothing of, and how much in it later measurements replace; exit code 1 when any was skipped.
+/// Says on standard error which files `study` skipped or holds nothing of, and how much in it later measurements replace; exit code 1
+/// when any was skipped.
 pub fn report_rejected(study: &study::Study) -> ExitCode {
     for error in &study.rejected {
         eprintln!("skipped {error}");

@@ -58,7 +58,6 @@ impl Quality {
         let other = reference.map(|r| &r.benchmarks);
         let before = other.filter(|_| result.kv_quant.enabled);
         let quantized = blocks.perplexity_quantized.as_ref().filter(|_| result.kv_quant.enabled);
-        let own = quantized.or(blocks.perplexity.as_ref());
         let recorded = quantized.and_then(|q| q.reference_value).or(blocks.perplexity.as_ref().map(|p| p.value));
         let alike = reference.is_some_and(|r| scoring::ppl(r) == scoring::ppl(result));
         let elsewhere = other.and_then(|b| b.perplexity.as_ref()).filter(|_| alike);
@@ -85,7 +84,7 @@ impl Quality {
         Quality {
             ppl_reference,
             ppl_quantized,
-            ppl_error: own.and_then(|p| p.standard_error),
+            ppl_error: result.own_perplexity().and_then(|p| p.standard_error),
             ln_ratio: quantized.and_then(|q| q.ln_ratio).or(computed),
             ln_ratio_error: quantized.and_then(|q| q.ln_ratio_standard_error),
             kld: result.divergence().cloned(),

@@ -107,9 +107,7 @@ fn text(
 
 /// Of the perplexity of a run's own cache.
 pub fn ppl(result: &RunResult) -> Option<Scoring> {
-    let blocks = &result.benchmarks;
-    let quantized = blocks.perplexity_quantized.as_ref().filter(|_| result.kv_quant.enabled);
-    let p = quantized.or(blocks.perplexity.as_ref())?;
+    let p = result.own_perplexity()?;
     let text = text(p.tokens, p.window, p.burn_in, p.protocol.as_deref());
     Some(Scoring(data(Some(&p.dataset), p.data.as_ref()).into_iter().chain(text).chain([version(p.version)]).collect()))
 }
@@ -218,7 +216,7 @@ pub mod of_run {
 
     /// As [`super::ppl`].
     pub fn ppl(result: &RunResult) -> Option<Scoring> {
-        let block = result.benchmarks.own_perplexity()?;
+        let block = result.own_perplexity()?;
         let asked = asked(block.settings.as_ref(), "ppl-tokens").unwrap_or(result.config.ppl_tokens);
         Some(super::ppl(result)?.asked("tokens", block.tokens, asked))
     }

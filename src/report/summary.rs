@@ -94,7 +94,7 @@ fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<
 fn perplexity(result: &RunResult) -> [String; 2] {
     let none = || "–".to_string();
     let b = &result.benchmarks;
-    let ppl = b.own_perplexity();
+    let ppl = result.own_perplexity();
     let delta = b.perplexity_quantized.as_ref().and_then(|p| {
         let percent = |share: f64| number::shown(100.0 * share, Digits::Signed(2));
         let ln = p.ln_ratio?;

@@ -69,7 +69,7 @@ fn patched(result: &RunResult) -> Vec<String> {
     let cache = result.kv_quant.name.as_deref().unwrap_or("none");
     let b = &result.benchmarks;
     let scores = [
-        ("ppl", b.own_perplexity().and_then(|block| block.settings.as_ref())),
+        ("ppl", result.own_perplexity().and_then(|block| block.settings.as_ref())),
         ("kld", b.kld.as_ref().and_then(|block| block.settings.as_ref())),
         ("needle", b.needle_in_haystack.as_ref().and_then(|block| block.settings.as_ref())),
         ("mmlu", b.mmlu.as_ref().and_then(|block| block.settings.as_ref())),

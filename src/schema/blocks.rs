@@ -171,13 +171,6 @@ pub struct Benchmarks {
     pub extra: Map<String, Value>,
 }
 
-impl Benchmarks {
-    /// The perplexity of the run's own cache.
-    pub fn own_perplexity(&self) -> Option<&Perplexity> {
-        self.perplexity_quantized.as_ref().or(self.perplexity.as_ref())
-    }
-}
-
 /// What a text or question set was.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DataSource {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::blocks::{Benchmarks, Flags, Measurement};
+use super::blocks::{Benchmarks, Flags, Measurement, Perplexity};
 use super::quality::Kld;
 
 /// A result file.
@@ -150,6 +150,12 @@ impl RunResult {
     pub fn decode_tokens(&self) -> usize {
         let mut measured = self.measurements.iter().filter(|m| m.skipped != Some(true));
         measured.find_map(|m| m.decode_tokens).unwrap_or(self.config.decode_tokens)
+    }
+
+    /// The perplexity of the run's own cache.
+    pub fn own_perplexity(&self) -> Option<&Perplexity> {
+        let blocks = &self.benchmarks;
+        blocks.perplexity_quantized.as_ref().filter(|_| self.kv_quant.enabled).or(blocks.perplexity.as_ref())
     }
 
     /// The divergence of a quantized cache from the unquantized one; that of the unquantized one from itself, which its file has too, is 0

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::atomic;
 use crate::bench::{self, Block};
-use crate::schema::{Flags, Measurement, RunResult, model_name, profile_block, read, validate};
+use crate::schema::{Flags, Measurement, RunResult, model_name, profile_block, read};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -148,10 +148,8 @@ impl Stored {
     /// Whether the block called `name` is complete, and there. A score of another version of its benchmark means something else.
     pub fn has(&self, name: &str) -> bool {
         let completed = self.result.completed.iter().any(|completed| completed == name);
-        let current = |version| bench::all().iter().all(|b| b.name() != name || b.version() == version);
-        completed
-            && self.result.holds(name)
-            && validate::versions(&self.result).into_iter().all(|(block, version)| block != name || current(version))
+        let outdated = || bench::outdated(&self.result).into_iter().any(|(block, ..)| block == name);
+        completed && self.result.holds(name) && !outdated()
     }
 
     /// The row of this context and batch, where it was skipped.

@@ -48,8 +48,8 @@ pub(super) fn fill_bandwidth(m: &mut Measurement, bytes: StepBytes, copy_gb_s: O
     (m.attention_bandwidth_gb_s, m.attention_bandwidth_share) = rates("attention", bytes.cache, attention_ms);
 }
 
-/// Time in a traced step of the kernels that attention is said to be, all of them being named still. The category of the same name also holds projections, and
-/// where attention is made of common operations, none of them is its own.
+/// Time in a traced step of the kernels that attention is said to be, all of them being named still. The category of the same name also
+/// holds projections, and where attention is made of common operations, none of them is its own.
 fn attention_ms_a_step(m: &Measurement) -> Option<f64> {
     let kernels = m.kernels.as_ref().filter(|kernels| kernels.source != "timers")?;
     let (attention, decode) = (m.attention_kernel.as_ref()?, kernels.decode.as_ref()?);

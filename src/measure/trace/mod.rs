@@ -61,7 +61,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The categories of each phase, and all kernels ([`keep_longest`] leaves those to be named). `untraced` is a run of the same work without a trace, its medians.
+    /// The categories of each phase, and all kernels ([`keep_longest`] leaves those to be named). `untraced` is a run of the same work
+    /// without a trace, its medians.
     pub fn kernel_times(&self, traced: &RunTimes, untraced: (Option<f64>, Option<f64>)) -> KernelTimes {
         let phase = |phase| self.spans.iter().find(|s| s.phase == phase).map(|span| summary::phase(&self.events, span));
         let slowdown = |traced: f64, untraced: Option<f64>| untraced.filter(|ms| *ms > 0.0).map(|ms| traced / ms);

@@ -174,9 +174,7 @@ impl<'a> Stepper<'a> {
             }
         }
     }
-}
 
-impl Stepper<'_> {
     /// What attends to one token, in order of the layers: those that keep full precision have another kernel.
     fn attention_kernels(&self, cache: &dyn KvCache) -> String {
         let config = self.decoder.config();

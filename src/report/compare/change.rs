@@ -90,11 +90,7 @@ pub(super) fn exact(base: f64, new: f64, less_is_better: bool) -> Option<Delta> 
 /// token; other runs section by section of the text that both read; without the sections, as older files are, two quantized runs through
 /// their common reference (taken as independent, which is on the safe side); else unpaired.
 pub(super) fn perplexity(before: &Run, after: &Run) -> Option<Delta> {
-    let block = |run: &Run| {
-        let b = &run.result.benchmarks;
-        b.perplexity_quantized.clone().filter(|_| run.quantized()).or(b.perplexity.clone())
-    };
-    let (a, b) = (block(before)?, block(after)?);
+    let (a, b) = (before.result.own_perplexity()?, after.result.own_perplexity()?);
     let (qa, qb) = (&before.quality, &after.quality);
     let close = |x: Option<f64>, y: f64| x.is_some_and(|x| (x / y - 1.0).abs() < 1e-6);
     let by_token = match (before.quantized(), after.quantized()) {

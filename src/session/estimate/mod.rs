@@ -206,4 +206,20 @@ mod tests {
         let ppl = seconds("'int8-hqq', 'int4-hqq'", "'ppl'");
         assert!(ppl[0] > 1.5 * ppl[1], "the first run reads the reference too: {ppl:?}");
     }
+
+    #[test]
+    fn a_score_that_an_earlier_run_has_takes_no_time() {
+        let text = "[[matrix]]\nkv-quants = ['none', 'int4-hqq']\nbenchmarks = ['needle', 'math']\nprofile = false";
+        let text = format!("{text}\noutput-tokens = [64, 128]");
+        let runs = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs;
+        let mut estimator = Estimator::new(Place::OtherGpu);
+        estimator.set_speed(Speed { bytes_per_s: 1e6, operations_per_s: f64::INFINITY });
+        // A context of its own: the default leaves room for the output.
+        let of = |mut run: RunSpec| {
+            run.settings.context_lengths = vec![512];
+            (run.kv_quant.is_quantized(), estimator.estimate(&run).unwrap().unwrap().seconds.unwrap() > 0.0)
+        };
+        let measured: Vec<_> = runs.into_iter().map(of).collect();
+        assert_eq!(measured, [(false, true), (false, false), (true, true), (true, false)]);
+    }
 }

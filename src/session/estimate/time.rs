@@ -159,11 +159,8 @@ impl Work<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::super::plan::{ModelRequest, RunSpec};
-    use super::super::super::sweep::Sweep;
-    use super::super::{Estimator, Place};
+    use super::super::super::plan::ModelRequest;
+    use super::super::Place;
     use super::*;
 
     fn shape() -> Shape {
@@ -223,22 +220,6 @@ mod tests {
         let shots = |mmlu_shots| seconds("mmlu", "none", &Settings { mmlu_shots, ..Settings::default() });
         assert!(shots(5) > shots(0));
         assert_eq!(shots(500), shots(50));
-    }
-
-    #[test]
-    fn a_score_that_an_earlier_run_has_takes_no_time() {
-        let text = "[[matrix]]\nkv-quants = ['none', 'int4-hqq']\nbenchmarks = ['needle', 'math']\nprofile = false";
-        let text = format!("{text}\noutput-tokens = [64, 128]");
-        let runs = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs;
-        let mut estimator = Estimator::new(Place::OtherGpu);
-        estimator.set_speed(READS);
-        // A context of its own: the default leaves room for the output.
-        let of = |mut run: RunSpec| {
-            run.settings.context_lengths = vec![512];
-            (run.kv_quant.is_quantized(), estimator.estimate(&run).unwrap().unwrap().seconds.unwrap() > 0.0)
-        };
-        let measured: Vec<_> = runs.into_iter().map(of).collect();
-        assert_eq!(measured, [(false, true), (false, false), (true, true), (true, false)]);
     }
 
     #[test]
