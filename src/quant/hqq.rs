@@ -20,7 +20,7 @@
 
 use super::fit::{GroupFit, constant, extremes};
 use super::real::Real;
-use super::shrinkage::{HALF_A_CODE, Shrinkage};
+use super::shrinkage::{HALF_A_CODE, Polygon, Shrinkage};
 
 /// Most refinements of a zero point.
 const ITERATIONS: usize = 20;
@@ -42,9 +42,9 @@ const SLACK: i32 = 1 << 9;
 ///
 /// With S = min((2^b − 1)/(max − min), 2e4), z starts at −min·S. Positions at that z, fma(x, S, z), are taken to units of 2^-16 of a
 /// code (2^-14 where b is 8), and up to 20 times d = t − clamp(⌊t + 1/2⌋), z ← z − mean(sign(d)·min(|d|, K·|d|^−0.3)), until
-/// the mean of |d| no longer falls, or z stays; z keeps what it has by then. Means are rounded to units, halves up. Where the
-/// shrinkage acts, a negative d counts as one unit smaller (the complement of its bits). Then c = clamp(rint(fma(x, S, z))), s = 1/S and
-/// m = −z/S, in f32, s and m rounded to `P` (m to a finite number). A constant group has s = 1, c = 0 and m = x.
+/// the mean of |d| no longer falls, or z stays; z keeps what it has by then. Means are rounded to units, halves up. Then
+/// c = clamp(rint(fma(x, S, z))), s = 1/S and m = −z/S, in f32, s and m rounded to `P` (m to a finite number). A constant group has
+/// s = 1, c = 0 and m = x.
 ///
 /// `values` are 16 to 128 finite numbers of type `P`, a power of two of them, widened; `codes` has the same length.
 pub fn fit<P: Real>(values: &[f32], bits: u8, codes: &mut [u8]) -> GroupFit<P> {
@@ -84,13 +84,28 @@ fn take_positions(values: &[f32], inverse_scale: f32, zero: f32, bits: u8, posit
     }
 }
 
-/// What a refinement found: sums over a group.
+/// What a refinement found: sums over a group, in units of 2^-16 of a code.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Step {
-    /// Of sign(d)·min(|d|, K·|d|^−0.3).
-    moves: i32,
-    /// Of |d|.
+struct Sums {
+    /// Of d; of what the power makes of it where |d| is half a code or more.
     errors: i32,
+    /// Of |d|.
+    sizes: i32,
+    /// Of what d is beyond the corners of the shrinkage.
+    beyond: [i32; 2],
+}
+
+impl Sums {
+    #[inline(always)]
+    fn add(&mut self, error: i32, polygon: Option<Polygon>) {
+        self.errors = self.errors.wrapping_add(error);
+        self.sizes = self.sizes.wrapping_add(error.abs());
+        if let Some(polygon) = polygon {
+            let [first, second] = polygon.beyond(error);
+            self.beyond[0] += first;
+            self.beyond[1] += second;
+        }
+    }
 }
 
 /// A group whose zero point is refined.
@@ -110,9 +125,10 @@ impl Group<'_> {
         let inside = self.positions.iter().all(|position| range.contains(position));
         let (mut shift, mut least_error) = (0i32, i32::MAX);
         for _ in 0..ITERATIONS {
-            let step =
-                if inside && shift.abs() < HALF_A_CODE - SLACK { self.unclamped_step(shift) } else { self.step(shift) };
-            let (step, error) = (mean(step.moves), mean(step.errors));
+            let sums =
+                if inside && shift.abs() < HALF_A_CODE - SLACK { self.unclamped_sums(shift) } else { self.sums(shift) };
+            let bend = self.shrinkage.polygon.map_or(0, |polygon| polygon.bend(sums.beyond));
+            let (step, error) = (mean(sums.errors.wrapping_add(bend)), mean(sums.sizes));
             shift -= step;
             // A zero point that stays would only repeat this step and then stop.
             if error >= least_error || step == 0 {
@@ -123,45 +139,32 @@ impl Group<'_> {
         shift
     }
 
-    /// One refinement, whatever the positions.
-    fn step(&self, shift: i32) -> Step {
-        let mut step = Step::default();
+    /// At a zero point, whatever the positions.
+    fn sums(&self, shift: i32) -> Sums {
+        let mut sums = Sums::default();
         for position in self.positions {
             let at = position + shift;
             let error = at - (((at + HALF_A_CODE) >> 16).clamp(0, self.last_code) << 16);
-            let complement = self.shrinkage.fine.is_some();
-            let size = if complement && error < 0 { !error } else { error.abs() };
-            let moved = self.shrinkage.of(size);
-            let moved = if error >= 0 {
-                moved
-            } else if complement {
-                !moved
+            if (-HALF_A_CODE..HALF_A_CODE).contains(&error) {
+                sums.add(error, self.shrinkage.polygon);
             } else {
-                -moved
-            };
-            step = Step { moves: step.moves.wrapping_add(moved), errors: step.errors.wrapping_add(size) };
+                sums.sizes = sums.sizes.wrapping_add(error.abs());
+                sums.errors = sums.errors.wrapping_add(error.signum() * self.shrinkage.of_large(error.abs()));
+            }
         }
-        step
+        sums
     }
 
     /// The same where no code is clamped.
-    fn unclamped_step(&self, shift: i32) -> Step {
-        let mut step = Step::default();
+    fn unclamped_sums(&self, shift: i32) -> Sums {
+        let mut sums = Sums::default();
         let errors = self.positions.iter().map(|position| i32::from((position + shift) as i16));
-        if let Some(shrinkage) = self.shrinkage.fine {
-            for error in errors {
-                let sign = error >> 31;
-                let size = error ^ sign;
-                step.moves += shrinkage.of(size) ^ sign;
-                step.errors += size;
-            }
+        if let Some(polygon) = self.shrinkage.polygon {
+            errors.for_each(|error| sums.add(error, Some(polygon)));
         } else {
-            for error in errors {
-                step.moves += error;
-                step.errors += error.abs();
-            }
+            errors.for_each(|error| sums.add(error, None));
         }
-        step
+        sums
     }
 }
 
@@ -172,7 +175,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     #[test]
-    fn a_step_without_clamping_is_the_general_step() {
+    fn sums_without_clamping_are_the_general_ones() {
         let mut rng = StdRng::seed_from_u64(4);
         let edge = HALF_A_CODE - SLACK - 1;
         for (bits, inverse_scale) in [(8u8, 40.0f32), (4, 3.5), (4, 2.9), (4, 0.6), (2, 1.2), (2, 1e-3)] {
@@ -186,7 +189,7 @@ mod tests {
                     1 => edge,
                     _ => rng.random_range(-edge..=edge),
                 };
-                assert_eq!(group.unclamped_step(shift), group.step(shift), "{bits} bits, S {inverse_scale}, {shift}");
+                assert_eq!(group.unclamped_sums(shift), group.sums(shift), "{bits} bits, S {inverse_scale}, {shift}");
             }
         }
     }

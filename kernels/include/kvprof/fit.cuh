@@ -77,12 +77,12 @@ constexpr float kHqqSlack = 1.0f / 128.0f;
 /// refined (hqq.cuh).
 template <typename T>
 struct HqqFit {
-  /// As above: 48 registers for each thread.
-  static constexpr int kBlocks = 10;
+  /// As above: 56 registers for each thread.
+  static constexpr int kBlocks = 9;
 
   float factor;  // S; 0 where all elements are equal, and every code is 0
   float zero;    // z
-  float strength;        // of the shrinkage; the element where all are equal
+  float ratio;           // of the corners of the shrinkage; the element where all are equal
   int16_t shift;         // what refinement has added to z so far, in units of 2^-16; or kClamps
   uint16_t least_error;  // so far: the mean of the errors, in units of 2^-16
 
@@ -93,7 +93,7 @@ struct HqqFit {
     const bool equal = low == high;
     factor = equal ? 0.0f : fminf(__fdiv_rn(top, width(low, high)), 2e4f);
     zero = equal ? 0.0f : __fmul_rn(-low, factor);
-    strength = equal ? low : Shrinkage::acts(factor) ? Shrinkage::strength_of(factor) : 0.0f;
+    ratio = equal ? low : Shrinkage::ratio_of(factor);
     // Much is rounded away where a group is narrow and far from zero, and the difference of opposite extremes may overflow.
     const float origin = hqq_origin(top > 15.0f), first = __fadd_rn(zero, origin);
     const bool outside = __fmaf_rn(low, factor, first) < origin - kHqqSlack || __fmaf_rn(high, factor, first) > origin + top + kHqqSlack;
@@ -105,7 +105,7 @@ struct HqqFit {
   __device__ __forceinline__ float place(float x) const { return __fmaf_rn(x, factor, zero); }
 
   __device__ __forceinline__ StoredPair stored() const {
-    if (factor == 0.0f) return {1.0f, strength};
+    if (factor == 0.0f) return {1.0f, ratio};
     // A zero point between codes may put the minimum past the extreme of the type.
     const float minimum = __fdiv_rn(-zero, factor);
     return {round_to<T>(__frcp_rn(factor)), round_to<T>(fminf(fmaxf(minimum, -largest<T>()), largest<T>()))};

@@ -8,7 +8,7 @@
 // The tile in shared memory is overwritten by those low halves at the first z, two elements of one group a word: tokens 2i and 2i + 1 of a
 // channel, or channels 2i and 2i + 1 of a token. Besides the fits, each group has a place in two lists.
 // Reference  src/quant/hqq.rs, equal in every code; the numerics are stated there.
-// Bound      instructions: 2 an element and step, where the shrinkage acts 9.
+// Bound      instructions: 2 an element and step, where the shrinkage acts 5.
 #pragma once
 
 #include "kvprof/fit.cuh"
@@ -189,45 +189,25 @@ struct HqqRefinement {
     }
   }
 
-  static __device__ __forceinline__ int32_t total(int32_t sum) {
-#pragma unroll
-    for (int step = 1; step < kLanes; step *= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
-    return sum;
-  }
-
   /// Up to `steps` refinements of a group; returns whether more are needed. All lanes of the warp call it together, those with
   /// nothing to do with `mine` false.
   template <bool kCoarse>
   __device__ __forceinline__ bool refine(int group, Fit& fit, int steps, bool mine) const {
     uint32_t words[kWords];
     gather(group, words);
-    const auto find_step = [&] {
-      if constexpr (kCoarse) {
-        return [shrinkage = Shrinkage(fit.factor, fit.strength), &words](uint32_t zeros) { return coarse_step(words, zeros, shrinkage); };
-      } else {
-        return [&words](uint32_t zeros) { return fine_step(words, zeros); };
-      }
-    };
-    const auto step = find_step();
+    const Shrinkage shrinkage(fit.ratio);
     int32_t shift = fit.shift, least_error = fit.least_error;
     bool more = mine;
 #pragma unroll 1
     for (int i = 0; i < steps && __any_sync(kFullWarp, more); ++i) {
-      HqqStep found = step(__byte_perm(shift, 0, 0x1010));
-      found = {total(found.moves), total(found.errors)};
-      if (more) {
-        const int32_t move = mean(found.moves), error = mean(found.errors);
-        shift -= move;
-        // A zero point that stays would only repeat this step and then stop.
-        more = error < least_error && move != 0;
-        least_error = error;
-        if (abs(shift) >= kUnclamped) {
-          shift = Fit::kClamps;
-          more = false;
-        }
-      }
+      const HqqStep found = step<kCoarse>(words, __byte_perm(shift, 0, 0x1010), shrinkage);
+      const int32_t move = mean(found.moves), error = mean(found.errors);
+      shift -= more ? move : 0;
+      // A zero point that stays would only repeat this step and then stop.
+      more = more && error < least_error && move != 0 && abs(shift) < kUnclamped;
+      least_error = error;
     }
-    fit.shift = shift;
+    fit.shift = abs(shift) < kUnclamped ? shift : Fit::kClamps;
     fit.least_error = least_error;
     return more;
   }
@@ -241,28 +221,31 @@ struct HqqRefinement {
     return (sum + G / 2) >> kShift;
   }
 
-  /// No error reaches the shrinkage.
-  static __device__ __forceinline__ HqqStep fine_step(const uint32_t (&words)[kWords], uint32_t zeros) {
-    int32_t sum = 0, positive = 0;
+  static __device__ __forceinline__ int32_t total(int32_t sum) {
 #pragma unroll
-    for (int k = 0; k < kWords; ++k) {
-      sum = __dp2a_lo(static_cast<int32_t>(__viaddmax_s16x2(words[k], zeros, 0x80008000u)), 0x0101, sum);
-      positive = __dp2a_lo(static_cast<int32_t>(__viaddmax_s16x2(words[k], zeros, 0)), 0x0101, positive);
-    }
-    return {sum, 2 * positive - sum};
+    for (int step = 1; step < kLanes; step *= 2) sum += __shfl_xor_sync(kFullWarp, sum, step);
+    return sum;
   }
 
-  /// A negative error counts as one unit smaller: the complement of its bits.
-  static __device__ __forceinline__ HqqStep coarse_step(const uint32_t (&words)[kWords], uint32_t zeros, const Shrinkage& shrinkage) {
-    HqqStep step;
+  /// Where `kCoarse` is false no error reaches the shrinkage.
+  template <bool kCoarse>
+  static __device__ __forceinline__ HqqStep step(const uint32_t (&words)[kWords], uint32_t zeros, const Shrinkage& shrinkage) {
+    int32_t sum = 0, positive = 0, within[2] = {};
+    const auto add = [](uint32_t pair, int32_t& sum) { sum = __dp2a_lo(static_cast<int32_t>(pair), 0x0101, sum); };
 #pragma unroll
     for (int k = 0; k < kWords; ++k) {
-      const uint32_t errors = __viaddmax_s16x2(words[k], zeros, 0x80008000u);
-      const uint32_t signs = signs_of_halves(errors);
-      const uint32_t sizes = errors ^ signs;
-      step.errors = __dp2a_lo(static_cast<int32_t>(sizes), 0x0101, step.errors);
-      step.moves = __dp2a_lo(static_cast<int32_t>(shrinkage(sizes) ^ signs), 0x0101, step.moves);
+      add(__viaddmax_s16x2(words[k], zeros, 0x80008000u), sum);
+      add(__viaddmax_s16x2(words[k], zeros, 0), positive);
+      if constexpr (kCoarse) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          add(__vmins2(__viaddmax_s16x2(words[k], zeros, shrinkage.opposite[i]), shrinkage.corners[i]), within[i]);
+        }
+      }
     }
+    sum = total(sum);
+    HqqStep step{sum, 2 * total(positive) - sum};
+    if constexpr (kCoarse) step.moves += shrinkage.bend(sum - total(within[0]), sum - total(within[1]));
     return step;
   }
 
@@ -292,29 +275,31 @@ struct HqqRefinement {
       const int32_t position = __float_as_int(fit.place(x)) - __float_as_int(hqq_origin(wide_codes()));
       positions[k] = wide_codes() ? position * 4 : position;
     }
-    const Shrinkage shrinkage(fit.factor, fit.strength);
-    const float strength = Shrinkage::strength_of(fit.factor);
+    const Shrinkage shrinkage(fit.ratio);
     const bool coarse = Shrinkage::acts(fit.factor);
     int32_t shift = 0, least_error = 0x7fffffff;
     for (int i = 0; i < kIterations; ++i) {
       HqqStep step;
+      int32_t beyond[2] = {};
       if (lane < G) {
 #pragma unroll
         for (int k = 0; k < kEach; ++k) {
           const int32_t at = positions[k] + shift;
           const int32_t error = at - (min(max((at + 0x8000) >> 16, 0), last) << 16);
-          const int32_t size = coarse && error < 0 ? ~error : abs(error);
-          int32_t move = size;
-          if (size >= 0x8000) {
-            move = __float2int_rn(fminf(size, __fmul_rn(power(size * 0x1p-16f), strength)));
-          } else if (coarse) {
-            move = shrinkage(size) & 0xffff;
+          step.errors += abs(error);
+          if (error >= -0x8000 && error < 0x8000) {
+            step.moves += error;
+#pragma unroll
+            for (int c = 0; c < 2; ++c) beyond[c] += shrinkage.beyond(c, error);
+          } else {
+            const int32_t move = Shrinkage::of_large(abs(error), fit.factor);
+            step.moves += error < 0 ? -move : move;
           }
-          step.errors += size;
-          step.moves += error < 0 ? (coarse ? ~move : -move) : move;
         }
       }
-      const int32_t move = mean(__reduce_add_sync(kFullWarp, step.moves)), error = mean(__reduce_add_sync(kFullWarp, step.errors));
+      const auto total = [](int32_t sum) { return static_cast<int32_t>(__reduce_add_sync(kFullWarp, sum)); };
+      const int32_t bend = coarse ? shrinkage.bend(total(beyond[0]), total(beyond[1])) : 0;
+      const int32_t move = mean(total(step.moves) + bend), error = mean(total(step.errors));
       shift -= move;
       if (error >= least_error || move == 0) break;
       least_error = error;

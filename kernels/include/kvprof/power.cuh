@@ -23,24 +23,14 @@ __device__ __forceinline__ float power_of_binade(int k) {
   return __uint_as_float(__float_as_uint(kTenthPowers[tenths % 10]) + ((tenths / 10 - 128) << 23));
 }
 
-/// In constant memory and not a constant, so that one instruction masks and sets the exponent: it takes one literal only.
-__constant__ uint32_t kMantissaMask = 0x007fffffu;
-
-/// m^-0.3 by the given coefficients, m being the mantissa under `bits`.
-__device__ __forceinline__ float power_of_mantissa(uint32_t bits, const float (&coefficients)[kPowerDegree + 1]) {
-  const float m = __uint_as_float((bits & kMantissaMask) | 0x3f800000u);
-  float power = coefficients[kPowerDegree];
-#pragma unroll
-  for (int i = kPowerDegree - 1; i >= 0; --i) power = __fmaf_rn(power, m, coefficients[i]);
-  return power;
-}
-
 /// x^-0.3 of a positive, normal x.
 __device__ __forceinline__ float power(float x) {
   const uint32_t bits = __float_as_uint(x);
-  const float coefficients[] = {kPowerPolynomial[0], kPowerPolynomial[1], kPowerPolynomial[2],
-                                kPowerPolynomial[3], kPowerPolynomial[4], kPowerPolynomial[5]};
-  return __fmul_rn(power_of_mantissa(bits, coefficients), power_of_binade(static_cast<int>(bits >> 23) - 127));
+  const float m = __uint_as_float((bits & 0x007fffffu) | 0x3f800000u);
+  float power = kPowerPolynomial[kPowerDegree];
+#pragma unroll
+  for (int i = kPowerDegree - 1; i >= 0; --i) power = __fmaf_rn(power, m, kPowerPolynomial[i]);
+  return __fmul_rn(power, power_of_binade(static_cast<int>(bits >> 23) - 127));
 }
 
 }  // namespace kvprof

@@ -55,20 +55,6 @@ __device__ __forceinline__ uint32_t transpose8x8(uint32_t pair) {
   return out;
 }
 
-/// The bytes of `low` (0 to 3) and `high` (4 to 7) that the four hexadecimal digits of `selector` name, the first byte last.
-__device__ __forceinline__ uint32_t select_bytes(uint32_t low, uint32_t high, uint32_t selector) {
-  uint32_t out;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(low), "r"(high), "r"(selector));
-  return out;
-}
-
-/// All ones in each half of `pair` that is negative as a 16-bit integer, zeros in the others.
-__device__ __forceinline__ uint32_t signs_of_halves(uint32_t pair) {
-  uint32_t out;
-  asm("prmt.b32 %0, %1, 0, 0xbb99;" : "=r"(out) : "r"(pair));  // repeats the signs of bytes 1 and 3
-  return out;
-}
-
 /// Keeps a number in a register: the compiler would compute it anew, from its parts, at each use.
 __device__ __forceinline__ uint32_t kept(uint32_t x) {
   asm volatile("" : "+r"(x));

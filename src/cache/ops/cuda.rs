@@ -64,6 +64,9 @@ fn staged_bytes(tokens: usize, channels: usize) -> usize {
     tokens * (channels + 8) * 2
 }
 
+/// Of the groups for which there is a kernel with keys by channel and values by token (kernels/include/kvprof/quantize_instances.cuh).
+const LARGEST_KIVI_GROUP: usize = 64;
+
 /// Mirrors `AppendParams` of kernels/include/kvprof/append.cuh.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -183,8 +186,7 @@ pub(super) fn quantize(
         first_side: 0,
         reserved: 0,
     };
-    let kind = |side: &SideGeometry| side.groups.map(|g| (g.group, g.direction));
-    let enqueue = |side: &SideGeometry, first_side: i32, sides: usize| {
+    let enqueue = |side: &SideGeometry, arrangement: &str, first_side: i32, sides: usize| {
         let mut shared_bytes = staged_bytes(geometry.tokens, geometry.channels);
         let (image, kernel) = match side.groups {
             None => ("quantize_fp8", format!("quantize_fp8_{dtype}_d{}", geometry.channels)),
@@ -196,11 +198,7 @@ pub(super) fn quantize(
                     (Fit::Hqq, _) => ("quantize_hqq_bf16", 20),
                 };
                 shared_bytes += side.group_count() * fit_bytes;
-                let direction = match groups.direction {
-                    Direction::Channel => "channel",
-                    Direction::Token => "token",
-                };
-                (image, format!("{image}_d{}_{direction}_g{}", geometry.channels, groups.group))
+                (image, format!("{image}_d{}_{arrangement}_g{}", geometry.channels, groups.group))
             }
         };
         let launch = Launch {
@@ -214,11 +212,23 @@ pub(super) fn quantize(
         // in the window; the kernel writes `blocks.len()` tiles, each at its number modulo the capacity.
         unsafe { launch.enqueue(&tiles.0.device, &QuantizeParams { first_side, ..params }) }
     };
-    if kind(&geometry.key) == kind(&geometry.value) {
-        return enqueue(&geometry.key, 0, 2);
+    let (key, value) = (&geometry.key, &geometry.value);
+    let kind = |side: &SideGeometry| side.groups.map(|groups| (groups.direction, groups.group));
+    let by = |side: &SideGeometry| match kind(side) {
+        Some((Direction::Token, _)) => "token",
+        _ => "channel",
+    };
+    match (kind(key), kind(value)) {
+        (keys, values) if keys == values => enqueue(key, by(key), 0, 2),
+        // Two launches would leave the device half empty between them.
+        (Some((Direction::Channel, g)), Some((Direction::Token, same))) if g == same && g <= LARGEST_KIVI_GROUP => {
+            enqueue(key, "kivi", 0, 2)
+        }
+        _ => {
+            enqueue(key, by(key), 0, 1)?;
+            enqueue(value, by(value), 1, 1)
+        }
     }
-    enqueue(&geometry.key, 0, 1)?;
-    enqueue(&geometry.value, 1, 1)
 }
 
 /// Positions as dense rows `[2, B, Hkv, S, D]`: those before `packed_end` out of tiles, the others out of the window.
