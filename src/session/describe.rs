@@ -103,7 +103,7 @@ pub(super) fn model_config(request: &ModelRequest, model: &Described<'_>) -> Mod
         head_dim: config.head_dim,
         max_position_embeddings: config.max_positions,
         family: Some(config.family.clone()),
-        sliding_window: config.cache_window(),
+        sliding_window: config.shared_window(),
         weights: Some(if request.dummy { "dummy" } else { "trained" }.into()),
         revision: model.identity.weights.clone(),
         tokenizer_sha256: model.identity.tokenizer_sha256.clone(),
@@ -117,7 +117,7 @@ pub(super) fn model_config(request: &ModelRequest, model: &Described<'_>) -> Mod
 /// In how many layers a sliding window is in force, where it is not in all: `sliding_window` is then `null`.
 fn windows(config: &DecoderConfig) -> Option<(String, Value)> {
     let layers = config.windows.iter().flatten().count();
-    (layers > 0 && config.cache_window().is_none()).then(|| (WINDOW_LAYERS.into(), layers.into()))
+    (layers > 0 && config.shared_window().is_none()).then(|| (WINDOW_LAYERS.into(), layers.into()))
 }
 
 /// What was asked of the model beyond what its shape shows.

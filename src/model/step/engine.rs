@@ -35,8 +35,6 @@ pub struct StepEngine {
     attention: FusedAttention,
     /// Where the attention of each layer is in `sequence`.
     attention_at: Vec<usize>,
-    /// Each layer's sliding window.
-    windows: Vec<Option<usize>>,
     /// What `quantized` said when attention was recorded.
     recorded_for: Vec<usize>,
     kernel: String,
@@ -106,8 +104,7 @@ impl StepEngine {
         let lengths = place(&buffers.lengths)?;
         let mut attention_at = Vec::with_capacity(weights.layers.len());
         for (index, layer) in weights.layers.iter().enumerate() {
-            let mut view = cache.view(index);
-            view.sliding_window = decoder.config().windows[index];
+            let view = cache.view(index);
             let kept = LayerPlace {
                 window: place(view.window)?,
                 slots: view.window.dim(3)?,
@@ -140,7 +137,6 @@ impl StepEngine {
             graph,
             attention,
             attention_at,
-            windows: decoder.config().windows.clone(),
             recorded_for,
             sequence,
             stream,
@@ -194,7 +190,7 @@ impl StepEngine {
                 self.capacity
             )));
         }
-        let layers = cache.shape().layers;
+        let layers = cache.shape().layers();
         for layer in 0..layers {
             cache.reserve(layer, 1)?;
         }
@@ -255,9 +251,8 @@ impl StepEngine {
         let lengths = place(&self.buffers.lengths)?;
         let (_, way_of) = ways(cache);
         for (index, &at) in self.attention_at.iter().enumerate() {
-            let mut view = cache.view(index);
-            view.sliding_window = self.windows[index];
-            let launch = self.attention.launch(&self.stream, &view, length_place(lengths, way_of[index]))?;
+            let launch =
+                self.attention.launch(&self.stream, &cache.view(index), length_place(lengths, way_of[index]))?;
             self.sequence.replace(at, launch);
         }
         if self.graph.is_some() {
@@ -292,7 +287,7 @@ fn length_place(lengths: Address, way: usize) -> Address {
 
 /// One layer for each way of keeping tokens (packed, or all in full precision), and each layer's way.
 fn ways(cache: &dyn KvCache) -> (Vec<usize>, Vec<usize>) {
-    let packed: Vec<bool> = (0..cache.shape().layers).map(|layer| cache.view(layer).packed.is_some()).collect();
+    let packed: Vec<bool> = (0..cache.shape().layers()).map(|layer| cache.view(layer).packed.is_some()).collect();
     let mut representatives: Vec<usize> = Vec::new();
     let way_of = packed
         .iter()

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attention::Attention;
 use super::decoder::{Decoder, LogitsOf};
-use crate::cache::{KvCache, LayerView};
+use crate::cache::KvCache;
 use crate::device::ranges::{self, Part};
 use crate::{Error, Result};
 
@@ -177,11 +177,10 @@ impl<'a> Stepper<'a> {
 
     /// What attends to one token, in order of the layers: those that keep full precision have another kernel.
     fn attention_kernels(&self, cache: &dyn KvCache) -> String {
-        let config = self.decoder.config();
+        let heads = self.decoder.config().heads;
         let mut kernels: Vec<String> = Vec::new();
-        for (layer, &window) in config.windows.iter().enumerate() {
-            let kernel =
-                self.attention.kernel(config.heads, 1, &LayerView { sliding_window: window, ..cache.view(layer) });
+        for layer in 0..cache.shape().layers() {
+            let kernel = self.attention.kernel(heads, 1, &cache.view(layer));
             if !kernels.contains(&kernel) {
                 kernels.push(kernel);
             }
