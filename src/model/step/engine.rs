@@ -17,6 +17,7 @@ use crate::device::GpuInfo;
 use crate::device::kernels::{Address, float_name};
 use crate::device::ranges::{self, Part};
 use crate::device::sequence::{Graph, Kernels, Sequence};
+use crate::model::attention::decode::DeviceLimits;
 use crate::model::decoder::Decoder;
 use crate::{Error, Result};
 
@@ -54,19 +55,12 @@ pub fn unserved(decoder: &Decoder, cache: &dyn KvCache) -> Result<Option<String>
     let Some(gpu) = GpuInfo::of(decoder.device())? else {
         return Ok(Some("the step kernels do not serve the CPU".into()));
     };
-    if gpu.compute_capability < (9, 0) {
-        return Ok(Some(format!("the step kernels need the shared memory of a Hopper GPU, not of an {}", gpu.name)));
-    }
+    let limits = DeviceLimits::from(&gpu);
     let gemv = GemvShape::for_batch(cache.shape().batch).map_or(0, |shape| shape.shared_bytes());
-    if gemv > gpu.shared_bytes {
-        return Ok(Some(format!(
-            "the step kernels need {} KiB of shared memory a block, {} has {}",
-            gemv.div_ceil(1024),
-            gpu.name,
-            gpu.shared_bytes / 1024
-        )));
+    if let Some(reason) = limits.lack_of_shared("the step kernels", gemv as usize) {
+        return Ok(Some(reason));
     }
-    FusedAttention::unserved(decoder.config(), cache, (&gpu).into())
+    FusedAttention::unserved(decoder.config(), cache, limits)
 }
 
 impl StepEngine {
