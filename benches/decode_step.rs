@@ -123,7 +123,7 @@ mod on_gpu {
         let mut cache = cache::new(spec.parse()?, shape)?;
         fill(cache.as_mut(), context)?;
         let mut engine = StepEngine::new(decoder, cache.as_ref(), graph)?;
-        engine.begin(&Tensor::zeros(batch, DType::U32, decoder.device())?, cache.as_ref())?;
+        engine.begin(&Tensor::zeros((batch, decoder.config().vocab), DType::F32, decoder.device())?, cache.as_ref())?;
         for _ in 0..WARM_UP {
             engine.step(cache.as_mut())?;
         }

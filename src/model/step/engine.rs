@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use cudarc::driver::CudaStream;
 
 use super::StepMode;
@@ -144,27 +144,26 @@ impl StepEngine {
         })
     }
 
-    /// Starts from what `cache` holds: the next step reads `tokens`, `[B]` u32, one for each sequence.
+    /// Starts from what `cache` holds: the next step reads the likeliest token of each sequence's `logits` `[B, V]`, chosen on the device:
+    /// whatever it is, it is one of the vocabulary.
     ///
     /// To be called whenever the cache has changed by other hands (a prompt was read, or it was reset).
     ///
     /// # Errors
-    /// A wrong number of tokens, or a failing device.
-    pub fn begin(&mut self, tokens: &Tensor, cache: &dyn KvCache) -> Result<()> {
-        self.feed(tokens)?;
+    /// Logits of another shape, or a failing device.
+    pub fn begin(&mut self, logits: &Tensor, cache: &dyn KvCache) -> Result<()> {
+        if logits.dims() != self.buffers.logits.dims() {
+            return Err(Error::Invalid(format!(
+                "a step begins from logits {:?}, not {:?}",
+                self.buffers.logits.dims(),
+                logits.dims()
+            )));
+        }
+        self.buffers.tokens.slice_set(&logits.argmax(D::Minus1)?, 0, 0)?;
         self.position = Some(cache.len());
         self.expect(cache)?;
         self.write_lengths(cache)?;
         Ok(self.buffers.best.slice_set(&self.buffers.best.zeros_like()?, 0, 0)?)
-    }
-
-    /// Makes the next step read these tokens, `[B]` u32 on the model's device, in place of the ones chosen. Each must be one of
-    /// the model's vocabulary.
-    ///
-    /// # Errors
-    /// A wrong shape or dtype, or a failing device.
-    pub fn feed(&mut self, tokens: &Tensor) -> Result<()> {
-        Ok(self.buffers.tokens.slice_set(&tokens.contiguous()?, 0, 0)?)
     }
 
     /// Enqueues one step: the tokens' keys and values go to `cache`, blocks that are due are quantized, and the next tokens are

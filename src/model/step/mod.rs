@@ -112,13 +112,12 @@ impl<'a> Stepper<'a> {
     /// A failing device.
     pub fn begin(&mut self, logits: &Tensor, cache: &dyn KvCache) -> Result<()> {
         let _range = ranges::enter(Part::Sampling);
-        let tokens = logits.argmax(D::Minus1)?;
         match &mut self.path {
             #[cfg(feature = "cuda")]
-            Path::Engine(engine) => engine.begin(&tokens, cache),
+            Path::Engine(engine) => engine.begin(logits, cache),
             Path::Plain { next, .. } => {
                 let _ = cache;
-                *next = Some(tokens.unsqueeze(1)?);
+                *next = Some(logits.argmax(D::Minus1)?.unsqueeze(1)?);
                 Ok(())
             }
         }
