@@ -176,12 +176,15 @@ pub fn score(
         tracing::info!("{} {}: as an earlier run measured it", benchmark.name(), context.spec.name);
         return keep(block.clone());
     }
-    let mut last = None;
+    let mut whole = None;
     benchmark.run(context, &mut |block| {
-        last = Some(block.clone());
+        // Of a question set there is a block after each item: a copy of all of them would be one of each item again and again.
+        if !matches!(block, Block::Questions { complete: false, .. }) {
+            whole = Some(block.clone());
+        }
         keep(block)
     })?;
-    context.references.blocks.extend(last.map(|block| (key, block)));
+    context.references.blocks.extend(whole.map(|block| (key, block)));
     Ok(())
 }
 
