@@ -131,12 +131,18 @@ pub trait Benchmark {
         true
     }
 
-    /// Reads into `readings` what it will score, and so refuses what cannot be scored before anything is measured.
+    /// Reads into `readings` what it will score, and so refuses what cannot be scored before anything is measured. Returns what whoever
+    /// asked for the score is to be warned of.
     ///
     /// # Errors
     /// Says what to change.
-    fn prepare(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec, readings: &mut Readings)
-    -> Result<()>;
+    fn prepare(
+        &self,
+        subject: &Subject,
+        settings: &Settings,
+        quant: &QuantSpec,
+        readings: &mut Readings,
+    ) -> Result<Option<String>>;
 
     /// The files that `--data` and the names of texts supply to it: what it measures depends on what they hold. Those that are missing or
     /// of the hub are not among them.
