@@ -9,6 +9,7 @@ use super::store::experiment_id;
 use crate::bench::{Settings, text};
 use crate::model::{DecoderConfig, Identity, Subject};
 use crate::quant::{QuantSpec, Scheme};
+use crate::schema::concerns::concerns;
 use crate::schema::{Flags, KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION, WINDOW_LAYERS};
 use crate::{Error, Result};
 
@@ -86,8 +87,7 @@ pub fn flags(settings: &Settings) -> Flags {
 
 /// The text that a run reads; empty where it reads none.
 fn ppl_dataset(spec: &RunSpec, settings: &Settings) -> String {
-    let reads = spec.benchmarks.iter().any(|name| ["ppl", "kld"].contains(&name.as_str()));
-    let name = reads.then(|| text::default_name(settings, &spec.model.model));
+    let name = concerns("ppl-data", &spec.benchmarks).then(|| text::default_name(settings, &spec.model.model));
     name.map_or_else(String::new, |name| text::read_as(name, settings))
 }
 

@@ -10,6 +10,7 @@ use crate::bench::settings::{MOST, Protocol, default_burn_in};
 use crate::bench::{self, Settings, data, text};
 use crate::model::{LoadOptions, WeightsKind};
 use crate::quant::{QuantSpec, presets};
+use crate::schema::concerns::concerns;
 use crate::{Error, Result};
 
 /// Which model, as it was asked for.
@@ -140,8 +141,9 @@ pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantS
 /// codes, all have it. What was asked for stays.
 pub fn share_burn_in(runs: &mut [RunSpec]) {
     let reads = |run: &RunSpec| {
-        let text = run.benchmarks.iter().any(|name| ["ppl", "kld"].contains(&name.as_str()));
-        text && run.settings.ppl_burn_in.is_none() && run.settings.ppl_protocol == Protocol::Streaming
+        concerns("ppl-burn-in", &run.benchmarks)
+            && run.settings.ppl_burn_in.is_none()
+            && run.settings.ppl_protocol == Protocol::Streaming
     };
     let mut needed: BTreeMap<String, usize> = BTreeMap::new();
     for run in runs.iter().filter(|run| reads(run)) {
