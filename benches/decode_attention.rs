@@ -146,13 +146,12 @@ mod gpu {
         let spec = name.parse::<QuantSpec>()?.with_residual(0);
         let tokens = 1024;
         let shape = CacheShape {
-            layers: 1,
+            windows: vec![None],
             batch: 1,
             kv_heads: 1,
             head_dim: HEAD_DIM,
             capacity: tokens,
             max_chunk: 64,
-            sliding_window: None,
             dtype: DType::F16,
             device: device.clone(),
         };

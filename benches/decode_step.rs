@@ -123,11 +123,11 @@ mod on_gpu {
         let mut cache = cache::new(spec.parse()?, shape)?;
         fill(cache.as_mut(), context)?;
         let mut engine = StepEngine::new(decoder, cache.as_ref(), graph)?;
-        engine.begin(&Tensor::zeros(batch, DType::U32, decoder.device())?, cache.as_ref())?;
+        engine.begin(&Tensor::zeros((batch, decoder.config().vocab), DType::F32, decoder.device())?, cache.as_ref())?;
         for _ in 0..WARM_UP {
             engine.step(cache.as_mut())?;
         }
-        let bytes = (decoder.step_weight_bytes() + cache.read_bytes(&decoder.config().windows)) as f64;
+        let bytes = (decoder.step_weight_bytes() + cache.read_bytes()) as f64;
         let mut marks = vec![Mark::set(decoder.device())?];
         let mut flushes = Vec::with_capacity(STEPS);
         for _ in 0..STEPS {
@@ -147,7 +147,7 @@ mod on_gpu {
     fn fill(cache: &mut dyn KvCache, tokens: usize) -> kvprof::Result<()> {
         let (layers, batch, heads, dim) = {
             let shape = cache.shape();
-            (shape.layers, shape.batch, shape.kv_heads, shape.head_dim)
+            (shape.layers(), shape.batch, shape.kv_heads, shape.head_dim)
         };
         let device: Device = cache.shape().device.clone();
         let random = || Tensor::randn(0f32, 1f32, (batch, heads, CHUNK, dim), &device)?.to_dtype(DType::F16);

@@ -59,13 +59,12 @@ fn main() -> anyhow::Result<()> {
 
 fn layer(capacity: usize, max_chunk: usize, device: &Device) -> CacheShape {
     CacheShape {
-        layers: 1,
+        windows: vec![None],
         batch: 1,
         kv_heads: KV_HEADS,
         head_dim: HEAD_DIM,
         capacity,
         max_chunk,
-        sliding_window: None,
         dtype: DType::BF16,
         device: device.clone(),
     }

@@ -30,13 +30,12 @@ fn main() -> anyhow::Result<()> {
 /// Milliseconds to append, attend, settle and decode.
 fn time(spec: QuantSpec, backend: &str) -> anyhow::Result<[f64; 4]> {
     let shape = CacheShape {
-        layers: 1,
+        windows: vec![None],
         batch: 1,
         kv_heads: 3,
         head_dim: 64,
         capacity: (CHUNKS + 1) * CHUNK,
         max_chunk: CHUNK,
-        sliding_window: None,
         dtype: DType::F32,
         device: Device::Cpu,
     };

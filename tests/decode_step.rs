@@ -112,11 +112,11 @@ mod on_gpu {
     fn serve(decoder: &Decoder, spec: &QuantSpec, batch: usize, steps: usize, graph: bool) -> (Vec<Vec<u32>>, Tensor) {
         let eager = attention::new("eager").unwrap();
         let mut cache = new_cache(decoder, spec, batch, PROMPT + steps + 1);
-        let first = prompt(decoder, cache.as_mut(), eager.as_ref()).argmax(D::Minus1).unwrap();
+        let first = prompt(decoder, cache.as_mut(), eager.as_ref());
         let mut engine = StepEngine::new(decoder, cache.as_ref(), graph).unwrap();
         engine.begin(&first, cache.as_ref()).unwrap();
         let mut tokens = prompt_tokens(decoder, batch);
-        let mut next = first.to_vec1::<u32>().unwrap();
+        let mut next = first.argmax(D::Minus1).unwrap().to_vec1::<u32>().unwrap();
         let mut logits = Vec::with_capacity(steps);
         for step in 0..steps {
             tokens.iter_mut().zip(&next).for_each(|(row, &token)| row.push(token));
@@ -283,7 +283,11 @@ mod on_gpu {
             cache.reset();
             let logits = prompt(decoder, cache.as_mut(), fused.as_ref());
             assert!(engine.step(cache.as_mut()).is_err(), "the engine has not seen the new prompt");
-            engine.begin(&logits.argmax(D::Minus1).unwrap(), cache.as_ref()).unwrap();
+            let of_two = Tensor::cat(&[&logits, &logits], 0).unwrap();
+            assert!(engine.begin(&of_two, cache.as_ref()).is_err(), "logits of two sequences");
+            let few = logits.narrow(1, 0, 2).unwrap();
+            assert!(engine.begin(&few, cache.as_ref()).is_err(), "logits of another vocabulary");
+            engine.begin(&logits, cache.as_ref()).unwrap();
             (0..100).for_each(|_| engine.step(cache.as_mut()).unwrap());
             assert!(engine.chosen(PROMPT + 101..PROMPT + 103).is_err(), "tokens not chosen yet");
             let tokens = engine.chosen(PROMPT + 1..PROMPT + 101).unwrap();

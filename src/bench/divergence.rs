@@ -37,8 +37,8 @@ impl Benchmark for DivergenceBenchmark {
         settings: &Settings,
         quant: &QuantSpec,
         readings: &mut Readings,
-    ) -> Result<()> {
-        Plan::of(subject, settings, quant, readings).map(drop)
+    ) -> Result<Option<String>> {
+        Ok(Plan::of(subject, settings, quant, readings)?.scored_without_codes(quant))
     }
 
     fn local_files(&self, settings: &Settings, model: &str) -> Vec<Files> {

@@ -69,14 +69,17 @@ fn unread(spec: &QuantSpec, config: &DecoderConfig, tokens: usize) -> Option<Str
     if !spec.is_quantized() {
         return None;
     }
-    if (0..config.layers).all(|layer| spec.keep_layers.contains(&layer)) {
+    let quantized = config.windows.iter().enumerate().filter(|(layer, _)| !spec.keep_layers.contains(layer));
+    let windows: Vec<Option<usize>> = quantized.map(|(_, &window)| window).collect();
+    if windows.is_empty() {
         return Some(format!("{name} keeps all layers unquantized: keep fewer"));
     }
-    match config.cache_window() {
+    // The longest, where all quantized layers have one.
+    match windows.into_iter().collect::<Option<Vec<_>>>().and_then(|windows| windows.into_iter().max()) {
         // A token sees itself and `window` - 1 tokens before it, of which the latest `residual` are no codes.
         Some(window) if spec.residual + 1 >= window => Some(format!(
-            "{name} keeps the latest {} tokens in full precision, and by its sliding window of {window} this model sees no more, however \
-             many it is given: take a smaller --residual-length, or --sliding-window off",
+            "{name} keeps the latest {} tokens in full precision, and by their sliding window of {window} quantized layers see no more, \
+             however many they are given: take a smaller --residual-length, or --sliding-window off",
             spec.residual
         )),
         _ => (tokens <= first).then(|| {
@@ -110,6 +113,10 @@ mod tests {
         assert!(why("int4-hqq,residual=126", "128").contains("once 190 tokens are held"));
         let unseen = why("int4-hqq,residual=127", "128");
         assert!(unseen.contains("sliding window of 128") && !unseen.contains("give it more"), "{unseen}");
+        let mixed =
+            r#"128, "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]"#;
+        assert!(why("int4-hqq,residual=127,keep-layers=0", mixed).contains("once 191 tokens are held"));
+        assert!(why("int4-hqq,residual=127,keep-layers=0+3", mixed).contains("sliding window of 128"));
     }
 
     #[test]

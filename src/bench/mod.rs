@@ -131,12 +131,18 @@ pub trait Benchmark {
         true
     }
 
-    /// Reads into `readings` what it will score, and so refuses what cannot be scored before anything is measured.
+    /// Reads into `readings` what it will score, and so refuses what cannot be scored before anything is measured. Returns what whoever
+    /// asked for the score is to be warned of.
     ///
     /// # Errors
     /// Says what to change.
-    fn prepare(&self, subject: &Subject, settings: &Settings, quant: &QuantSpec, readings: &mut Readings)
-    -> Result<()>;
+    fn prepare(
+        &self,
+        subject: &Subject,
+        settings: &Settings,
+        quant: &QuantSpec,
+        readings: &mut Readings,
+    ) -> Result<Option<String>>;
 
     /// The files that `--data` and the names of texts supply to it: what it measures depends on what they hold. Those that are missing or
     /// of the hub are not among them.
@@ -176,12 +182,15 @@ pub fn score(
         tracing::info!("{} {}: as an earlier run measured it", benchmark.name(), context.spec.name);
         return keep(block.clone());
     }
-    let mut last = None;
+    let mut whole = None;
     benchmark.run(context, &mut |block| {
-        last = Some(block.clone());
+        // Of a question set there is a block after each item: a copy of all of them would be one of each item again and again.
+        if !matches!(block, Block::Questions { complete: false, .. }) {
+            whole = Some(block.clone());
+        }
         keep(block)
     })?;
-    context.references.blocks.extend(last.map(|block| (key, block)));
+    context.references.blocks.extend(whole.map(|block| (key, block)));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use super::feed::first_codes;
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
 use crate::quant::QuantSpec;
-use crate::schema::concerns::blocks_of;
+use crate::schema::concerns::concerns;
 use crate::{Error, Result};
 
 /// Settings of all benchmarks; each is a flag of `kvprof run` and a key of a configuration file.
@@ -220,7 +220,7 @@ impl Settings {
     pub fn concerning(&self, block: &str) -> String {
         match serde_json::to_value(self) {
             Ok(Value::Object(mut all)) => {
-                all.retain(|flag, _| blocks_of(flag).is_none_or(|blocks| blocks.contains(&block)));
+                all.retain(|flag, _| concerns(flag, &[block]));
                 Value::Object(all).to_string()
             }
             // A path that is no UTF-8 has no JSON: then all of them count.
@@ -331,6 +331,7 @@ impl std::str::FromStr for NeedleKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::concerns::blocks_of;
 
     #[test]
     fn a_default_burn_in_reaches_the_first_quantized_block_however_short_the_window() {

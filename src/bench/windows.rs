@@ -40,7 +40,7 @@ impl Plan {
     /// change.
     pub fn of(subject: &Subject, settings: &Settings, quant: &QuantSpec, readings: &mut Readings) -> Result<Rc<Self>> {
         let key = format!("{} {} {}", settings.concerning("ppl"), quant.residual, quant.block_tokens());
-        let plan = readings.get(key.clone(), || Plan::read(subject, settings, quant))?;
+        let plan = readings.get(key, || Plan::read(subject, settings, quant))?;
         let longest = plan.windows.iter().map(Vec::len).max().unwrap_or(0);
         let fed = match plan.protocol {
             Protocol::Streaming => longest,
@@ -48,25 +48,19 @@ impl Plan {
             Protocol::TwoPhase => longest.min(plan.window / 2 + 1),
         };
         require_room_for_codes(subject, quant, &format!("windows of {longest} tokens"), fed)?;
-        // Told once, however often the plan is asked for.
-        readings.get(format!("burn-in {} {key}", quant.name), || {
-            plan.tell_of_burn_in(quant);
-            Ok(())
-        })?;
         Ok(plan)
     }
 
-    /// Warns where tokens are scored that a cache of `quant` predicts before it has codes.
-    fn tell_of_burn_in(&self, quant: &QuantSpec) {
+    /// Says so where tokens are scored that a cache of `quant` predicts before it has codes.
+    pub fn scored_without_codes(&self, quant: &QuantSpec) -> Option<String> {
         let first = first_codes(quant);
-        if quant.is_quantized() && self.protocol == Protocol::Streaming && self.burn_in < first {
-            tracing::warn!(
+        (quant.is_quantized() && self.protocol == Protocol::Streaming && self.burn_in < first).then(|| {
+            format!(
                 "{} quantizes the first block once {first} tokens are held: of what is scored after --ppl-burn-in {}, the tokens before \
                  that are predicted without codes",
-                quant.name,
-                self.burn_in
-            );
-        }
+                quant.name, self.burn_in
+            )
+        })
     }
 
     fn read(subject: &Subject, settings: &Settings, quant: &QuantSpec) -> Result<Self> {

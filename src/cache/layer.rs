@@ -38,7 +38,7 @@ impl LayerPlan {
     /// The plan of `layer`.
     pub fn new(spec: &QuantSpec, shape: &CacheShape, layer: usize) -> Self {
         let packed = if spec.keep_layers.binary_search(&layer).is_ok() { None } else { PackedPlan::new(spec, shape) };
-        let keep = match (packed, shape.sliding_window) {
+        let keep = match (packed, shape.shared_window()) {
             // One token more, and a block leaves.
             (Some(PackedPlan { geometry, .. }), _) => spec.residual + geometry.tokens - 1,
             // The next token sees itself and sliding_window - 1 tokens before it.
@@ -82,7 +82,7 @@ pub(super) fn staging_slots(spec: &QuantSpec, shape: &CacheShape, plans: &[Layer
 
 /// Bytes that a cache of `spec` and `shape` takes, without making one.
 pub fn predict(spec: &QuantSpec, shape: &CacheShape) -> CacheBytes {
-    let plans: Vec<LayerPlan> = (0..shape.layers).map(|layer| LayerPlan::new(spec, shape, layer)).collect();
+    let plans: Vec<LayerPlan> = (0..shape.layers()).map(|layer| LayerPlan::new(spec, shape, layer)).collect();
     let scratch = FLAG_BYTES + staging_slots(spec, shape, &plans).map_or(0, |slots| ring_bytes(shape, slots));
     let layers: CacheBytes = plans.iter().map(|plan| plan.bytes(shape)).sum();
     CacheBytes { scratch, ..layers }
@@ -95,7 +95,7 @@ impl PackedPlan {
         if leaving == 0 {
             return None;
         }
-        let tiles = match shape.sliding_window {
+        let tiles = match shape.shared_window() {
             // When a block has just left, the next query is at least `residual` tokens past it.
             Some(sliding) => {
                 let seen = (sliding - 1).saturating_sub(spec.residual).div_ceil(geometry.tokens);

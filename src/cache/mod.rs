@@ -32,8 +32,6 @@ pub fn new(spec: QuantSpec, shape: CacheShape) -> Result<Box<dyn KvCache>> {
 /// What a cache must hold; the same for every quantization of one run.
 #[derive(Debug, Clone)]
 pub struct CacheShape {
-    /// Decoder layers.
-    pub layers: usize,
     /// Sequences side by side (B).
     pub batch: usize,
     /// KV heads (Hkv).
@@ -44,12 +42,31 @@ pub struct CacheShape {
     pub capacity: usize,
     /// Most tokens appended in one forward pass.
     pub max_chunk: usize,
-    /// Older tokens than this are never attended to, so the cache need not keep them.
-    pub sliding_window: Option<usize>,
+    /// For each decoder layer, the tokens that one sees, itself and those before it; `None` is all of them. Where the layers share
+    /// one, the cache need not keep what is older.
+    pub windows: Vec<Option<usize>>,
     /// Float type of the model's keys and values, and of the group parameters.
     pub dtype: DType,
     /// Where the buffers live.
     pub device: Device,
+}
+
+impl CacheShape {
+    /// Decoder layers.
+    pub fn layers(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// The sliding window that all layers share, if they do: older tokens are never attended to.
+    pub fn shared_window(&self) -> Option<usize> {
+        shared_window(&self.windows)
+    }
+}
+
+/// The sliding window that all of `windows` are, if they are one.
+pub fn shared_window(windows: &[Option<usize>]) -> Option<usize> {
+    let first = *windows.first()?;
+    if windows.iter().all(|&window| window == first) { first } else { None }
 }
 
 /// Bytes by purpose, either predicted from a spec or read off the allocated buffers.
@@ -206,13 +223,11 @@ pub trait KvCache {
     /// Bytes that the spec predicts for this shape.
     fn predicted(&self) -> CacheBytes;
 
-    /// Bytes of the codes, parameters and window slots that attention reads for the latest token, all layers together, each within its
-    /// own of the sliding `windows`.
-    fn read_bytes(&self, windows: &[Option<usize>]) -> u64 {
+    /// Bytes of the codes, parameters and window slots that attention reads for the latest token, all layers together.
+    fn read_bytes(&self) -> u64 {
         let shape = self.shape();
-        let layers = windows.iter().enumerate();
-        let layer = |(index, &window)| LayerView { sliding_window: window, ..self.view(index) }.read_bytes() as u64;
-        layers.map(layer).sum::<u64>() * (shape.batch * shape.kv_heads) as u64
+        let layers = (0..shape.layers()).map(|layer| self.view(layer).read_bytes() as u64);
+        layers.sum::<u64>() * (shape.batch * shape.kv_heads) as u64
     }
 
     /// Fails when a key or value appended since the cache was made is NaN or infinite. On the CPU that has stopped

@@ -101,14 +101,14 @@ impl RingCache {
     /// A usage error when the spec cannot serve the shape or the dtype is not a float type; out of memory.
     pub fn new(spec: QuantSpec, shape: CacheShape) -> Result<Self> {
         check_real(shape.dtype)?;
-        spec.validate(shape.head_dim, shape.layers)?;
-        if shape.layers * shape.batch * shape.kv_heads * shape.head_dim * shape.capacity * shape.max_chunk == 0 {
+        spec.validate(shape.head_dim, shape.layers())?;
+        if shape.layers() * shape.batch * shape.kv_heads * shape.head_dim * shape.capacity * shape.max_chunk == 0 {
             return Err(Error::usage(format!("a KV cache has at least one of everything, not {shape:?}")));
         }
-        if shape.sliding_window == Some(0) {
+        if shape.windows.contains(&Some(0)) {
             return Err(Error::usage("a sliding window holds at least one token"));
         }
-        let layers = (0..shape.layers).map(|layer| Layer::new(&spec, &shape, layer)).collect::<Result<Vec<_>>>()?;
+        let layers = (0..shape.layers()).map(|layer| Layer::new(&spec, &shape, layer)).collect::<Result<Vec<_>>>()?;
         let plans: Vec<LayerPlan> = layers.iter().map(|layer| layer.plan).collect();
         let staging = match layer::staging_slots(&spec, &shape, &plans) {
             Some(slots) => Some(new_ring(&shape, slots)?),
@@ -161,10 +161,11 @@ impl RingCache {
 
     /// Counts the reads of T queries at the end of `layer`, and which of the keys they see are codes.
     fn count_reads(&mut self, layer: usize, tokens: usize) {
+        let window = self.shape.windows[layer];
         let layer = &self.layers[layer];
         let packed = layer.packed_positions();
         for query in layer.end - tokens..layer.end {
-            let first = self.shape.sliding_window.map_or(0, |w| (query + 1).saturating_sub(w));
+            let first = window.map_or(0, |w| (query + 1).saturating_sub(w));
             let from_codes = packed.end.saturating_sub(first.max(packed.start));
             self.reads.from_codes += (from_codes * self.shape.batch) as u64;
             self.reads.total += ((query + 1 - first) * self.shape.batch) as u64;
@@ -214,14 +215,14 @@ impl KvCache for RingCache {
 
     fn view(&self, layer: usize) -> LayerView<'_> {
         let (window, window_positions) = self.recent(layer);
-        let layer = &self.layers[layer];
-        let packed = match (&layer.tiles, layer.plan.packed) {
+        let own = &self.layers[layer];
+        let packed = match (&own.tiles, own.plan.packed) {
             (Some(tiles), Some(PackedPlan { geometry, .. })) => {
-                Some(PackedView { tiles, spec: &self.spec, geometry, positions: layer.packed_positions() })
+                Some(PackedView { tiles, spec: &self.spec, geometry, positions: own.packed_positions() })
             }
             _ => None,
         };
-        LayerView { window, window_positions, packed, sliding_window: self.shape.sliding_window }
+        LayerView { window, window_positions, packed, sliding_window: self.shape.windows[layer] }
     }
 
     fn settle(&mut self, layer: usize) -> Result<()> {

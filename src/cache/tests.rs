@@ -15,13 +15,12 @@ fn spec(text: &str) -> QuantSpec {
 
 fn shape(capacity: usize, max_chunk: usize) -> CacheShape {
     CacheShape {
-        layers: 3,
+        windows: vec![None; 3],
         batch: 2,
         kv_heads: 2,
         head_dim: 64,
         capacity,
         max_chunk,
-        sliding_window: None,
         dtype: DType::F32,
         device: Device::Cpu,
     }
@@ -40,7 +39,7 @@ fn stream(shape: &CacheShape, tokens: usize, seed: u64) -> Tensor {
 fn feed(cache: &mut dyn KvCache, (k, v): (&Tensor, &Tensor), chunks: impl IntoIterator<Item = usize>) {
     for tokens in chunks {
         let start = cache.len();
-        for layer in 0..cache.shape().layers {
+        for layer in 0..cache.shape().layers() {
             cache.append(layer, &k.narrow(2, start, tokens).unwrap(), &v.narrow(2, start, tokens).unwrap()).unwrap();
             cache.settle(layer).unwrap();
         }
@@ -64,7 +63,7 @@ fn the_ledger_is_what_was_allocated_for_every_preset_and_length() {
         for _ in 0..100 {
             let mut shape = shape(rng.random_range(1..2000), rng.random_range(1..300));
             shape.dtype = [DType::F32, DType::F16, DType::BF16][rng.random_range(0..3usize)];
-            shape.sliding_window = [None, Some(rng.random_range(1..700))][rng.random_range(0..2usize)];
+            shape.windows.fill([None, Some(rng.random_range(1..700))][rng.random_range(0..2usize)]);
             let mut spec = spec(preset.name).with_residual(rng.random_range(0..200));
             if rng.random_range(0..3) == 0 && spec.is_quantized() {
                 spec.keep_layers = vec![rng.random_range(0..3)];
@@ -140,8 +139,7 @@ proptest! {
     ) {
         let tokens: usize = chunks.iter().sum();
         let mut shape = shape(tokens, 200);
-        shape.layers = 1;
-        shape.sliding_window = sliding;
+        shape.windows = vec![sliding];
         let (k, v) = (stream(&shape, tokens, 1), stream(&shape, tokens, 2));
         let spec = spec(preset.name).with_residual(residual);
         let mut chunked = new(spec.clone(), shape.clone()).unwrap();
@@ -156,7 +154,7 @@ proptest! {
 #[test]
 fn the_window_reads_back_exactly_after_wrapping() {
     let mut shape = shape(1000, 100);
-    shape.sliding_window = Some(90);
+    shape.windows.fill(Some(90));
     let (k, v) = (stream(&shape, 1000, 1), stream(&shape, 1000, 2));
     let mut cache = new(QuantSpec::none(), shape).unwrap();
     for chunk in [100, 100, 3, 100, 64, 1, 100, 100, 100] {
@@ -198,9 +196,9 @@ fn packed_positions_read_back_close_and_recent_ones_exactly() {
 #[test]
 fn tiles_of_a_sliding_window_wrap_and_keep_the_newest() {
     let mut long = shape(1500, 64);
-    long.layers = 1;
+    long.windows = vec![None];
     let mut sliding = long.clone();
-    sliding.sliding_window = Some(300);
+    sliding.windows = vec![Some(300)];
     let (k, v) = (stream(&long, 1500, 1), stream(&long, 1500, 2));
     for text in ["int4-hqq,residual=64", "int2-kivi,group=64,residual=1"] {
         let mut whole = new(spec(text), long.clone()).unwrap();
@@ -232,25 +230,26 @@ fn kept_layers_hold_no_codes() {
 
 #[test]
 fn key_reads_are_counted_pair_by_pair() {
-    for sliding in [None, Some(150)] {
-        let mut shape = shape(600, 64);
-        shape.sliding_window = sliding;
+    for windows in [[None; 3], [Some(150); 3], [None, Some(20), Some(150)], [Some(40), None, None]] {
+        let shape = CacheShape { windows: windows.into(), ..shape(600, 64) };
         let (k, v) = (stream(&shape, 600, 1), stream(&shape, 600, 2));
         let mut cache = new(spec("int4-hqq,residual=32,keep-layers=1"), shape).unwrap();
         let (mut from_codes, mut total) = (0, 0);
         for tokens in [64, 64, 64, 1, 1, 40, 64, 64, 64] {
             let (start, packed) = (cache.len(), cache.view(0).packed.map_or(0..0, |p| p.positions));
             for query in start..start + tokens {
-                for key in (0..=query).filter(|key| sliding.is_none_or(|w| query - key < w)) {
-                    // 2 sequences, 3 layers of which one keeps full precision.
-                    total += 2 * 3;
-                    from_codes += if packed.contains(&key) { 2 * 2 } else { 0 };
+                for (layer, window) in windows.into_iter().enumerate() {
+                    for key in (0..=query).filter(|key| window.is_none_or(|w| query - key < w)) {
+                        // 2 sequences; layer 1 keeps full precision.
+                        total += 2;
+                        from_codes += if layer != 1 && packed.contains(&key) { 2 } else { 0 };
+                    }
                 }
             }
             feed(cache.as_mut(), (&k, &v), [tokens]);
         }
         let reads = cache.key_reads();
-        assert_eq!((reads.from_codes, reads.total), (from_codes, total));
+        assert_eq!((reads.from_codes, reads.total), (from_codes, total), "{windows:?}");
         cache.reset();
         assert_eq!(cache.key_reads().total, 0);
     }
@@ -360,13 +359,12 @@ fn the_staging_ring_is_not_given_away_before_its_layer_is_settled() {
 #[test]
 fn four_bits_save_what_they_promise_at_long_contexts_even_with_long_chunks() {
     let shape = CacheShape {
-        layers: 32,
+        windows: vec![None; 32],
         batch: 1,
         kv_heads: 2,
         head_dim: 128,
         capacity: 32768,
         max_chunk: 2048,
-        sliding_window: None,
         dtype: DType::F16,
         device: Device::Cpu,
     };
@@ -400,20 +398,22 @@ fn a_rewound_cache_has_the_shape_it_had_and_goes_on_as_before() {
 
 #[test]
 fn a_token_reads_what_the_sliding_window_of_each_layer_shows_it() {
-    let shape = CacheShape { layers: 2, ..shape(512, 64) };
-    let (k, v) = (stream(&shape, 500, 1), stream(&shape, 500, 2));
+    let all = shape(512, 64);
+    let (k, v) = (stream(&all, 500, 1), stream(&all, 500, 2));
+    let fed = |name: &str, windows: [Option<usize>; 2]| {
+        let mut cache = new(spec(name), CacheShape { windows: windows.into(), ..all.clone() }).unwrap();
+        feed(cache.as_mut(), (&k, &v), [64; 7].into_iter().chain([52]));
+        cache
+    };
     let slot = 2 * 64 * 4;
-    let heads = (shape.batch * shape.kv_heads) as u64;
-    let mut dense = new(spec("none"), shape.clone()).unwrap();
-    feed(dense.as_mut(), (&k, &v), [64; 7].into_iter().chain([52]));
-    assert_eq!(dense.read_bytes(&[None, None]), heads * 2 * 500 * slot);
-    assert_eq!(dense.read_bytes(&[None, Some(100)]), heads * 600 * slot);
-    let mut packed = new(spec("int4-hqq"), shape).unwrap();
-    feed(packed.as_mut(), (&k, &v), [64; 7].into_iter().chain([52]));
+    let heads = (all.batch * all.kv_heads) as u64;
+    assert_eq!(fed("none", [None, None]).read_bytes(), heads * 2 * 500 * slot);
+    assert_eq!(fed("none", [None, Some(100)]).read_bytes(), heads * 600 * slot);
+    let packed = fed("int4-hqq", [None, None]);
     // 320 of 500 tokens are five tiles.
     let tile = packed.view(0).packed.unwrap().geometry.bytes() as u64;
     assert_eq!(packed.view(0).window_positions, 320..500);
-    assert_eq!(packed.read_bytes(&[None, None]), heads * 2 * (5 * tile + 180 * slot));
+    assert_eq!(packed.read_bytes(), heads * 2 * (5 * tile + 180 * slot));
     // Positions 300 to 499, of which the first twenty are in the last tile; and 400 to 499.
-    assert_eq!(packed.read_bytes(&[Some(200), Some(100)]), heads * (tile + (180 + 100) * slot));
+    assert_eq!(fed("int4-hqq", [Some(200), Some(100)]).read_bytes(), heads * (tile + (180 + 100) * slot));
 }

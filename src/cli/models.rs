@@ -95,7 +95,7 @@ fn describe(args: &Args, model: &str, caches: &[QuantSpec]) -> Result<String> {
     let shape = Shape::of(&request, place)?;
     let free = args.memory.or_else(|| available_bytes(&request));
     let c = &shape.config;
-    let window = c.cache_window().map_or_else(String::new, |w| format!(", sliding window of {w}"));
+    let window = c.shared_window().map_or_else(String::new, |w| format!(", sliding window of {w}"));
     let mut text = format!(
         "{model} ({})\n\
          {:.3} billion parameters, weights {} as {}\n\

@@ -58,7 +58,8 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "TOKENS")]
     ppl_window: Option<usize>,
     /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or the
-    /// longest residual window and block of the plan's caches if that is more, so that all score the same tokens].
+    /// longest residual window and block of the plan's caches, of those that a window has room for, if that is more, so that all score
+    /// the same tokens].
     #[arg(long, value_name = "TOKENS")]
     ppl_burn_in: Option<usize>,
     /// Tokens scored by ppl and kld, 0: the whole text [default: 4096].

@@ -61,13 +61,12 @@ mod tests {
         let (config, tokenizer) = (subject.config(), subject.tokenizer().unwrap());
         let prompt = tokenizer.encode(text, true).unwrap();
         let shape = CacheShape {
-            layers: config.layers,
+            windows: vec![None; config.layers],
             batch: 1,
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             capacity: prompt.len() + 8,
             max_chunk: 64,
-            sliding_window: None,
             dtype: DType::F32,
             device: Device::Cpu,
         };

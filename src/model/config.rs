@@ -3,7 +3,7 @@
 use candle_core::DType;
 use serde::Serialize;
 
-use crate::cache::CacheShape;
+use crate::cache::{CacheShape, shared_window};
 use crate::{Error, Result};
 
 /// Normalization before attention, before the MLP and after the last layer.
@@ -164,10 +164,9 @@ pub struct DecoderConfig {
 const DECODE_ROOM: usize = 4096;
 
 impl DecoderConfig {
-    /// The window that a cache may rely on to drop old tokens: that of all layers, if they share one.
-    pub fn cache_window(&self) -> Option<usize> {
-        let first = *self.windows.first()?;
-        if self.windows.iter().all(|&w| w == first) { first } else { None }
+    /// The sliding window that all layers share, if they do: a cache may drop what is older.
+    pub fn shared_window(&self) -> Option<usize> {
+        shared_window(&self.windows)
     }
 
     /// Attends to everything, as a model with a sliding window was run by the thesis (`--sliding-window off`).
@@ -208,13 +207,12 @@ impl DecoderConfig {
         device: &candle_core::Device,
     ) -> CacheShape {
         CacheShape {
-            layers: self.layers,
+            windows: self.windows.clone(),
             batch,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             capacity,
             max_chunk,
-            sliding_window: self.cache_window(),
             dtype,
             device: device.clone(),
         }

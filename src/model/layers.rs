@@ -36,17 +36,15 @@ struct AttentionShape {
     kv_heads: usize,
     head_dim: usize,
     scale: f64,
-    window: Option<usize>,
 }
 
 impl AttentionShape {
-    fn of(config: &DecoderConfig, layer: usize) -> Self {
+    fn of(config: &DecoderConfig) -> Self {
         AttentionShape {
             heads: config.heads,
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             scale: config.attention_scale(),
-            window: config.windows[layer],
         }
     }
 }
@@ -72,7 +70,7 @@ impl Layer {
             mlp_norm: loader.layer_norm(index, names.mlp_norm)?,
             up,
             down,
-            shape: AttentionShape::of(config, index),
+            shape: AttentionShape::of(config),
             mlp: config.mlp,
         })
     }
@@ -102,7 +100,7 @@ impl Layer {
     ) -> Result<Tensor> {
         let _range = ranges::enter(Part::Attention);
         let (batch, tokens, _) = x.dims3()?;
-        let AttentionShape { heads, kv_heads, head_dim, scale, window } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, scale } = self.shape;
         let rotated = heads + kv_heads;
         // [B, T, (Hq+2Hkv)·D] → [B, Hq+2Hkv, T, D]
         let qkv = elementwise::linear(&self.qkv, x)?
@@ -118,10 +116,7 @@ impl Layer {
         let k = qk.narrow(1, heads, kv_heads)?;
         let v = qkv.narrow(1, rotated, kv_heads)?;
         cache.append(index, &k, &v)?;
-        let mut view = cache.view(index);
-        // The cache keeps what the farthest-looking layer needs; this layer may look less far.
-        view.sliding_window = window;
-        let attended = attention.attend(&q, &view, scale)?;
+        let attended = attention.attend(&q, &cache.view(index), scale)?;
         cache.settle(index)?;
         let joined = attended.transpose(1, 2)?.reshape((batch, tokens, heads * head_dim))?;
         elementwise::linear(&self.output, &joined)

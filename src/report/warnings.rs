@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::number;
-use crate::schema::concerns::blocks_of;
+use crate::schema::concerns::concerns;
 use crate::schema::{Flags, Measurement, RunResult};
 
 /// A run's warnings, and those of its measurements with their context.
@@ -84,9 +84,8 @@ fn patched(result: &RunResult) -> Vec<String> {
 
 /// In which of the settings that `block` depends on `settings` differ from the run's; `None` where they do not.
 fn difference(block: &str, settings: &Flags, result: &RunResult) -> Option<String> {
-    let concerns = |flag: &str| blocks_of(flag).is_none_or(|blocks| blocks.contains(&block));
     let differs = |(flag, value): &(&String, &Value)| {
-        concerns(flag) && result.config.flags.get(*flag).is_some_and(|runs| runs != *value)
+        concerns(flag, &[block]) && result.config.flags.get(*flag).is_some_and(|runs| runs != *value)
     };
     let words = |value: &Value| if value.is_null() { "the default".to_string() } else { value.to_string() };
     let told = |(flag, value): (&String, &Value)| {

@@ -16,3 +16,8 @@ pub fn blocks_of(flag: &str) -> Option<&'static [&'static str]> {
         _ => return None,
     })
 }
+
+/// Whether the setting called `flag` has an effect on one of the blocks `names`. One of another version may.
+pub fn concerns<S: AsRef<str>>(flag: &str, names: &[S]) -> bool {
+    blocks_of(flag).is_none_or(|blocks| names.iter().any(|name| blocks.contains(&name.as_ref())))
+}

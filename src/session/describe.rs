@@ -9,6 +9,7 @@ use super::store::experiment_id;
 use crate::bench::{Settings, text};
 use crate::model::{DecoderConfig, Identity, Subject};
 use crate::quant::{QuantSpec, Scheme};
+use crate::schema::concerns::concerns;
 use crate::schema::{Flags, KvQuant, ModelConfig, RunConfig, RunResult, SCHEMA_VERSION, WINDOW_LAYERS};
 use crate::{Error, Result};
 
@@ -86,8 +87,7 @@ pub fn flags(settings: &Settings) -> Flags {
 
 /// The text that a run reads; empty where it reads none.
 fn ppl_dataset(spec: &RunSpec, settings: &Settings) -> String {
-    let reads = spec.benchmarks.iter().any(|name| ["ppl", "kld"].contains(&name.as_str()));
-    let name = reads.then(|| text::default_name(settings, &spec.model.model));
+    let name = concerns("ppl-data", &spec.benchmarks).then(|| text::default_name(settings, &spec.model.model));
     name.map_or_else(String::new, |name| text::read_as(name, settings))
 }
 
@@ -103,7 +103,7 @@ pub(super) fn model_config(request: &ModelRequest, model: &Described<'_>) -> Mod
         head_dim: config.head_dim,
         max_position_embeddings: config.max_positions,
         family: Some(config.family.clone()),
-        sliding_window: config.cache_window(),
+        sliding_window: config.shared_window(),
         weights: Some(if request.dummy { "dummy" } else { "trained" }.into()),
         revision: model.identity.weights.clone(),
         tokenizer_sha256: model.identity.tokenizer_sha256.clone(),
@@ -117,7 +117,7 @@ pub(super) fn model_config(request: &ModelRequest, model: &Described<'_>) -> Mod
 /// In how many layers a sliding window is in force, where it is not in all: `sliding_window` is then `null`.
 fn windows(config: &DecoderConfig) -> Option<(String, Value)> {
     let layers = config.windows.iter().flatten().count();
-    (layers > 0 && config.cache_window().is_none()).then(|| (WINDOW_LAYERS.into(), layers.into()))
+    (layers > 0 && config.shared_window().is_none()).then(|| (WINDOW_LAYERS.into(), layers.into()))
 }
 
 /// What was asked of the model beyond what its shape shows.

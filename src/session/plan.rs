@@ -10,6 +10,7 @@ use crate::bench::settings::{MOST, Protocol, default_burn_in};
 use crate::bench::{self, Settings, data, text};
 use crate::model::{LoadOptions, WeightsKind};
 use crate::quant::{QuantSpec, presets};
+use crate::schema::concerns::concerns;
 use crate::{Error, Result};
 
 /// Which model, as it was asked for.
@@ -137,11 +138,14 @@ pub fn quantizations(names: &[String], residuals: &[usize]) -> Result<Vec<QuantS
 }
 
 /// Has all runs of a model that read a text score the same tokens of it: where a cache needs a longer burn-in than the usual before it reads
-/// codes, all have it. What was asked for stays.
+/// codes, all have it. What was asked for stays. A cache that needs more than the window has is left out: it is refused by itself, and
+/// does not have the others refused. That the model is shorter than the window is not known yet.
 pub fn share_burn_in(runs: &mut [RunSpec]) {
     let reads = |run: &RunSpec| {
-        let text = run.benchmarks.iter().any(|name| ["ppl", "kld"].contains(&name.as_str()));
-        text && run.settings.ppl_burn_in.is_none() && run.settings.ppl_protocol == Protocol::Streaming
+        concerns("ppl-burn-in", &run.benchmarks)
+            && run.settings.ppl_burn_in.is_none()
+            && run.settings.ppl_protocol == Protocol::Streaming
+            && default_burn_in([&run.kv_quant]) + 1 < run.settings.window(usize::MAX)
     };
     let mut needed: BTreeMap<String, usize> = BTreeMap::new();
     for run in runs.iter().filter(|run| reads(run)) {
@@ -227,6 +231,11 @@ mod tests {
         assert_eq!(burn_ins(&format!("[settings]\nppl-burn-in = 64\n{scored}")), [("a".into(), Some(64))], "as asked");
         assert_eq!(burn_ins(&matrix("benchmarks = ['needle']")), [("a".into(), None)], "no text is read");
         assert_eq!(burn_ins(&format!("[settings]\nppl-protocol = 'two-phase'\n{scored}")), [("a".into(), None)]);
+        let short = matrix("residual-lengths = [256]\nbenchmarks = ['ppl']").replace(", 'int4-hqq,residual=512'", "");
+        let long = short.replace("256", "256, 1000");
+        let window = |text: &str| burn_ins(&format!("[settings]\nppl-window = 1024\n{text}"));
+        assert_eq!(window(&short), [("a".into(), Some(320))]);
+        assert_eq!(window(&long), [("a".into(), None), ("a".into(), Some(320))], "1064 are more than the window has");
         let other = "[[matrix]]\nmodels = ['b']\nkv-quants = ['none', 'int4-hqq']\nbenchmarks = ['kld']";
         assert_eq!(burn_ins(&format!("{scored}\n{other}")), [("a".into(), Some(576)), ("b".into(), None)]);
     }

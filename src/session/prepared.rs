@@ -3,6 +3,7 @@
 use super::plan::RunSpec;
 use crate::bench::{self, Benchmark, text};
 use crate::model::attention::{self, Attention};
+use crate::schema::concerns::concerns;
 use crate::{Error, Result};
 
 /// A run with its names resolved.
@@ -28,7 +29,8 @@ impl Prepared {
         let named = |names: &[&str]| spec.benchmarks.iter().any(|name| names.contains(&name.as_str()));
         let haystack = spec.settings.needle_haystack.as_str();
         let texts = [
-            named(&["ppl", "kld"]).then(|| (text::default_name(&spec.settings, &spec.model.model), "--ppl-data")),
+            concerns("ppl-data", &spec.benchmarks)
+                .then(|| (text::default_name(&spec.settings, &spec.model.model), "--ppl-data")),
             (named(&["needle"]) && haystack != "filler").then_some((haystack, "--needle-haystack")),
         ];
         for (name, flag) in texts.iter().flatten() {

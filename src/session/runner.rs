@@ -1,6 +1,7 @@
 //! Runs a plan: loads each model once, measures, saves after every block, and goes on where one run fails.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -53,6 +54,8 @@ pub struct Bench {
     hardware: Hardware,
     references: References,
     readings: Readings,
+    /// What was warned of before anything was measured.
+    told: HashSet<String>,
     energy: EnergyMeter,
     /// Memory that was free before the model was loaded.
     free_bytes: Option<u64>,
@@ -199,6 +202,7 @@ impl Bench {
             hardware: environment::hardware(&subject.device)?,
             references: References::default(),
             readings: Readings::default(),
+            told: HashSet::new(),
             energy,
             free_bytes,
             subject,
@@ -284,7 +288,8 @@ impl Bench {
         }
     }
 
-    /// Reads the data of the benchmarks that `stored` lacks, and refuses what the model cannot be run with as asked.
+    /// Reads the data of the benchmarks that `stored` lacks, refuses what the model cannot be run with as asked, and warns, once, of
+    /// what their scores are not.
     ///
     /// # Errors
     /// Says what to change.
@@ -301,7 +306,11 @@ impl Bench {
                 self.subject.require_trained(benchmark.name())?;
                 self.subject.tokenizer()?;
             }
-            benchmark.prepare(&self.subject, &settings, &spec.kv_quant, &mut self.readings)?;
+            let warning = benchmark.prepare(&self.subject, &settings, &spec.kv_quant, &mut self.readings)?;
+            // Two benchmarks of one text, and other runs of the cache, have the same to say.
+            if let Some(warning) = warning.filter(|warning| self.told.insert(warning.clone())) {
+                tracing::warn!("{warning}");
+            }
         }
         Ok(())
     }

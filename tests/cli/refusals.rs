@@ -62,6 +62,21 @@ fn a_benchmark_that_cannot_be_scored_is_refused_before_anything_is_measured() {
 }
 
 #[test]
+fn a_cache_whose_residual_window_is_longer_than_those_of_a_text_is_refused_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = kvprof();
+    run.args(["run", "--no-profile", "--benchmarks", "ppl", "--ppl-window", "512", "--ppl-tokens", "64", "--quiet"]);
+    run.args(["--kv-quant", "none", "int4-hqq", "int4-hqq,residual=500", "--output-dir"]);
+    let output = run.arg(folder.path()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), json_files(folder.path()).len()), (Some(1), 2), "{text}");
+    assert!(
+        text.contains("int4-hqq,residual=500") && text.contains("--ppl-burn-in 564 (the default) leaves no"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_score_that_cannot_read_a_code_is_refused_before_anything_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();

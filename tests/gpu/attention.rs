@@ -66,13 +66,12 @@ fn equal_query_heads_get_equal_results() {
     let one = inputs::tensor(Kind::Normal, [1, 1, 300, 128], DType::F16, 9).to_device(&gpu).unwrap();
     let q = one.broadcast_as((1, 8, 300, 128)).unwrap().contiguous().unwrap();
     let shape = CacheShape {
-        layers: 1,
+        windows: vec![None],
         batch: 1,
         kv_heads: 2,
         head_dim: 128,
         capacity: 300,
         max_chunk: 300,
-        sliding_window: None,
         dtype: DType::F16,
         device: gpu.clone(),
     };

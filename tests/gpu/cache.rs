@@ -28,13 +28,12 @@ fn specs(head_dim: usize) -> Vec<QuantSpec> {
 
 fn shape(head_dim: usize, dtype: DType, device: &Device) -> CacheShape {
     CacheShape {
-        layers: 1,
+        windows: vec![None],
         batch: 2,
         kv_heads: 2,
         head_dim,
         capacity: 700,
         max_chunk: 230,
-        sliding_window: None,
         dtype,
         device: device.clone(),
     }
@@ -141,7 +140,7 @@ fn compare(gpu: &Device, spec: &QuantSpec, head_dim: usize, dtype: DType, kind: 
     let (k, v) = (inputs::tensor(kind, dims, dtype, 1), inputs::tensor(kind, dims, dtype, 2));
     let spec = spec.clone().with_residual(33);
     let mut caches = [&Device::Cpu, gpu].map(|device| {
-        let shape = CacheShape { sliding_window, ..shape(head_dim, dtype, device) };
+        let shape = CacheShape { windows: vec![sliding_window], ..shape(head_dim, dtype, device) };
         cache::new(spec.clone(), shape).unwrap()
     });
     caches.iter_mut().for_each(|cache| feed(cache.as_mut(), &k, &v));
@@ -219,7 +218,7 @@ fn the_first_number_that_is_not_finite_is_named_without_stopping_the_append() {
         return;
     };
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let shape = CacheShape { layers: 3, ..shape(128, DType::F16, &gpu) };
+        let shape = CacheShape { windows: vec![None; 3], ..shape(128, DType::F16, &gpu) };
         let mut cache = cache::new("int4-hqq".parse().unwrap(), shape).unwrap();
         let good = inputs::tensor(Kind::Normal, [2, 2, 100, 128], DType::F16, 3).to_device(&gpu).unwrap();
         let spoil = Tensor::full(bad, (2, 2, 1, 128), &gpu).unwrap().to_dtype(DType::F16).unwrap();

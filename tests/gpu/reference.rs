@@ -33,13 +33,12 @@ impl Case {
     /// the queries last, in one go and not yet settled.
     pub fn cache(&self, spec: QuantSpec, k: &Tensor, v: &Tensor, max_chunk: usize, gpu: &Device) -> Box<dyn KvCache> {
         let shape = CacheShape {
-            layers: 1,
+            windows: vec![self.sliding_window],
             batch: 2,
             kv_heads: self.heads.1,
             head_dim: k.dim(3).unwrap(),
             capacity: 1200,
             max_chunk,
-            sliding_window: self.sliding_window,
             dtype: k.dtype(),
             device: gpu.clone(),
         };

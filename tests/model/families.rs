@@ -155,7 +155,7 @@ fn switching_the_sliding_window_off_attends_to_everything() {
     let sliding = load("mistral", None);
     let full = load("mistral", Some("full"));
     let config = sliding.decoder.config().clone();
-    assert_eq!(config.cache_window(), Some(8));
+    assert_eq!(config.shared_window(), Some(8));
     assert_eq!(config.without_sliding_window(), *full.decoder.config());
 }
 

@@ -45,12 +45,13 @@ impl Benchmark for MathBenchmark {
         settings: &Settings,
         quant: &QuantSpec,
         readings: &mut Readings,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let paper = Paper::of(subject, settings, readings)?;
         let lengths = paper.asked.iter().map(|asked| asked.prompt.len() + most_new(subject, settings, asked));
         let longest = lengths.max().unwrap_or(0);
         let what = format!("math: problems and answers of {longest} tokens at most");
-        require_room_for_codes(subject, quant, &what, longest)
+        require_room_for_codes(subject, quant, &what, longest)?;
+        Ok(None)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

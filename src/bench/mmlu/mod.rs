@@ -41,10 +41,11 @@ impl Benchmark for MmluBenchmark {
         settings: &Settings,
         quant: &QuantSpec,
         readings: &mut Readings,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let exam = Exam::of(subject, settings, readings)?;
         let longest = exam.asked.iter().map(|asked| asked.prompt.len()).max().unwrap_or(0);
-        require_room_for_codes(subject, quant, &format!("mmlu: questions of {longest} tokens at most"), longest)
+        require_room_for_codes(subject, quant, &format!("mmlu: questions of {longest} tokens at most"), longest)?;
+        Ok(None)
     }
 
     fn run(&self, context: &mut Context<'_>, keep: &mut dyn FnMut(Block) -> Result<()>) -> Result<()> {

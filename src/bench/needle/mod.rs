@@ -38,7 +38,7 @@ impl Benchmark for NeedleBenchmark {
         settings: &Settings,
         quant: &QuantSpec,
         readings: &mut Readings,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let read = Haystacks::of(subject, settings, readings)?;
         let longest = read.haystacks.iter().map(|haystack| haystack.prompt.len()).max().unwrap_or(0) + ANSWER_TOKENS;
         require_room_for_codes(
@@ -46,7 +46,8 @@ impl Benchmark for NeedleBenchmark {
             quant,
             &format!("needle: prompts and answers of {longest} tokens at most"),
             longest,
-        )
+        )?;
+        Ok(None)
     }
 
     fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {

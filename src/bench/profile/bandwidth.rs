@@ -19,10 +19,9 @@ pub(super) struct StepBytes {
 /// # Errors
 /// As [`Repeatable::rewind`].
 pub(super) fn step_bytes(workload: &mut Generation<'_>) -> Result<StepBytes> {
-    let windows = &workload.context.subject.config().windows;
-    let at_end = workload.cache.read_bytes(windows);
+    let at_end = workload.cache.read_bytes();
     workload.rewind()?;
-    let at_start = workload.cache.read_bytes(windows);
+    let at_start = workload.cache.read_bytes();
     Ok(StepBytes { weights: workload.context.subject.decoder.step_weight_bytes(), cache: (at_start + at_end) / 2 })
 }
 

@@ -177,13 +177,12 @@ mod tests {
     #[test]
     fn rule_5_a_ledger_that_does_not_balance_is_an_error() {
         let shape = cache::CacheShape {
-            layers: 2,
+            windows: vec![None; 2],
             batch: 1,
             kv_heads: 2,
             head_dim: 64,
             capacity: 512,
             max_chunk: 64,
-            sliding_window: None,
             dtype: candle_core::DType::F32,
             device: candle_core::Device::Cpu,
         };

@@ -59,13 +59,12 @@ fn check(case: &Case) {
     let batch = 2;
     let spec = if case.spec == "none" { QuantSpec::none() } else { case.spec.parse().unwrap() };
     let shape = CacheShape {
-        layers: 1,
+        windows: vec![case.sliding_window],
         batch,
         kv_heads: case.kv_heads,
         head_dim: case.head_dim,
         capacity: case.capacity,
         max_chunk: *case.chunks.iter().max().unwrap(),
-        sliding_window: case.sliding_window,
         dtype: case.dtype,
         device: Device::Cpu,
     };
@@ -203,13 +202,12 @@ fn streamed(spec: &str, chunk: usize) -> Vec<Vec<f64>> {
     let mut rng = StdRng::seed_from_u64(9);
     let [q, k, v] = [4, 2, 2].map(|heads| random((1, heads, tokens, 64), &mut rng, DType::F32));
     let shape = CacheShape {
-        layers: 1,
+        windows: vec![None],
         batch: 1,
         kv_heads: 2,
         head_dim: 64,
         capacity: tokens,
         max_chunk: chunk,
-        sliding_window: None,
         dtype: DType::F32,
         device: Device::Cpu,
     };

@@ -50,7 +50,7 @@ impl FusedAttention {
     /// None today; the answer is one of several that can fail.
     pub fn unserved(config: &DecoderConfig, cache: &dyn KvCache, device: DeviceLimits) -> Result<Option<String>> {
         let shape = shape_of(config, cache);
-        let reasons = (0..cache.shape().layers).filter_map(|layer| {
+        let reasons = (0..cache.shape().layers()).filter_map(|layer| {
             let view = cache.view(layer);
             DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, device).err()
         });

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use cudarc::driver::CudaStream;
 
 use super::StepMode;
@@ -17,6 +17,7 @@ use crate::device::GpuInfo;
 use crate::device::kernels::{Address, float_name};
 use crate::device::ranges::{self, Part};
 use crate::device::sequence::{Graph, Kernels, Sequence};
+use crate::model::attention::decode::DeviceLimits;
 use crate::model::decoder::Decoder;
 use crate::{Error, Result};
 
@@ -35,8 +36,6 @@ pub struct StepEngine {
     attention: FusedAttention,
     /// Where the attention of each layer is in `sequence`.
     attention_at: Vec<usize>,
-    /// Each layer's sliding window.
-    windows: Vec<Option<usize>>,
     /// What `quantized` said when attention was recorded.
     recorded_for: Vec<usize>,
     kernel: String,
@@ -56,19 +55,12 @@ pub fn unserved(decoder: &Decoder, cache: &dyn KvCache) -> Result<Option<String>
     let Some(gpu) = GpuInfo::of(decoder.device())? else {
         return Ok(Some("the step kernels do not serve the CPU".into()));
     };
-    if gpu.compute_capability < (9, 0) {
-        return Ok(Some(format!("the step kernels need the shared memory of a Hopper GPU, not of an {}", gpu.name)));
-    }
+    let limits = DeviceLimits::from(&gpu);
     let gemv = GemvShape::for_batch(cache.shape().batch).map_or(0, |shape| shape.shared_bytes());
-    if gemv > gpu.shared_bytes {
-        return Ok(Some(format!(
-            "the step kernels need {} KiB of shared memory a block, {} has {}",
-            gemv.div_ceil(1024),
-            gpu.name,
-            gpu.shared_bytes / 1024
-        )));
+    if let Some(reason) = limits.lack_of_shared("the step kernels", gemv as usize) {
+        return Ok(Some(reason));
     }
-    FusedAttention::unserved(decoder.config(), cache, (&gpu).into())
+    FusedAttention::unserved(decoder.config(), cache, limits)
 }
 
 impl StepEngine {
@@ -106,8 +98,7 @@ impl StepEngine {
         let lengths = place(&buffers.lengths)?;
         let mut attention_at = Vec::with_capacity(weights.layers.len());
         for (index, layer) in weights.layers.iter().enumerate() {
-            let mut view = cache.view(index);
-            view.sliding_window = decoder.config().windows[index];
+            let view = cache.view(index);
             let kept = LayerPlace {
                 window: place(view.window)?,
                 slots: view.window.dim(3)?,
@@ -140,7 +131,6 @@ impl StepEngine {
             graph,
             attention,
             attention_at,
-            windows: decoder.config().windows.clone(),
             recorded_for,
             sequence,
             stream,
@@ -154,27 +144,26 @@ impl StepEngine {
         })
     }
 
-    /// Starts from what `cache` holds: the next step reads `tokens`, `[B]` u32, one for each sequence.
+    /// Starts from what `cache` holds: the next step reads the likeliest token of each sequence's `logits` `[B, V]`, chosen on the device:
+    /// whatever it is, it is one of the vocabulary.
     ///
     /// To be called whenever the cache has changed by other hands (a prompt was read, or it was reset).
     ///
     /// # Errors
-    /// A wrong number of tokens, or a failing device.
-    pub fn begin(&mut self, tokens: &Tensor, cache: &dyn KvCache) -> Result<()> {
-        self.feed(tokens)?;
+    /// Logits of another shape, or a failing device.
+    pub fn begin(&mut self, logits: &Tensor, cache: &dyn KvCache) -> Result<()> {
+        if logits.dims() != self.buffers.logits.dims() {
+            return Err(Error::Invalid(format!(
+                "a step begins from logits {:?}, not {:?}",
+                self.buffers.logits.dims(),
+                logits.dims()
+            )));
+        }
+        self.buffers.tokens.slice_set(&logits.argmax(D::Minus1)?, 0, 0)?;
         self.position = Some(cache.len());
         self.expect(cache)?;
         self.write_lengths(cache)?;
         Ok(self.buffers.best.slice_set(&self.buffers.best.zeros_like()?, 0, 0)?)
-    }
-
-    /// Makes the next step read these tokens, `[B]` u32 on the model's device, in place of the ones chosen. Each must be one of
-    /// the model's vocabulary.
-    ///
-    /// # Errors
-    /// A wrong shape or dtype, or a failing device.
-    pub fn feed(&mut self, tokens: &Tensor) -> Result<()> {
-        Ok(self.buffers.tokens.slice_set(&tokens.contiguous()?, 0, 0)?)
     }
 
     /// Enqueues one step: the tokens' keys and values go to `cache`, blocks that are due are quantized, and the next tokens are
@@ -194,7 +183,7 @@ impl StepEngine {
                 self.capacity
             )));
         }
-        let layers = cache.shape().layers;
+        let layers = cache.shape().layers();
         for layer in 0..layers {
             cache.reserve(layer, 1)?;
         }
@@ -255,9 +244,8 @@ impl StepEngine {
         let lengths = place(&self.buffers.lengths)?;
         let (_, way_of) = ways(cache);
         for (index, &at) in self.attention_at.iter().enumerate() {
-            let mut view = cache.view(index);
-            view.sliding_window = self.windows[index];
-            let launch = self.attention.launch(&self.stream, &view, length_place(lengths, way_of[index]))?;
+            let launch =
+                self.attention.launch(&self.stream, &cache.view(index), length_place(lengths, way_of[index]))?;
             self.sequence.replace(at, launch);
         }
         if self.graph.is_some() {
@@ -292,7 +280,7 @@ fn length_place(lengths: Address, way: usize) -> Address {
 
 /// One layer for each way of keeping tokens (packed, or all in full precision), and each layer's way.
 fn ways(cache: &dyn KvCache) -> (Vec<usize>, Vec<usize>) {
-    let packed: Vec<bool> = (0..cache.shape().layers).map(|layer| cache.view(layer).packed.is_some()).collect();
+    let packed: Vec<bool> = (0..cache.shape().layers()).map(|layer| cache.view(layer).packed.is_some()).collect();
     let mut representatives: Vec<usize> = Vec::new();
     let way_of = packed
         .iter()

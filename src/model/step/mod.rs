@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attention::Attention;
 use super::decoder::{Decoder, LogitsOf};
-use crate::cache::{KvCache, LayerView};
+use crate::cache::KvCache;
 use crate::device::ranges::{self, Part};
 use crate::{Error, Result};
 
@@ -112,13 +112,12 @@ impl<'a> Stepper<'a> {
     /// A failing device.
     pub fn begin(&mut self, logits: &Tensor, cache: &dyn KvCache) -> Result<()> {
         let _range = ranges::enter(Part::Sampling);
-        let tokens = logits.argmax(D::Minus1)?;
         match &mut self.path {
             #[cfg(feature = "cuda")]
-            Path::Engine(engine) => engine.begin(&tokens, cache),
+            Path::Engine(engine) => engine.begin(logits, cache),
             Path::Plain { next, .. } => {
                 let _ = cache;
-                *next = Some(tokens.unsqueeze(1)?);
+                *next = Some(logits.argmax(D::Minus1)?.unsqueeze(1)?);
                 Ok(())
             }
         }
@@ -177,11 +176,10 @@ impl<'a> Stepper<'a> {
 
     /// What attends to one token, in order of the layers: those that keep full precision have another kernel.
     fn attention_kernels(&self, cache: &dyn KvCache) -> String {
-        let config = self.decoder.config();
+        let heads = self.decoder.config().heads;
         let mut kernels: Vec<String> = Vec::new();
-        for (layer, &window) in config.windows.iter().enumerate() {
-            let kernel =
-                self.attention.kernel(config.heads, 1, &LayerView { sliding_window: window, ..cache.view(layer) });
+        for layer in 0..cache.shape().layers() {
+            let kernel = self.attention.kernel(heads, 1, &cache.view(layer));
             if !kernels.contains(&kernel) {
                 kernels.push(kernel);
             }

@@ -41,7 +41,7 @@ pub fn cache_fit(shape: &Shape, quant: &QuantSpec, free: u64) -> Result<CacheFit
     let bytes = |capacity: usize, batch: usize| cache::predict(quant, &cache(capacity, batch)).total();
     // Between two lengths far past every window, in whole blocks.
     let endless = |capacity: usize| {
-        cache::predict(quant, &CacheShape { sliding_window: None, ..cache(capacity, 1) }).total() as f64
+        cache::predict(quant, &CacheShape { windows: vec![None; config.layers], ..cache(capacity, 1) }).total() as f64
     };
     let far = (quant.residual.min(MOST_TOKENS) + 1024).next_multiple_of(1024);
     let bytes_per_token = (endless(2 * far) - endless(far)) / far as f64;

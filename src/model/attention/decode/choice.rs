@@ -97,6 +97,19 @@ pub struct DeviceLimits {
     pub shared_bytes: usize,
 }
 
+impl DeviceLimits {
+    /// Why `kernels` cannot run with `bytes` of shared memory a block; `None` where the device has so much.
+    pub fn lack_of_shared(&self, kernels: &str, bytes: usize) -> Option<String> {
+        (bytes > self.shared_bytes).then(|| {
+            format!(
+                "{kernels} need {} KiB of shared memory a block, this device has {}",
+                bytes.div_ceil(1024),
+                self.shared_bytes / 1024
+            )
+        })
+    }
+}
+
 impl From<&GpuInfo> for DeviceLimits {
     fn from(gpu: &GpuInfo) -> Self {
         DeviceLimits { multiprocessors: gpu.multiprocessors as usize, shared_bytes: gpu.shared_bytes as usize }
@@ -148,12 +161,8 @@ impl DecodeKernel {
         let rows = ROWS_A_PASS[usize::from(shape.rows() > ROWS_A_PASS[0])];
         let merge = warps * rows * ((shape.head_dim + 4) * 4 + 8);
         let shared_bytes = (warps * SLOTS * slot).max(merge);
-        if shared_bytes > device.shared_bytes {
-            return Err(format!(
-                "the fused kernel needs {} KiB of shared memory a block, this device has {}",
-                shared_bytes.div_ceil(1024),
-                device.shared_bytes / 1024
-            ));
+        if let Some(reason) = device.lack_of_shared("fused kernels", shared_bytes) {
+            return Err(reason);
         }
         let passes = shape.rows().div_ceil(rows);
         let blocks = shape.batch * shape.kv_heads * passes;
@@ -257,7 +266,9 @@ mod tests {
         assert!(DecodeKernel::choose(geometry("int4-hqq").as_ref(), &SHAPE, a100).is_ok());
         assert!(DecodeKernel::choose(geometry("int8-hqq").as_ref(), &SHAPE, a100).unwrap_err().contains("163"));
         let consumer = DeviceLimits { multiprocessors: 128, shared_bytes: 99 * 1024 };
-        assert!(DecodeKernel::choose(None, &SHAPE, consumer).unwrap_err().contains("128 KiB of shared memory"));
+        let reason = "fused kernels need 128 KiB of shared memory a block, this device has 99";
+        assert_eq!(DecodeKernel::choose(None, &SHAPE, consumer).unwrap_err(), reason);
+        assert_eq!(consumer.lack_of_shared("fused kernels", 99 * 1024), None);
     }
 
     #[test]
