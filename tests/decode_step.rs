@@ -150,7 +150,10 @@ mod on_gpu {
     }
 
     /// Weights drawn from N(0, 0.05²), or around 1 for a norm, as FP16 has them: the same on every device.
-    struct SeededWeights;
+    struct SeededWeights {
+        /// Times the gain of the second layer's keys.
+        key_gain: f32,
+    }
 
     impl Weights for SeededWeights {
         /// They are made, not stored.
@@ -162,8 +165,10 @@ mod on_gpu {
             let mut rng =
                 StdRng::seed_from_u64(name.bytes().fold(7, |seed, byte| seed * 31 % 1_000_003 + u64::from(byte)));
             let center = if shape.len() == 1 { 1.0 } else { 0.0 };
+            let gain = if name.ends_with("layers.1.self_attn.k_norm.weight") { self.key_gain } else { 1.0 };
             let normal = |rng: &mut StdRng| (0..12).map(|_| rng.random::<f32>() - 0.5).sum::<f32>();
-            let values: Vec<f32> = (0..shape.iter().product()).map(|_| center + 0.05 * normal(&mut rng)).collect();
+            let values: Vec<f32> =
+                (0..shape.iter().product()).map(|_| gain * (center + 0.05 * normal(&mut rng))).collect();
             Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
                 .to_dtype(DType::F16)?
                 .to_device(device)?
@@ -176,13 +181,13 @@ mod on_gpu {
     }
 
     /// A small Qwen3, which normalizes queries and keys, on the device.
-    fn small_qwen3(dtype: DType, device: &Device) -> Decoder {
+    fn small_qwen3(key_gain: f32, dtype: DType, device: &Device) -> Decoder {
         let json = r#"{"model_type": "qwen3", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3,
             "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 512,
             "max_position_embeddings": 1024, "rms_norm_eps": 1e-6, "rope_theta": 1000000, "hidden_act": "silu",
             "tie_word_embeddings": false, "attention_bias": false, "use_sliding_window": false}"#;
         let (config, names) = read_config(std::path::Path::new("small qwen3"), json).unwrap();
-        Decoder::load(config, &names, &SeededWeights, dtype, device, &mut |_, _| ()).unwrap()
+        Decoder::load(config, &names, &SeededWeights { key_gain }, dtype, device, &mut |_, _| ()).unwrap()
     }
 
     /// One model twice: in the float of the test on the GPU, and as the exact one.
@@ -248,13 +253,30 @@ mod on_gpu {
     fn normalized_queries_and_keys_give_the_logits_of_eager() {
         let Some(device) = gpu("normalized_queries_and_keys_give_the_logits_of_eager") else { return };
         for dtype in [DType::F16, DType::BF16] {
-            let pair = Pair { gpu: small_qwen3(dtype, &device), exact: small_qwen3(DType::F32, &Device::Cpu) };
+            let pair =
+                Pair { gpu: small_qwen3(1.0, dtype, &device), exact: small_qwen3(1.0, DType::F32, &Device::Cpu) };
             for (batch, graph) in [(1, true), (3, false)] {
                 for name in ["none", "int4-hqq"] {
                     pair.check(&name.parse().unwrap(), batch, 80, graph);
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_key_that_its_norm_lifts_past_the_float_is_reported() {
+        let Some(device) = gpu("a_key_that_its_norm_lifts_past_the_float_is_reported") else { return };
+        let spec = "none".parse().unwrap();
+        let sound = small_qwen3(1.0, DType::F16, &device);
+        let mut cache = new_cache(&sound, &spec, 1, PROMPT + 2);
+        let first = prompt(&sound, cache.as_mut(), attention::new("eager").unwrap().as_ref());
+        cache.check_finite().unwrap();
+        let lifted = small_qwen3(60000.0, DType::F16, &device);
+        let mut engine = StepEngine::new(&lifted, cache.as_ref(), false).unwrap();
+        engine.begin(&first, cache.as_ref()).unwrap();
+        engine.step(cache.as_mut()).unwrap();
+        let error = cache.check_finite().unwrap_err().to_string();
+        assert!(error.contains("layer 1") && error.contains(&format!("position {PROMPT}")), "{error}");
     }
 
     #[test]

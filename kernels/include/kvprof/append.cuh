@@ -2,14 +2,14 @@
 //
 // Shapes   k and v [B, Hkv, T, D] through strides to the ring [2, B, Hkv, W, D]. FP16 or BF16, D a multiple of 8.
 // Grid     x: 16-byte pieces of T * D, in blocks of 256; y: B * Hkv; z: K, V.
-// Faults   `not_finite` is 0, or position * 2^32 + layer + 1 of the earliest position with a NaN or an infinity. The
-//          host reads it when it next waits for the device anyway.
+// Faults   the earliest position with a NaN or an infinity (fault.cuh).
 // Reference  append_window in src/cache/ops on the CPU.
 // Bound    bytes read and written over the copy bandwidth; a launch, for one token.
 #pragma once
 
 #include <type_traits>
 
+#include "kvprof/fault.cuh"
 #include "kvprof/ptx.cuh"
 #include "kvprof/rows.cuh"
 
@@ -53,8 +53,7 @@ __device__ __forceinline__ void append(const AppendParams& p) {
   const uint4 x = *reinterpret_cast<const uint4*>(source);
   *reinterpret_cast<uint4*>(target) = x;
   if (!(is_finite_pair<T>(x.x) && is_finite_pair<T>(x.y) && is_finite_pair<T>(x.z) && is_finite_pair<T>(x.w))) {
-    const unsigned long long fault = static_cast<unsigned long long>(position) << 32 | (p.layer + 1u);
-    if (atomicCAS(p.not_finite, 0ull, fault) != 0) atomicMin(p.not_finite, fault);
+    note_not_finite(p.not_finite, position, p.layer);
   }
 }
 

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "kvprof/decode_params.cuh"
+#include "kvprof/fault.cuh"
 #include "kvprof/gemv.cuh"
 
 namespace kvprof {
@@ -38,7 +39,7 @@ struct QkvParams {
   void* query;                 ///< [B, Hq, D], rotated
   void* window;                ///< [2 (K, V), B, Hkv, W, D]: the token at position p goes to slot p % W, its key rotated
   const CacheLength* length;   ///< the new token's position is length->total - 1
-  unsigned long long* not_finite;  ///< 0, or position · 2^32 + layer + 1 of the earliest key or value that is not finite
+  unsigned long long* not_finite;  ///< the earliest key or value that is not finite (fault.cuh)
   int32_t heads, kv_heads, head_dim, window_capacity, layer;
   int32_t unrotated;  ///< 1: queries and keys are left as they are, for HeadNormParams
 };
@@ -51,8 +52,10 @@ struct HeadNormParams {
   void* query;
   void* window;
   const CacheLength* length;
-  int32_t batch, heads, kv_heads, head_dim, window_capacity;
+  unsigned long long* not_finite;
+  int32_t batch, heads, kv_heads, head_dim, window_capacity, layer;
   float epsilon;
+  int32_t reserved;  ///< 0
 };
 
 /// Logits, and the largest of each sequence as a key for next_token.
@@ -86,7 +89,7 @@ struct NextTokenParams {
 };
 
 static_assert(sizeof(LinearAddParams) == 40 && sizeof(GateUpParams) == 40 && sizeof(QkvParams) == 112 &&
-                  sizeof(HeadNormParams) == 72 && sizeof(LogitsParams) == 48 && sizeof(RmsNormParams) == 48 && sizeof(NextTokenParams) == 48,
+                  sizeof(HeadNormParams) == 88 && sizeof(LogitsParams) == 48 && sizeof(RmsNormParams) == 48 && sizeof(NextTokenParams) == 48,
               "mirrored in Rust");
 
 template <typename Float>
@@ -146,8 +149,7 @@ __device__ __forceinline__ void qkv(const QkvParams& p) {
       const int64_t row_of_window = ((int64_t(kv) * p.in.batch + b) * p.kv_heads + kv_head) * p.window_capacity + position % p.window_capacity;
       to = static_cast<Float*>(p.window) + row_of_window * p.head_dim + channel;
       if (!isfinite(rounded<Float>(first)) || !isfinite(rounded<Float>(second))) {
-        const unsigned long long fault = static_cast<unsigned long long>(position) << 32 | (p.layer + 1u);
-        if (atomicCAS(p.not_finite, 0ull, fault) != 0) atomicMin(p.not_finite, fault);
+        note_not_finite(p.not_finite, position, p.layer);
       }
     }
     to[0] = static_cast<Float>(first);
@@ -191,8 +193,11 @@ __device__ __forceinline__ void normalize_heads(const HeadNormParams& p) {
     const float u = rounded<Float>(rounded<Float>(first[i] * scale) * to_float(gain[channel]));
     const float v = rounded<Float>(rounded<Float>(second[i] * scale) * to_float(gain[channel + half]));
     const float c = p.cosine[int64_t(position) * half + channel], s = p.sine[int64_t(position) * half + channel];
-    x[channel] = static_cast<Float>(u * c - v * s);
-    x[channel + half] = static_cast<Float>(v * c + u * s);
+    const float turned[2] = {rounded<Float>(u * c - v * s), rounded<Float>(v * c + u * s)};
+    x[channel] = static_cast<Float>(turned[0]);
+    x[channel + half] = static_cast<Float>(turned[1]);
+    // A gain may lift what was finite past the float's largest number.
+    if (head >= p.heads && !(isfinite(turned[0]) && isfinite(turned[1]))) note_not_finite(p.not_finite, position, p.layer);
   }
 }
 

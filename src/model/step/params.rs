@@ -68,12 +68,15 @@ pub(super) struct HeadNormParams {
     pub query: Address,
     pub window: Address,
     pub length: Address,
+    pub not_finite: Address,
     pub batch: i32,
     pub heads: i32,
     pub kv_heads: i32,
     pub head_dim: i32,
     pub window_capacity: i32,
+    pub layer: i32,
     pub epsilon: f32,
+    pub reserved: i32,
 }
 
 /// `LogitsParams`.
@@ -116,7 +119,7 @@ const _: () = assert!(size_of::<GemvInput>() == 32);
 const _: () = assert!(size_of::<LinearAddParams>() == 40);
 const _: () = assert!(size_of::<GateUpParams>() == 40);
 const _: () = assert!(size_of::<QkvParams>() == 112);
-const _: () = assert!(size_of::<HeadNormParams>() == 72);
+const _: () = assert!(size_of::<HeadNormParams>() == 88);
 const _: () = assert!(size_of::<LogitsParams>() == 48);
 const _: () = assert!(size_of::<RmsNormParams>() == 48);
 const _: () = assert!(size_of::<NextTokenParams>() == 48);

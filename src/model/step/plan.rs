@@ -94,13 +94,13 @@ impl Planner<'_> {
         };
         self.launch(Part::Attention, "qkv", input, params)?;
         match &layer.head_gain {
-            Some(gain) => self.normalize_heads(gain, kept),
+            Some(gain) => self.normalize_heads(index, gain, kept),
             None => Ok(()),
         }
     }
 
     /// Normalizes and rotates the queries and the new keys.
-    fn normalize_heads(&mut self, gain: &Tensor, kept: &LayerPlace) -> Result<()> {
+    fn normalize_heads(&mut self, layer: usize, gain: &Tensor, kept: &LayerPlace) -> Result<()> {
         let w = self.weights;
         let params = HeadNormParams {
             gain: place(gain)?,
@@ -109,12 +109,15 @@ impl Planner<'_> {
             query: place(&self.buffers.query)?,
             window: kept.window,
             length: kept.length,
+            not_finite: kept.not_finite,
             batch: self.batch as i32,
             heads: w.heads as i32,
             kv_heads: w.kv_heads as i32,
             head_dim: w.head_dim as i32,
             window_capacity: kept.slots as i32,
+            layer: layer as i32,
             epsilon: w.epsilon,
+            reserved: 0,
         };
         let kernel = self.kernels.image.get(&format!("kvprof_normalize_heads_{}", self.kernels.float), 0)?;
         let warps = self.batch * (w.heads + w.kv_heads);

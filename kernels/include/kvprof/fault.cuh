@@ -1,0 +1,12 @@
+// Keys and values that are not finite, which no cache can hold: noted on the device, read by the host when it next waits anyway.
+#pragma once
+
+namespace kvprof {
+
+/// Notes one at `position` of `layer`. `earliest` is 0, or position · 2^32 + layer + 1 of the earliest that was noted.
+__device__ __forceinline__ void note_not_finite(unsigned long long* earliest, int position, int layer) {
+  const unsigned long long fault = static_cast<unsigned long long>(position) << 32 | (layer + 1u);
+  if (atomicCAS(earliest, 0ull, fault) != 0) atomicMin(earliest, fault);
+}
+
+}  // namespace kvprof
