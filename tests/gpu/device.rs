@@ -40,7 +40,9 @@ fn marks_measure_the_work_between_them() {
         }
         start.ms_until(&Mark::set(&gpu).unwrap()).unwrap()
     };
+    // Other programs on the device may delay some of them.
+    let least = |products: usize| (0..5).map(|_| time(products)).fold(f64::INFINITY, f64::min);
     time(2);
-    let (few, many) = (time(4), time(40));
+    let (few, many) = (least(4), least(40));
     assert!(many > 4.0 * few, "{few} ms for 4 products, {many} ms for 40");
 }
