@@ -26,6 +26,7 @@ __device__ __forceinline__ RowPlace row_place(const DecodeParams& p, int batch, 
 template <typename Float, int kChannels, int kRows>
 struct Queries {
   static constexpr int kSteps = kChannels / 16;
+  static constexpr int kLaneRows = kRows / 4;
 
   ColumnOperand dense[kSteps];  ///< as Float: against dense keys and minima
   ColumnOperand half[kSteps];   ///< as fp16: against codes. The same words if Float is fp16
@@ -49,7 +50,7 @@ struct Queries {
   }
 
   /// Scales what was loaded, and sets the factors of the lane's rows (softmax.cuh).
-  __device__ __forceinline__ void scale(float softmax_scale, float (&factor)[kRows / 4]) {
+  __device__ __forceinline__ void scale(float softmax_scale, float (&factor)[kLaneRows]) {
     float largest = 0.f, squares = 0.f;
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
@@ -74,7 +75,7 @@ struct Queries {
     }
     const float mine = softmax_scale * 1.44269504f * grow;
 #pragma unroll
-    for (int row = 0; row < kRows / 4; ++row) factor[row] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4) + 4 * row);
+    for (int row = 0; row < kLaneRows; ++row) factor[row] = __shfl_sync(kFullWarp, mine, 8 * (threadIdx.x % 4) + 4 * row);
   }
 
   /// Of all rows, the largest softmax scale · ‖q‖.
