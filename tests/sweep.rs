@@ -164,6 +164,33 @@ fn a_dry_run_refuses_the_run_that_the_sweep_would_and_plans_the_others() {
 }
 
 #[test]
+fn a_dry_run_refuses_a_model_that_has_no_weights_to_measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, config) = (folder.path().join("sweep.toml"), folder.path().join("config.json"));
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin/config.json"), &config).unwrap();
+    let config = config.display();
+    let planned = |matrix: &str| {
+        let dummy = format!("[model.'{config}']\nweights = 'dummy'\n");
+        std::fs::write(&file, format!("[[matrix]]\nmodels = ['{config}']\nkv-quants = ['none']\n{matrix}\n")).unwrap();
+        let plain = dry_run(&file);
+        std::fs::write(&file, format!("{}{dummy}", std::fs::read_to_string(&file).unwrap())).unwrap();
+        (plain, dry_run(&file))
+    };
+    let ((code, plain), (dummy_code, dummy)) = planned("benchmarks = []");
+    assert!(code == Some(1) && plain.contains("#1 is refused") && plain.contains("without weights"), "{plain}");
+    assert!(dummy_code == Some(0) && !dummy.contains("refused"), "{dummy}");
+    let (_, (code, quality)) = planned("benchmarks = ['ppl']");
+    assert!(code == Some(1) && quality.contains("#1 is refused: ppl measures quality"), "{quality}");
+}
+
+/// Exit code and plan of a dry run.
+fn dry_run(file: &Path) -> (Option<i32>, String) {
+    let speed = ["--dry-run", "--bandwidth", "10", "--tflops", "1", "--memory", "8GiB"];
+    let output = kvprof().arg("sweep").arg(file).args(speed).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
 fn every_sweep_in_the_repository_can_be_planned() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     for (name, runs) in

@@ -303,7 +303,7 @@ impl Bench {
         let missing = |name: &str| stored.is_none_or(|stored| !stored.has(name));
         for benchmark in run.benchmarks.iter().filter(|benchmark| missing(benchmark.name())) {
             if benchmark.is_quality() {
-                self.subject.require_trained(benchmark.name())?;
+                self.subject.weights.require_trained(benchmark.name())?;
                 self.subject.tokenizer()?;
             }
             let warning = benchmark.prepare(&self.subject, &settings, &spec.kv_quant, &mut self.readings)?;
