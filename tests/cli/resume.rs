@@ -139,7 +139,12 @@ fn weights_that_changed_are_measured_anew_by_resume_and_what_was_there_is_told()
     builtin_in(folder.path(), "model", digest != revisions[0].as_str().unwrap());
     let (files, text) = run(&["--log-level", "kvprof=info"]);
     assert_eq!(files, 2);
-    for told in ["1 of 1 runs went on in files with 1 block measured before", "it has profile@256x1", &digest, "tokens to score"] {
+    for told in [
+        "1 of 1 runs went on in files with 1 block measured before",
+        "it has profile@256x1",
+        &digest,
+        "tokens to score",
+    ] {
         assert!(text.contains(told), "{told}: {text}");
     }
 }
