@@ -7,6 +7,9 @@ mod program;
 
 use std::path::{Path, PathBuf};
 
+use kvprof::base::progress::Progress;
+use kvprof::session::runner::{self, Existing, Output};
+use kvprof::session::sweep::Sweep;
 use serde_json::Value;
 
 use program::{json_files, kvprof, read};
@@ -161,6 +164,63 @@ fn a_dry_run_refuses_the_run_that_the_sweep_would_and_plans_the_others() {
     let (_, reason) = text.lines().find_map(|line| line.split_once("#2 is refused: ")).unwrap();
     assert!(said.contains(reason), "{said}");
     assert_eq!(json_files(&folder.path().join("raw")).len(), 1);
+}
+
+#[test]
+fn progress_says_which_run_of_the_plan_it_is_of() {
+    #[derive(Default)]
+    struct Stages(std::cell::RefCell<Vec<String>>);
+    impl Progress for Stages {
+        fn begin_run(&self, run: usize, of: usize) {
+            self.0.borrow_mut().push(format!("{run}/{of}"));
+        }
+        fn start(&self, stage: &str, _total: u64) {
+            self.0.borrow_mut().push(stage.to_string());
+        }
+        fn advance(&self, _units: u64) -> kvprof::Result<()> {
+            Ok(())
+        }
+        fn finish(&self) {}
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "[settings]\ncontext-lengths = [64]\ndecode-tokens = 2\nwarmup-runs = 0\nmeasure-runs = 1";
+    let matrix = |model: &str| format!("[[matrix]]\nmodels = ['{model}']\nkv-quants = ['none']\nbenchmarks = []");
+    // The runs of each model are made by themselves.
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin");
+    let text = format!("{settings}\n{}\n{}", matrix("builtin"), matrix(other.to_str().unwrap()));
+    let runs = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs;
+    let progress = Stages::default();
+    let existing = Existing::Keep;
+    let output = Output { folder: folder.path().into(), existing, progress: &progress, show_loading: false };
+    assert!(runner::run(&runs, &output).unwrap().iter().all(|outcome| outcome.error.is_none()));
+    assert_eq!(progress.0.into_inner(), ["1/2", "profile none @ 64×1", "2/2", "profile none @ 64×1"]);
+}
+
+#[test]
+fn a_dry_run_refuses_a_model_that_has_no_weights_to_measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, config) = (folder.path().join("sweep.toml"), folder.path().join("config.json"));
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/builtin/config.json"), &config).unwrap();
+    let config = config.display();
+    let planned = |matrix: &str| {
+        let dummy = format!("[model.'{config}']\nweights = 'dummy'\n");
+        std::fs::write(&file, format!("[[matrix]]\nmodels = ['{config}']\nkv-quants = ['none']\n{matrix}\n")).unwrap();
+        let plain = dry_run(&file);
+        std::fs::write(&file, format!("{}{dummy}", std::fs::read_to_string(&file).unwrap())).unwrap();
+        (plain, dry_run(&file))
+    };
+    let ((code, plain), (dummy_code, dummy)) = planned("benchmarks = []");
+    assert!(code == Some(1) && plain.contains("#1 is refused") && plain.contains("without weights"), "{plain}");
+    assert!(dummy_code == Some(0) && !dummy.contains("refused"), "{dummy}");
+    let (_, (code, quality)) = planned("benchmarks = ['ppl']");
+    assert!(code == Some(1) && quality.contains("#1 is refused: ppl measures quality"), "{quality}");
+}
+
+/// Exit code and plan of a dry run.
+fn dry_run(file: &Path) -> (Option<i32>, String) {
+    let speed = ["--dry-run", "--bandwidth", "10", "--tflops", "1", "--memory", "8GiB"];
+    let output = kvprof().arg("sweep").arg(file).args(speed).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
 #[test]

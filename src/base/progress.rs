@@ -4,6 +4,9 @@ use super::error::Result;
 
 /// Where a long stage reports its progress. Implementations may draw a bar, or nothing.
 pub trait Progress {
+    /// The stages that follow are of run `run`, counted from 1, of `of`.
+    fn begin_run(&self, _run: usize, _of: usize) {}
+
     /// Begins a stage of `total` units of work.
     fn start(&self, stage: &str, total: u64);
 

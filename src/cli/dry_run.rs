@@ -73,7 +73,9 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<Description> {
             refused += 1;
             skipped.push(format!("#{} is refused: {error}", at + 1));
         }
-        if let Some(reason) = estimator.unknown(&run.model) {
+        if refusal.is_none()
+            && let Some(reason) = estimator.unknown(&run.model)
+        {
             unknown.push(format!("nothing is known of {}: {reason}", run.model.model));
             unknown.dedup();
         }

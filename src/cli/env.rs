@@ -35,7 +35,7 @@ pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
     }
     match Hub::from_env(false) {
         Ok(hub) => {
-            let state = if hub.is_online() { "online" } else { "offline: HF_HUB_OFFLINE is set" };
+            let state = if hub.is_online() { "online, not tried now" } else { "offline: HF_HUB_OFFLINE is set" };
             say!("hub       {state}, cache in {}", hub.cache_folder().display());
         }
         Err(error) => say!("hub       {error}"),

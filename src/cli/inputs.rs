@@ -1,6 +1,6 @@
 //! File arguments that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::report::study::search;
 use crate::{Error, Result};
@@ -25,7 +25,9 @@ pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
             matches.flatten().filter(|p| p.is_file()).collect()
         };
         if found.is_empty() {
-            return Err(Error::usage(format!("{pattern}: no such result file")));
+            let what =
+                if Path::new(pattern).is_dir() { "the folder holds no result file" } else { "no such result file" };
+            return Err(Error::usage(format!("{pattern}: {what}")));
         }
         found.sort();
         for path in found {

@@ -6,8 +6,9 @@ use crate::Error;
 use crate::session::interrupt;
 use crate::session::runner::Outcome;
 
-/// One line for each failure on standard error, and the exit code of them all together.
-pub fn exit_code(outcomes: &[Outcome], planned: usize) -> ExitCode {
+/// One line for each failure on standard error, and the exit code of them all together; after Ctrl-C also how much is complete and, by
+/// `resuming`, how the rest is had.
+pub fn exit_code(outcomes: &[Outcome], planned: usize, resuming: Option<&str>) -> ExitCode {
     // Runs often fail for one reason, which is said once.
     let mut said: Vec<(String, Vec<&str>)> = Vec::new();
     for outcome in outcomes {
@@ -28,6 +29,11 @@ pub fn exit_code(outcomes: &[Outcome], planned: usize) -> ExitCode {
     }
     let errors: Vec<&Error> = outcomes.iter().filter_map(|o| o.error.as_ref()).collect();
     if errors.iter().any(|e| matches!(e, Error::Interrupted)) || (interrupt::requested() && outcomes.len() < planned) {
+        let kept = || outcomes.iter().filter(|outcome| outcome.stored.is_some());
+        if let Some(resuming) = resuming.filter(|_| kept().count() > 0) {
+            let complete = kept().filter(|outcome| outcome.error.is_none()).count();
+            eprintln!("{complete} of {planned} runs are complete; {resuming}");
+        }
         return ExitCode::from(interrupt::EXIT_CODE as u8);
     }
     if errors.iter().any(|e| e.is_out_of_space()) && outcomes.len() < planned {

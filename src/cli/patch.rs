@@ -91,5 +91,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for stored in outcomes.iter().filter(|o| o.error.is_none()).filter_map(|o| o.stored.as_ref()) {
         say!("{}", stored.path.display());
     }
-    Ok(outcome::exit_code(&outcomes, files.len()))
+    Ok(outcome::exit_code(&outcomes, files.len(), None))
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::output::say;
+use super::output::{plural, say};
 use crate::Error;
 use crate::report::advice::Bound;
 use crate::report::draw::Drawn;
@@ -83,7 +83,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         written - composed,
         written.elapsed()
     );
-    say!("{}: {} tables, {} figures from {} files", path.display(), tables.len(), drawn.len(), study.files());
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", plural(count));
+    say!(
+        "{}: {}, {} from {}",
+        path.display(),
+        counted(tables.len(), "table"),
+        counted(drawn.len(), "figure"),
+        counted(study.files(), "file")
+    );
     Ok(skipped)
 }
 

@@ -183,7 +183,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (false, false) => Form::Tables,
     };
     show(&outcomes, form)?;
-    Ok(outcome::exit_code(&outcomes, runs.len()))
+    Ok(outcome::exit_code(&outcomes, runs.len(), Some("to go on with the rest, give the same command with --resume")))
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use crate::{Error, Result};
 /// Settings of the benchmarks; what is not given keeps its default.
 #[derive(clap::Args)]
 pub struct SettingsArgs {
-    /// Prompt lengths in tokens, for the profile and needle [default: 1024, or the model's limit if that is smaller].
+    /// Prompt lengths in tokens, for the profile and needle [default: 1024, or what --output-tokens leaves of the model's
+    /// limit if that is less].
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS")]
     pub(super) context_lengths: Option<Vec<usize>>,
     /// Sequences side by side, for the profile [default: 1].

@@ -1,6 +1,6 @@
-//! What `run`, `sweep` and `patch` show at their end, the same for all: warnings on standard error, results on standard output.
+//! What `run` and `sweep` show at their end: warnings on standard error, results on standard output.
 
-use super::output::say;
+use super::output::{plural, say};
 use crate::report::{instrument_summary, needle_grid, quality_summary, summary, warnings};
 use crate::schema::RunResult;
 use crate::session::runner::Outcome;
@@ -66,8 +66,9 @@ fn earlier(outcomes: &[Outcome]) -> Option<String> {
     let of = outcomes.len();
     let told = [
         (complete > 0).then(|| format!("{complete} of {of} runs were complete before")),
-        (continued > 0)
-            .then(|| format!("{continued} of {of} runs went on in files with {blocks} blocks measured before")),
+        (continued > 0).then(|| {
+            format!("{continued} of {of} runs went on in files with {blocks} block{} measured before", plural(blocks))
+        }),
         (elsewhere > 0).then(|| format!("{elsewhere} of {of} runs are left to another process that has them")),
     ];
     let told: Vec<String> = told.into_iter().flatten().collect();

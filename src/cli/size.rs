@@ -13,15 +13,16 @@ const UNITS: [(&str, f64); 10] = [
     ("B", 1.0),
 ];
 
-/// `24GiB`, `80 GB`, `1.5TiB` or a plain number of bytes, as bytes. `G` alone is GiB, as drivers and card names mean it.
+/// `24GiB`, `80 GB` or `1.5TiB`, as bytes. `G` alone is GiB, as drivers and card names mean it; a number alone is refused, since who
+/// writes 24 means no bytes.
 pub fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let unit = UNITS.iter().find(|(unit, _)| text.len() > unit.len() && ends_with(text, unit));
-    let (number, factor) = unit.map_or((text, 1.0), |(unit, factor)| (&text[..text.len() - unit.len()], *factor));
-    match number.trim().parse::<f64>() {
-        Ok(value) if value > 0.0 && value * factor < u64::MAX as f64 => Ok((value * factor) as u64),
-        _ => Err("give a size such as 24GiB or 80GB".into()),
-    }
+    let bytes = unit.and_then(|(unit, factor)| {
+        let value: f64 = text[..text.len() - unit.len()].trim().parse().ok()?;
+        (value > 0.0 && value * factor < u64::MAX as f64).then_some((value * factor) as u64)
+    });
+    bytes.ok_or_else(|| "give a size with its unit, such as 24GiB or 80GB".into())
 }
 
 fn ends_with(text: &str, unit: &str) -> bool {
@@ -34,17 +35,12 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_they_are_meant() {
-        for (text, bytes) in [
-            ("24GiB", 24 << 30),
-            ("80 GB", 80_000_000_000),
-            ("1.5gib", 3 << 29),
-            ("16G", 16 << 30),
-            ("512", 512),
-            ("7B", 7),
-        ] {
+        for (text, bytes) in
+            [("24GiB", 24 << 30), ("80 GB", 80_000_000_000), ("1.5gib", 3 << 29), ("16G", 16 << 30), ("7B", 7)]
+        {
             assert_eq!(parse(text).unwrap(), bytes, "{text}");
         }
-        for text in ["", "GiB", "-1GiB", "many", "1e40TB", "é", "0"] {
+        for text in ["", "GiB", "-1GiB", "many", "1e40TB", "é", "0", "24"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -82,5 +82,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let outcomes = runner::run(&runs, &output)?;
     show(&outcomes, if args.quiet { Form::Nothing } else { Form::Tables })?;
-    Ok(outcome::exit_code(&outcomes, runs.len()))
+    Ok(outcome::exit_code(&outcomes, runs.len(), Some("to go on with the rest, give the same command again")))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use super::inputs::result_files;
-use super::output::say;
+use super::output::{plural, say};
 use crate::bench;
 use crate::schema::RunResult;
 use crate::schema::read;
@@ -74,8 +74,4 @@ fn quantization(result: &RunResult) -> Vec<String> {
     let wrong =
         parts.filter(|(part, value)| !recorded[*part].is_null() && !value.is_null() && recorded[*part] != **value);
     wrong.map(|(part, value)| format!("kv_quant.{part} is {}, but {} has {value}", recorded[part], spec.name)).collect()
-}
-
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }

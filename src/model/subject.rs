@@ -32,6 +32,21 @@ pub enum WeightsKind {
     Dummy,
 }
 
+impl WeightsKind {
+    /// Refuses random weights.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the weights are dummy: `what`, a measurement of quality, would mean nothing.
+    pub fn require_trained(self, what: &str) -> Result<()> {
+        match self {
+            WeightsKind::Trained => Ok(()),
+            WeightsKind::Dummy => Err(Error::usage(format!(
+                "{what} measures quality, and --weights dummy has none; give trained weights or leave {what} out"
+            ))),
+        }
+    }
+}
+
 /// What to load, and how.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
@@ -65,6 +80,26 @@ impl LoadOptions {
             sliding_window: true,
             progress: false,
             weights_sha256: None,
+        }
+    }
+
+    /// Where the model is, as far as the request tells.
+    ///
+    /// # Errors
+    /// As [`ModelSource::parse`]; [`Error::Usage`] when a revision is asked for of what is not of the hub, and [`Error::File`] when
+    /// trained weights are of a configuration alone.
+    pub fn source(&self) -> Result<ModelSource> {
+        let source = ModelSource::parse(&self.model)?;
+        match (&source, &self.revision) {
+            (ModelSource::Hub(_), _) | (_, None) => {}
+            (_, Some(revision)) => return Err(not_of_the_hub(&self.model, revision, &source)),
+        }
+        match &source {
+            ModelSource::Config(path) if self.weights == WeightsKind::Trained => Err(Error::file(
+                path,
+                "is a configuration without weights; give the model's folder, or --weights dummy",
+            )),
+            _ => Ok(source),
         }
     }
 }
@@ -114,19 +149,12 @@ impl Subject {
     /// [`Error::Usage`], [`Error::File`] or [`Error::Io`], each naming what is wrong and what to do, when the model cannot be
     /// had as asked for; [`Error::OutOfMemory`] when it does not fit.
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        let source = ModelSource::parse(&options.model)?;
-        if let (Some(revision), false) = (&options.revision, matches!(source, ModelSource::Hub(_))) {
-            return Err(not_of_the_hub(&options.model, revision, &source));
-        }
+        let source = options.source()?;
         let device = options.device.open()?;
         let trained = options.weights == WeightsKind::Trained;
         match source {
             ModelSource::Builtin => Self::from_builtin(options, device),
             ModelSource::Gguf(path) => Self::from_gguf(options, &path, device),
-            ModelSource::Config(path) if trained => Err(Error::file(
-                path,
-                "is a configuration without weights; give the model's folder, or --weights dummy",
-            )),
             ModelSource::Config(path) => {
                 let files = ModelFiles { config: path, ..Default::default() };
                 Self::from_files(options, &files, device)
@@ -283,19 +311,6 @@ impl Subject {
         self.tokenizer
             .as_ref()
             .ok_or_else(|| Error::usage(format!("{} has no tokenizer.json, which this benchmark needs", self.model)))
-    }
-
-    /// Refuses random weights.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] when the weights are dummy: `what`, a measurement of quality, would mean nothing.
-    pub fn require_trained(&self, what: &str) -> Result<()> {
-        match self.weights {
-            WeightsKind::Trained => Ok(()),
-            WeightsKind::Dummy => Err(Error::usage(format!(
-                "{what} measures quality, and --weights dummy has none; give trained weights or leave {what} out"
-            ))),
-        }
     }
 
     /// Bytes of the weights as loaded.

@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
+use super::identity::{self, Row};
 use super::kernels::CATEGORIES;
 use crate::schema::{Measurement, RunResult};
 
@@ -27,8 +28,9 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
     }
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    let heads = ["a decode step", "context"].into_iter().map(String::from);
-    table.set_header(heads.chain(columns.iter().map(|c| c.head.clone())));
+    let varying = identity::varying(&rows.iter().map(|(result, m)| (*result, Some(*m))).collect::<Vec<Row<'_>>>());
+    let heads = varying.iter().map(|identity| identity.head).chain(["a decode step", "context"]);
+    table.set_header(heads.map(String::from).chain(columns.iter().map(|c| c.head.clone())));
     for (result, m) in rows {
         let context = match m.batch_size {
             Some(batch) if batch > 1 => format!("{} × {batch}", m.context_len),
@@ -36,9 +38,10 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
         };
         let place = [result.kv_quant.name.clone().unwrap_or_else(|| "none".into()), context];
         let values = columns.iter().map(|c| (c.value)(m).unwrap_or_else(|| "–".into()));
-        table.add_row(place.into_iter().chain(values).map(Cell::new));
+        let names = varying.iter().map(|identity| (identity.of)((result, Some(m))));
+        table.add_row(names.chain(place).chain(values).map(Cell::new));
     }
-    for column in table.column_iter_mut().skip(1) {
+    for column in table.column_iter_mut().skip(varying.len() + 1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     Some(table.to_string())

@@ -14,6 +14,7 @@ pub mod figures;
 pub mod font;
 pub mod group;
 pub mod html;
+pub mod identity;
 pub mod instrument_summary;
 pub mod kernels;
 pub mod label;

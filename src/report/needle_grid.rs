@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
+use super::identity::{self, Row};
 use crate::schema::{NeedleTrial, RunResult};
 
 /// Successes at every context length and depth, one row for each cache and context; `None` when no result has needles.
@@ -17,15 +18,21 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     let columns = depths.iter().map(|depth| format!("at {:.0} %", depth * 100.0));
-    table.set_header(["needle".to_string(), "context".to_string()].into_iter().chain(columns));
+    let rows: Vec<Row<'_>> = results.iter().filter(|r| !trials(r).is_empty()).map(|r| (*r, None)).collect();
+    let varying = identity::varying(&rows);
+    let heads = varying.iter().map(|identity| identity.head).chain(["needle", "context"]);
+    table.set_header(heads.map(String::from).chain(columns));
     for result in results {
         let trials = trials(result);
         let mut contexts: Vec<usize> = trials.iter().map(|t| t.context_length).collect();
         contexts.sort_unstable();
         contexts.dedup();
         for (row, context) in contexts.iter().enumerate() {
-            let name = result.kv_quant.name.as_deref().unwrap_or("none");
-            let mut cells = vec![Cell::new(if row == 0 { name } else { "" }), right(context.to_string())];
+            let name = result.kv_quant.name.clone().unwrap_or_else(|| "none".into());
+            let names = identity::cells(&varying, result).into_iter().chain([name]);
+            let mut cells: Vec<Cell> =
+                names.map(|name| Cell::new(if row == 0 { name } else { String::new() })).collect();
+            cells.push(right(context.to_string()));
             cells.extend(depths.iter().map(|depth| right(score(&trials, *context, *depth))));
             table.add_row(cells);
         }

@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
+use super::identity::{self, Row};
 use super::number::{self, Digits};
 use super::scoring::{self, of_run};
 use crate::schema::{Accuracy, Kld, RunResult};
@@ -21,7 +22,9 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
         scoring::telling(&rows)
     };
     let (kld_over, mmlu_over, math_over) = (over(of_run::kld), over(of_run::mmlu), over(of_run::math));
-    let mut header = vec!["KV cache"];
+    let rows: Vec<Row<'_>> = results.iter().map(|result| (*result, None)).collect();
+    let varying = identity::varying(&rows);
+    let mut header: Vec<&str> = varying.iter().map(|identity| identity.head).chain(["KV cache"]).collect();
     if kld {
         header.extend(kld_over.iter().map(|_| "KL over"));
         header.extend(["KL mean ± 95 %, nats", "KL p99, nats", "same top"]);
@@ -39,7 +42,8 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
     for (at, result) in results.iter().enumerate() {
         let over = |words: &Option<Vec<String>>| words.as_ref().map(|words| words[at].clone());
         let b = &result.benchmarks;
-        let mut row = vec![result.kv_quant.name.clone().unwrap_or_else(|| "none".into())];
+        let mut row = identity::cells(&varying, result);
+        row.push(result.kv_quant.name.clone().unwrap_or_else(|| "none".into()));
         if kld {
             row.extend(over(&kld_over));
             row.extend(divergence(result.divergence()));
@@ -55,10 +59,10 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
             row.push(count(b.math.as_ref().and_then(|m| m.unparsed)));
             row.push(count(b.math.as_ref().and_then(|m| m.corrupted)));
         }
-        table.add_row(row.into_iter().enumerate().map(|(at, text)| match at {
-            0 => Cell::new(text),
-            _ => Cell::new(text).set_alignment(CellAlignment::Right),
-        }));
+        table.add_row(row.into_iter().map(Cell::new));
+    }
+    for column in table.column_iter_mut().skip(varying.len() + 1) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     Some(table.to_string())
 }

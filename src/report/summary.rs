@@ -1,51 +1,36 @@
 //! The table at the end of a run.
 
-use std::collections::BTreeSet;
-
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
+use super::identity::{self, Row};
 use super::number::{self, Digits};
 use super::scoring::{self, Scoring};
 use crate::base::stats::change_of_log;
 use crate::schema::{Measurement, RunResult};
-
-/// A column that tells rows apart: its head, and what a row says in it.
-type Identity = (&'static str, fn(&RunResult, Option<&Measurement>) -> String);
-
-const IDENTITIES: [Identity; 3] = [
-    ("model", |result, _| result.model.clone()),
-    ("backend", |result, _| result.attn_backend.clone()),
-    // A patch may have given single rows others than the run's.
-    ("tokens out", |result, m| m.and_then(|m| m.decode_tokens).unwrap_or_else(|| result.decode_tokens()).to_string()),
-];
 
 /// One row for each result × context length × batch size; perplexity is told once, on a result's first row, needles on the first row of
 /// their context.
 pub fn table(results: &[&RunResult]) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    // What all rows have in common is not told in each.
-    let told = |of: fn(&RunResult, Option<&Measurement>) -> String| {
-        let rows = |result: &&RunResult| result.measurements.len().max(1);
-        let all = results.iter().flat_map(|r| (0..rows(r)).map(move |row| of(r, r.measurements.get(row))));
-        all.collect::<BTreeSet<String>>().len()
-    };
-    let varying: Vec<&Identity> = IDENTITIES.iter().filter(|(_, of)| told(*of) > 1).collect();
-    let names = varying.iter().map(|(name, _)| *name);
+    let rows = |result: &RunResult| result.measurements.len().max(1);
+    let all: Vec<Row<'_>> =
+        results.iter().flat_map(|r| (0..rows(r)).map(move |row| (*r, r.measurements.get(row)))).collect();
+    let varying = identity::varying(&all);
+    let names = varying.iter().map(|identity| identity.head);
     let cost = ["KV cache", "context", "prefill ms", "decode ms/step", "tokens/s", "cache MiB", "saved"];
     let scored: Vec<Option<Scoring>> = results.iter().map(|result| scoring::of_run::ppl(result)).collect();
     let over = scoring::telling(&scored);
     let quality = over.iter().map(|_| "PPL over").chain(["PPL", "ΔPPL", "needle"]);
     table.set_header(names.chain(cost).chain(quality));
     for (at, result) in results.iter().enumerate() {
-        let rows = result.measurements.len().max(1);
-        for row in 0..rows {
+        for row in 0..rows(result) {
             let m = result.measurements.get(row);
             let before = row.checked_sub(1).and_then(|row| result.measurements.get(row));
-            let identity = varying.iter().map(|(_, of)| {
-                let told = of(result, m);
-                Cell::new(if row > 0 && told == of(result, before) { String::new() } else { told })
+            let identity = varying.iter().map(|identity| {
+                let told = (identity.of)((result, m));
+                Cell::new(if row > 0 && told == (identity.of)((result, before)) { String::new() } else { told })
             });
             let over = over.as_ref().map(|words| words[at].as_str());
             let needle = match (m, before) {

@@ -56,10 +56,12 @@ pub fn run(
     // The stable sort keeps files of one model in the order given, the unquantized ones first.
     targets.sort_by_key(|t| (format!("{:?}", t.run.spec.model), t.run.spec.kv_quant.is_quantized()));
     let mut loaded: Option<(super::plan::ModelRequest, Bench)> = None;
-    for mut target in targets {
+    let planned = targets.len();
+    for (number, mut target) in (1..).zip(targets) {
         if interrupt::requested() {
             break;
         }
+        progress.begin_run(number, planned);
         let name = target.stored.path.display().to_string();
         let error = target.measure(&mut loaded, request, progress, show_loading).err();
         outcomes.push(Outcome { name, stored: Some(target.stored), error });

@@ -77,8 +77,9 @@ pub fn run(specs: &[RunSpec], output: &Output<'_>) -> Result<Vec<Outcome>> {
     let runs = specs.iter().cloned().map(Prepared::new).collect::<Result<Vec<_>>>()?;
     let mut outcomes = Vec::new();
     let mut shapes = Estimator::default();
-    for group in runs.chunk_by(|a, b| a.spec.model == b.spec.model) {
-        run_model(group, output, &mut shapes, &mut outcomes);
+    let numbered: Vec<(usize, &Prepared)> = (1..).zip(&runs).collect();
+    for group in numbered.chunk_by(|(_, a), (_, b)| a.spec.model == b.spec.model) {
+        run_model(group, runs.len(), output, &mut shapes, &mut outcomes);
         if is_over(&outcomes) {
             break;
         }
@@ -86,14 +87,21 @@ pub fn run(specs: &[RunSpec], output: &Output<'_>) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-/// Runs the specs of one model.
-fn run_model(runs: &[Prepared], output: &Output<'_>, shapes: &mut Estimator, outcomes: &mut Vec<Outcome>) {
+/// Runs the specs of one model, which stand at these numbers in a plan of `planned`.
+fn run_model(
+    runs: &[(usize, &Prepared)],
+    planned: usize,
+    output: &Output<'_>,
+    shapes: &mut Estimator,
+    outcomes: &mut Vec<Outcome>,
+) {
     let mut bench: Option<Bench> = None;
     // Why the model could not be loaded for lack of memory, once that was tried.
     let mut no_room: Option<String> = None;
     // What names its weights and its tokenizer, once that was asked for.
     let identity: OnceCell<Identity> = OnceCell::new();
-    for run in runs {
+    for (number, run) in runs {
+        output.progress.begin_run(*number, planned);
         let spec = &run.spec;
         let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
         // A model that is loaded takes memory which its own runs do not lack.
@@ -303,7 +311,7 @@ impl Bench {
         let missing = |name: &str| stored.is_none_or(|stored| !stored.has(name));
         for benchmark in run.benchmarks.iter().filter(|benchmark| missing(benchmark.name())) {
             if benchmark.is_quality() {
-                self.subject.require_trained(benchmark.name())?;
+                self.subject.weights.require_trained(benchmark.name())?;
                 self.subject.tokenizer()?;
             }
             let warning = benchmark.prepare(&self.subject, &settings, &spec.kv_quant, &mut self.readings)?;

@@ -44,6 +44,9 @@ pub fn experiment_id(model: &str, backend: &str, quant_label: &str, time: &chron
 /// # Errors
 /// Names the folder and what the system said.
 pub fn prepare_folder(folder: &Path) -> Result<()> {
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::file(folder, "is a file, not a folder for results; give another --output-dir"));
+    }
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     tempfile::Builder::new().prefix(".kvprof-").tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
     Ok(())

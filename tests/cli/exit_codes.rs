@@ -45,6 +45,16 @@ fn a_wrong_request_or_input_ends_with_2() {
 }
 
 #[test]
+fn a_folder_that_holds_no_results_is_told_from_one_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    for line in ["validate FOLDER/empty", "patch FOLDER/empty --benchmarks ppl"] {
+        let (code, text) = outcome(line, folder.path());
+        assert!(code == Some(2) && text.contains("the folder holds no result file"), "{line}: {text}");
+    }
+}
+
+#[test]
 fn a_hub_that_cannot_be_reached_is_work_that_failed_and_ends_with_1() {
     let folder = tempfile::tempdir().unwrap();
     for line in [

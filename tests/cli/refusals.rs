@@ -26,6 +26,15 @@ fn an_unknown_benchmark_or_backend_is_answered_with_those_there_are() {
 }
 
 #[test]
+fn results_do_not_go_into_a_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let output = kvprof().args(["run", "--output-dir"]).arg(file.path()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("is a file, not a folder") && text.contains("--output-dir"), "{text}");
+}
+
+#[test]
 fn a_context_longer_than_the_model_allows_is_refused() {
     assert!(refused(&["run", "--context-lengths", "100000"]).contains("100000"));
 }

@@ -76,6 +76,31 @@ fn a_run_that_is_interrupted_before_anything_was_measured_leaves_no_file() {
     assert_eq!(json_files(folder.path()).len(), 0);
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_says_what_is_complete_and_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    // The second run is decoding for seconds when the first is complete.
+    let line =
+        "run --kv-quant none --benchmarks none --context-lengths 64 --output-tokens 4 1900 --measure-runs 20 --quiet";
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+        .args(line.split_whitespace())
+        .arg("--output-dir")
+        .arg(folder.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while json_files(folder.path()).len() < 2 && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = run.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = run.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), json_files(folder.path()).len()), (Some(130), 1), "{text}");
+    assert!(text.contains("1 of 2 runs are complete") && text.contains("--resume"), "{text}");
+}
+
 #[test]
 fn weights_that_changed_are_measured_anew_by_resume_and_what_was_there_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,7 +139,12 @@ fn weights_that_changed_are_measured_anew_by_resume_and_what_was_there_is_told()
     builtin_in(folder.path(), "model", digest != revisions[0].as_str().unwrap());
     let (files, text) = run(&["--log-level", "kvprof=info"]);
     assert_eq!(files, 2);
-    for told in ["1 of 1 runs went on in files with 1 blocks", "it has profile@256x1", &digest, "tokens to score"] {
+    for told in [
+        "1 of 1 runs went on in files with 1 block measured before",
+        "it has profile@256x1",
+        &digest,
+        "tokens to score",
+    ] {
         assert!(text.contains(told), "{told}: {text}");
     }
 }

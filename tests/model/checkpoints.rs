@@ -52,7 +52,7 @@ fn dummy_weights_need_a_configuration_only_and_refuse_quality() {
     let options = LoadOptions { weights: WeightsKind::Dummy, ..LoadOptions::new(config.to_str().unwrap()) };
     let subject = Subject::load(&options).unwrap();
     assert_eq!(subject.decoder.parameters(), load(&fixture("models/mistral")).unwrap().decoder.parameters());
-    let error = subject.require_trained("ppl").unwrap_err();
+    let error = subject.weights.require_trained("ppl").unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("ppl"), "{error}");
 }
 

@@ -133,9 +133,12 @@ impl Estimator {
     /// The need of `spec`; `None` when the model's shape is not known.
     ///
     /// # Errors
-    /// When the settings cannot measure anything, or the quantization does not fit the model.
+    /// When the settings cannot measure anything, the quantization does not fit the model, or the model has no weights to measure.
     pub fn estimate(&mut self, spec: &RunSpec) -> Result<Option<Estimate>> {
         spec.settings.check()?;
+        let options = spec.model.options(false)?;
+        options.source()?;
+        spec.benchmarks.iter().try_for_each(|name| options.weights.require_trained(name))?;
         let Some(shape) = self.shape(&spec.model).cloned() else { return Ok(None) };
         spec.kv_quant.validate(shape.config.head_dim, shape.config.layers)?;
         let mut settings = spec.settings.for_model(&shape.config);

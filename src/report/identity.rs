@@ -1,0 +1,81 @@
+//! The columns that tell rows of the tables at the end of a run apart.
+
+use std::collections::BTreeSet;
+
+use crate::schema::{Measurement, RunResult};
+
+/// What a row tells of: a result, and one of its measurements where the row has one.
+pub type Row<'a> = (&'a RunResult, Option<&'a Measurement>);
+
+/// A column that tells rows apart.
+#[derive(Clone, Copy)]
+pub struct Identity {
+    /// Its head.
+    pub head: &'static str,
+    /// What a row says in it.
+    pub of: fn(Row<'_>) -> String,
+}
+
+const IDENTITIES: [Identity; 3] = [
+    Identity { head: "model", of: |(result, _)| result.model.clone() },
+    Identity { head: "backend", of: |(result, _)| result.attn_backend.clone() },
+    // A patch may have given single rows others than the run's.
+    Identity {
+        head: "tokens out",
+        of: |(result, m)| m.and_then(|m| m.decode_tokens).unwrap_or_else(|| result.decode_tokens()).to_string(),
+    },
+];
+
+/// The columns in which `rows` differ: what all have in common is not told in each.
+pub fn varying(rows: &[Row<'_>]) -> Vec<Identity> {
+    let told = |identity: &Identity| rows.iter().map(|row| (identity.of)(*row)).collect::<BTreeSet<String>>().len();
+    IDENTITIES.into_iter().filter(|identity| told(identity) > 1).collect()
+}
+
+/// What a row that stands for a whole result says in the columns `varying`.
+pub fn cells(varying: &[Identity], result: &RunResult) -> Vec<String> {
+    varying.iter().map(|identity| (identity.of)((result, None))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{instrument_summary, needle_grid, quality_summary, summary};
+    use crate::schema::{Accuracy, Benchmarks, Energy, EnergyWindow, Measurement, NeedleTrial, RunResult, read};
+
+    fn result(backend: &str) -> RunResult {
+        let text = r#"{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{"num_params_b":1,
+            "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64},
+            "attn_backend":"fused","kv_quant":{"enabled":false,"asymmetric":false},"environment":{},"hardware":{},"config":{"seed":1,
+            "warmup_runs":0,"measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16},"measurements":[],"benchmarks":{},
+            "combo_elapsed_s":1.0}"#;
+        let trial = NeedleTrial { context_length: 256, depth_percent: 0.5, ..Default::default() };
+        let benchmarks = Benchmarks {
+            mmlu: Some(Accuracy::default()),
+            needle_in_haystack_trials: Some(vec![trial]),
+            ..Default::default()
+        };
+        let energy = Energy { decode: Some(EnergyWindow::default()), ..Default::default() };
+        let measurements = vec![Measurement { energy: Some(energy), ..Default::default() }];
+        let parsed = read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap();
+        RunResult { attn_backend: backend.into(), benchmarks, measurements, ..parsed }
+    }
+
+    #[test]
+    fn every_table_at_the_end_of_a_run_tells_its_rows_apart() {
+        let (eager, fused) = (result("eager"), result("fused"));
+        let tables = |results: &[&RunResult]| {
+            let others = [instrument_summary::table, quality_summary::table, needle_grid::table];
+            let others = others.map(|table| table(results).unwrap());
+            [summary::table(results)].into_iter().chain(others).collect::<Vec<String>>()
+        };
+        for table in tables(&[&eager, &fused]) {
+            for told in ["backend", "eager", "fused"] {
+                assert!(table.contains(told), "{told} in\n{table}");
+            }
+            assert!(!table.contains("model"), "what all rows have in common is not told:\n{table}");
+        }
+        for table in tables(&[&eager, &eager]) {
+            assert!(!table.contains("backend"), "{table}");
+        }
+    }
+}
