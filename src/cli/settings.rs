@@ -11,7 +11,7 @@ use crate::{Error, Result};
 #[derive(clap::Args)]
 pub struct SettingsArgs {
     /// Prompt lengths in tokens, for the profile and needle [default: 1024, or what --output-tokens leaves of the model's
-    /// limit if that is less].
+    /// limit if that is less; refused where that is too little for a quantized cache to hold codes].
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS")]
     pub(super) context_lengths: Option<Vec<usize>>,
     /// Sequences side by side, for the profile [default: 1].

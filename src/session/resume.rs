@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::claim::Claim;
 use super::estimate::Estimator;
 use super::identity::difference;
@@ -9,7 +11,7 @@ use super::plan::RunSpec;
 use super::skip::would_be_skipped_again;
 use super::store::Stored;
 use crate::Result;
-use crate::schema::{ModelConfig, profile_block};
+use crate::schema::{Environment, Hardware, ModelConfig, RunResult, profile_block};
 
 /// What becomes of results that are already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,30 @@ pub(super) fn start(
         Some(stored) if is_complete(spec, &stored, shapes, free) => Start::Complete(Box::new(stored)),
         stored => Start::Go { stored, claim: Some(claim) },
     })
+}
+
+/// A file that holds nothing measured yet is of this machine now; in another, a note says what went on here.
+pub(super) fn note_where_it_goes_on(
+    result: &mut RunResult,
+    model_config: ModelConfig,
+    environment: &Environment,
+    hardware: &Hardware,
+) {
+    if result.completed.is_empty() {
+        result.model_config = model_config;
+        result.environment = environment.clone();
+        result.hardware = hardware.clone();
+    } else if (&result.environment, &result.hardware) != (environment, hardware) {
+        let note = json!({
+            "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
+            "after": result.completed,
+            "environment": environment,
+            "hardware": hardware,
+        });
+        if let Value::Array(notes) = result.extra.entry("resumed").or_insert_with(|| json!([])) {
+            notes.push(note);
+        }
+    }
 }
 
 /// Whether a file holds all blocks of its spec, as far as they can be had on this machine with the `free` bytes there are before the model

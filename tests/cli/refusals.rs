@@ -40,6 +40,21 @@ fn a_context_longer_than_the_model_allows_is_refused() {
 }
 
 #[test]
+fn an_output_that_leaves_no_useful_default_context_is_refused() {
+    for (output, left) in [("2000", "leaves 48 of the model's 2048"), ("2047", "leaves 1 of the model's 2048")] {
+        for benchmarks in [&["--benchmarks", "none"][..], &["--no-profile", "--benchmarks", "needle"]] {
+            let text = refused(&[&["run", "--output-tokens", output], benchmarks].concat());
+            assert!(text.contains(left) && text.contains("--context-lengths"), "{text}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = kvprof();
+    run.args(["run", "--no-profile", "--benchmarks", "ppl", "--ppl-tokens", "64", "--kv-quant", "none", "--quiet"]);
+    // What has no context goes by none.
+    run.args(["--output-tokens", "2047", "--output-dir"]).arg(folder.path()).assert().success();
+}
+
+#[test]
 fn requests_that_contradict_themselves_are_refused() {
     assert!(refused(&["run", "--benchmarks", "ppl", "none"]).contains("none stands alone"));
     let untraced = ["run", "--no-profile", "--benchmarks", "ppl", "--trace-out", "t.json"];
