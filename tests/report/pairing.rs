@@ -122,3 +122,16 @@ fn perplexities_of_two_quantized_caches_are_paired_section_by_section() {
     let [low, high] = ends(&ppl(&file("c", 0.001, false)));
     assert!(low < 0.0 && high > 0.005, "{low} {high}");
 }
+
+#[test]
+fn a_rate_of_nothing_on_both_sides_is_no_change_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.benchmarks.mmlu.iter_mut().for_each(|mmlu| (mmlu.correct, mmlu.accuracy) = (0, 0.0));
+    let (base, new) = (one(folder.path(), "a", &result), one(folder.path(), "b", &result));
+    let lines = lines(&base, &new);
+    let of = |metric: &str| lines.iter().find(|line| line["metric"] == metric).unwrap();
+    assert_eq!(of("mmlu")["change"], "no success on either side");
+    assert!(of("mmlu")["remark"].as_str().unwrap().contains("says nothing"));
+    assert!(of("needle")["remark"].is_null());
+}
