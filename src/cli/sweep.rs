@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::dry_run::{self, Machine};
+use super::number::real;
 use super::outcome;
 use super::output::{self, say};
 use super::shown::{Form, show};
@@ -27,10 +28,10 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = super::size::parse, allow_hyphen_values = true, requires = "dry_run")]
     memory: Option<u64>,
     /// With --dry-run: the bandwidth of its memory in GB/s; measured on this machine where not given.
-    #[arg(long, value_name = "GB/s", requires = "dry_run")]
+    #[arg(long, value_name = "GB/s", requires = "dry_run", value_parser = real)]
     bandwidth: Option<f64>,
     /// With --dry-run: its matrix products in 10^12 operations a second; measured on this machine where not given.
-    #[arg(long, value_name = "TFLOP/s", requires = "dry_run")]
+    #[arg(long, value_name = "TFLOP/s", requires = "dry_run", value_parser = real)]
     tflops: Option<f64>,
     /// Measure again what is there already.
     #[arg(long)]
