@@ -171,8 +171,11 @@ fn progress_says_which_run_of_the_plan_it_is_of() {
     #[derive(Default)]
     struct Stages(std::cell::RefCell<Vec<String>>);
     impl Progress for Stages {
-        fn begin_run(&self, run: usize, of: usize) {
+        fn begin_run(&self, run: usize, of: usize, _name: &str) {
             self.0.borrow_mut().push(format!("{run}/{of}"));
+        }
+        fn end_run(&self, how: &str) {
+            self.0.borrow_mut().push(how.into());
         }
         fn start(&self, stage: &str, _total: u64) {
             self.0.borrow_mut().push(stage.to_string());
@@ -193,7 +196,7 @@ fn progress_says_which_run_of_the_plan_it_is_of() {
     let existing = Existing::Keep;
     let output = Output { folder: folder.path().into(), existing, progress: &progress, show_loading: false };
     assert!(runner::run(&runs, &output).unwrap().iter().all(|outcome| outcome.error.is_none()));
-    assert_eq!(progress.0.into_inner(), ["1/2", "profile none @ 64×1", "2/2", "profile none @ 64×1"]);
+    assert_eq!(progress.0.into_inner(), ["1/2", "profile none @ 64×1", "done", "2/2", "profile none @ 64×1", "done"]);
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub struct Args {
     /// stopped, instead of beginning new ones. In them, what `kvprof patch` measured with other settings stays, with a warning.
     #[arg(long)]
     resume: bool,
-    /// No progress bars and no table; warnings and errors stay.
+    /// No progress and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
     /// Print the results as a JSON array on standard output instead of the table.

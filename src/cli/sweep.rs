@@ -42,7 +42,7 @@ pub struct Args {
     /// Folder for the result files.
     #[arg(long, value_name = "DIR", default_value = "results/raw")]
     output_dir: PathBuf,
-    /// No progress bars and no table; warnings and errors stay.
+    /// No progress and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
 }

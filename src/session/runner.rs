@@ -9,6 +9,7 @@ use super::describe::{Described, empty_result, model_config};
 use super::estimate::{Estimator, available_bytes};
 use super::plan::{ModelRequest, RunSpec};
 use super::prepared::Prepared;
+use super::progress::tell_end;
 pub use super::resume::Existing;
 use super::resume::{Start, note_where_it_goes_on, start};
 use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
@@ -99,9 +100,9 @@ fn run_model(
     // What names its weights and its tokenizer, once that was asked for.
     let identity: OnceCell<Identity> = OnceCell::new();
     for (number, run) in runs {
-        output.progress.begin_run(*number, planned);
         let spec = &run.spec;
         let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
+        output.progress.begin_run(*number, planned, &name);
         // A model that is loaded takes memory which its own runs do not lack.
         let free = || bench.as_ref().map_or_else(|| available_bytes(&spec.model), |bench| bench.free_bytes);
         let here = |shapes: &mut Estimator| match &bench {
@@ -149,6 +150,7 @@ fn run_model(
             }
             Err(error) => Outcome { name, stored: None, error: Some(error) },
         };
+        tell_end(output.progress, outcome.stored.as_ref(), outcome.error.as_ref());
         outcomes.push(outcome);
         if is_over(outcomes) {
             return;
