@@ -249,6 +249,26 @@ fn every_sweep_in_the_repository_can_be_planned() {
 }
 
 #[test]
+fn a_dry_run_estimates_what_the_output_folder_does_not_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = sweep_file(folder.path());
+    let raw = folder.path().join("raw");
+    let sweep = |more: &[&str]| {
+        let mut command = kvprof();
+        let output = command.arg("sweep").arg(&file).args(more).arg("--output-dir").arg(&raw).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let dry = |more: &[&str]| sweep(&[&["--dry-run", "--bandwidth", "10", "--tflops", "1"], more].concat());
+    assert!(!dry(&[]).contains("complete") && !raw.exists());
+    sweep(&["--shard", "1/2", "--quiet"]);
+    let text = dry(&[]);
+    let rows = |what: &str| text.lines().filter(|line| line.starts_with('│') && line.contains(what)).count();
+    assert!(text.contains("2 of 4 runs are complete in") && rows("complete") == 2 && rows("yes") == 2, "{text}");
+    assert!(!dry(&["--force"]).contains("complete"));
+}
+
+#[test]
 fn a_dry_run_says_what_each_run_needs_and_what_will_be_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sweep.toml");

@@ -21,7 +21,8 @@ pub struct Args {
     /// The sweep file (TOML); examples are in configs/.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Print the plan with an estimate of the memory and time that each run needs, and stop.
+    /// Print the plan with an estimate of the memory and time that each run needs, but for those that are complete in the
+    /// output folder, and stop.
     #[arg(long)]
     dry_run: bool,
     /// With --dry-run: estimate for a GPU with this much free memory, such as 80GiB, instead of for this machine.
@@ -68,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runner::check(&runs)?;
     if args.dry_run {
         let machine = Machine { memory: args.memory, bandwidth: args.bandwidth, tflops: args.tflops };
-        let plan = dry_run::describe(&runs, &machine)?;
+        let plan = dry_run::describe(&runs, &machine, (!args.force).then_some(&*args.output_dir))?;
         output::write(plan.text.as_bytes())?;
         say!("{distinct} runs ({named} named in the file), {} in this plan", runs.len());
         return Ok(if plan.refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) });

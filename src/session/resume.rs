@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::claim::Claim;
+use super::describe::{Described, model_config};
 use super::estimate::Estimator;
 use super::identity::difference;
 use super::plan::RunSpec;
@@ -72,6 +73,16 @@ pub(super) fn start(
         Some(stored) if is_complete(spec, &stored, shapes, free) => Start::Complete(Box::new(stored)),
         stored => Start::Go { stored, claim: Some(claim) },
     })
+}
+
+/// Whether `folder` holds all of `spec` already, as far as that can be told without looking at weights: a plan is made before they are
+/// read. `free` bytes are there before the model is loaded.
+pub fn is_there(spec: &RunSpec, folder: &Path, shapes: &mut Estimator, free: Option<u64>) -> bool {
+    let found = Stored::find(folder, &spec.hash(), |_, result| {
+        let here = shapes.shape(&spec.model).map(|shape| model_config(&spec.model, &Described::unloaded(shape)));
+        here.is_none_or(|here| difference(&result.model_config, &here, &spec.benchmarks).is_none())
+    });
+    found.is_some_and(|stored| is_complete(spec, &stored, shapes, || free))
 }
 
 /// A file that holds nothing measured yet is of this machine now; in another, a note says what went on here.
