@@ -171,8 +171,11 @@ fn progress_says_which_run_of_the_plan_it_is_of() {
     #[derive(Default)]
     struct Stages(std::cell::RefCell<Vec<String>>);
     impl Progress for Stages {
-        fn begin_run(&self, run: usize, of: usize) {
+        fn begin_run(&self, run: usize, of: usize, _name: &str) {
             self.0.borrow_mut().push(format!("{run}/{of}"));
+        }
+        fn end_run(&self, how: &str) {
+            self.0.borrow_mut().push(how.into());
         }
         fn start(&self, stage: &str, _total: u64) {
             self.0.borrow_mut().push(stage.to_string());
@@ -193,7 +196,7 @@ fn progress_says_which_run_of_the_plan_it_is_of() {
     let existing = Existing::Keep;
     let output = Output { folder: folder.path().into(), existing, progress: &progress, show_loading: false };
     assert!(runner::run(&runs, &output).unwrap().iter().all(|outcome| outcome.error.is_none()));
-    assert_eq!(progress.0.into_inner(), ["1/2", "profile none @ 64×1", "2/2", "profile none @ 64×1"]);
+    assert_eq!(progress.0.into_inner(), ["1/2", "profile none @ 64×1", "done", "2/2", "profile none @ 64×1", "done"]);
 }
 
 #[test]
@@ -243,6 +246,26 @@ fn every_sweep_in_the_repository_can_be_planned() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+#[test]
+fn a_dry_run_estimates_what_the_output_folder_does_not_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = sweep_file(folder.path());
+    let raw = folder.path().join("raw");
+    let sweep = |more: &[&str]| {
+        let mut command = kvprof();
+        let output = command.arg("sweep").arg(&file).args(more).arg("--output-dir").arg(&raw).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let dry = |more: &[&str]| sweep(&[&["--dry-run", "--bandwidth", "10", "--tflops", "1"], more].concat());
+    assert!(!dry(&[]).contains("complete") && !raw.exists());
+    sweep(&["--shard", "1/2", "--quiet"]);
+    let text = dry(&[]);
+    let rows = |what: &str| text.lines().filter(|line| line.starts_with('│') && line.contains(what)).count();
+    assert!(text.contains("2 of 4 runs are complete in") && rows("complete") == 2 && rows("yes") == 2, "{text}");
+    assert!(!dry(&["--force"]).contains("complete"));
 }
 
 #[test]

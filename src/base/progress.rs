@@ -4,8 +4,11 @@ use super::error::Result;
 
 /// Where a long stage reports its progress. Implementations may draw a bar, or nothing.
 pub trait Progress {
-    /// The stages that follow are of run `run`, counted from 1, of `of`.
-    fn begin_run(&self, _run: usize, _of: usize) {}
+    /// The stages that follow are of run `run`, counted from 1, of `of`, which people know by `name`.
+    fn begin_run(&self, _run: usize, _of: usize, _name: &str) {}
+
+    /// That run has ended: `how`, in words.
+    fn end_run(&self, _how: &str) {}
 
     /// Begins a stage of `total` units of work.
     fn start(&self, stage: &str, total: u64);

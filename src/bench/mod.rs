@@ -1,6 +1,7 @@
 //! Layer 5: what is measured. Each benchmark is one file; adding one is described in CONTRIBUTING.md.
 
 pub mod chat;
+pub mod contexts;
 pub mod corpus;
 pub mod data;
 pub mod divergence;

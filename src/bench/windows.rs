@@ -191,13 +191,10 @@ fn burn_in(settings: &Settings, window: usize, quant: &QuantSpec) -> Result<usiz
         }
         Protocol::TwoPhase if window < 4 => Err(Error::usage("--ppl-window must be at least 4 tokens")),
         Protocol::Streaming if burn_in + 1 >= window => {
-            let default = match settings.ppl_burn_in {
-                Some(_) => "",
-                None => " (the default)",
-            };
+            // Which may be the default that a plan's caches share.
             Err(Error::usage(format!(
-                "--ppl-burn-in {burn_in}{default} leaves no token of a window of {window} to score; by default it is 256, or what the \
-                 caches of a plan hold when all have quantized a block: give a smaller --ppl-burn-in or --residual-length, or a longer \
+                "a burn-in of {burn_in} tokens leaves no token of a window of {window} to score; by default it is 256, or what the caches \
+                 of a plan hold when all have quantized a block: give a smaller --ppl-burn-in or --residual-length, or a longer \
                  --ppl-window"
             )))
         }

@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(Error::usage("Parquet is not text: name a file with --output").into());
     }
     let study = Study::load(&args.paths)?;
-    let skipped = report_rejected(&study);
+    let skipped = report_rejected(&study, "");
     if study.runs.is_empty() {
         return Err(Error::usage("no result file among the given paths; `kvprof run` makes them").into());
     }

@@ -1,5 +1,6 @@
 //! `kvprof compare`: new results against old ones, for people and for CI.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,13 +53,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(Error::usage("Parquet is not text: name a file with --output").into());
     }
     let (base, new) = (Study::load(&args.base)?, Study::load(&args.against)?);
-    let skipped = [report_rejected(&base), report_rejected(&new)].iter().any(|code| *code != ExitCode::SUCCESS);
+    let codes = [report_rejected(&base, "base: "), report_rejected(&new, "new: ")];
+    let skipped = codes.iter().any(|code| *code != ExitCode::SUCCESS);
     for (study, side) in [(&base, "BASE"), (&new, "--against")] {
         if study.runs.is_empty() {
             return Err(
                 Error::usage(format!("no result file among the paths of {side}; `kvprof run` makes them")).into()
             );
         }
+    }
+    if files(&base) == files(&new) {
+        eprintln!("warning: BASE and --against are the same files, which cannot differ");
     }
     let comparison = compare::compare(&base, &new);
     for line in &comparison.unpaired {
@@ -82,6 +87,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     eprintln!("{}", summary(&comparison));
     let failed = conditions.iter().filter(|condition| fails(condition, &comparison)).count();
     Ok(ExitCode::from(u8::from(failed > 0 || skipped)))
+}
+
+/// The files of a side, by whatever name they were given.
+fn files(side: &Study) -> BTreeSet<PathBuf> {
+    let whole = |file: &PathBuf| std::fs::canonicalize(file).unwrap_or_else(|_| file.clone());
+    side.runs.iter().map(|run| whole(&run.file)).collect()
 }
 
 fn summary(comparison: &Comparison) -> String {

@@ -1,6 +1,7 @@
 //! `kvprof sweep --dry-run`: the plan, and an estimate of what it needs.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use candle_core::Device;
 use comfy_table::Table;
@@ -8,6 +9,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 
 use crate::session::estimate::{Estimate, Estimator, Place, Speed, available_bytes};
 use crate::session::plan::RunSpec;
+use crate::session::resume::is_there;
 use crate::{Error, Result};
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -30,11 +32,12 @@ pub struct Description {
     pub refused: usize,
 }
 
-/// Describes a plan. A run that is impossible is said to be, as the sweep would say it before it goes on with the others.
+/// Describes a plan. A run that is impossible is said to be, as the sweep would say it before it goes on with the others; one that `done`
+/// holds, a folder of results, needs nothing.
 ///
 /// # Errors
 /// When this machine has no room to measure its speed.
-pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<Description> {
+pub fn describe(runs: &[RunSpec], machine: &Machine, done: Option<&Path>) -> Result<Description> {
     let elsewhere = machine.memory.is_some() || machine.bandwidth.is_some() || machine.tflops.is_some();
     let mut estimator = Estimator::new(if elsewhere { Place::OtherGpu } else { Place::Here });
     let speed = match runs.iter().find(|run| estimator.shape(&run.model).is_some()) {
@@ -62,12 +65,18 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<Description> {
         "fits",
     ]);
     let mut skipped = Vec::new();
-    let (mut seconds, mut free_bytes, mut refused) = (0.0, None, 0);
+    let (mut seconds, mut free_bytes, mut refused, mut complete) = (0.0, None, 0, 0);
     let mut unknown: Vec<String> = Vec::new();
     for (at, run) in runs.iter().enumerate() {
-        let (estimate, refusal) = match estimator.estimate(run) {
-            Ok(estimate) => (estimate, None),
-            Err(error) => (None, Some(error)),
+        let free = machine.memory.or_else(|| available_bytes(&run.model));
+        let is_done = done.is_some_and(|folder| is_there(run, folder, &mut estimator, free));
+        complete += usize::from(is_done);
+        let (estimate, refusal) = match is_done {
+            true => (None, None),
+            false => match estimator.estimate(run) {
+                Ok(estimate) => (estimate, None),
+                Err(error) => (None, Some(error)),
+            },
         };
         if let Some(error) = &refusal {
             refused += 1;
@@ -79,7 +88,6 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<Description> {
             unknown.push(format!("nothing is known of {}: {reason}", run.model.model));
             unknown.dedup();
         }
-        let free = machine.memory.or_else(|| available_bytes(&run.model));
         free_bytes = free_bytes.or(free);
         let joined = |list: &[usize]| list.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
         let contexts = match run.settings.context_lengths.as_slice() {
@@ -87,7 +95,8 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<Description> {
             lengths => joined(lengths),
         };
         let largest = estimate.as_ref().and_then(Estimate::largest).map(|row| row.memory);
-        let gib = |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{:.2}", b as f64 / GIB));
+        let no_number = if is_done { "–" } else { "unknown" };
+        let gib = |bytes: Option<u64>| bytes.map_or(no_number.into(), |b| format!("{:.2}", b as f64 / GIB));
         let time = estimate.as_ref().and_then(|e| e.seconds);
         seconds += time.unwrap_or(0.0);
         table.add_row([
@@ -102,9 +111,10 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<Description> {
             gib(largest.map(|m| m.weights_bytes)),
             gib(largest.map(|m| m.cache_bytes)),
             gib(largest.map(|m| m.workspace_bytes)),
-            time.map_or("unknown".into(), duration),
+            time.map_or(no_number.into(), duration),
             match refusal {
                 Some(_) => "refused".into(),
+                None if is_done => "complete".into(),
                 None => fits(at + 1, estimate.as_ref(), free, &mut skipped),
             },
         ]);
@@ -112,6 +122,14 @@ pub fn describe(runs: &[RunSpec], machine: &Machine) -> Result<Description> {
     let mut text = format!("{table}\n");
     for line in skipped.iter().chain(&unknown) {
         let _ = writeln!(text, "{line}");
+    }
+    if let Some(folder) = done.filter(|_| complete > 0) {
+        let _ = writeln!(
+            text,
+            "{complete} of {} runs are complete in {} and need nothing (whether with these weights is seen when the sweep runs)",
+            runs.len(),
+            folder.display()
+        );
     }
     if let Some(free) = free_bytes {
         let place = if machine.memory.is_some() { "are given" } else { "are free here" };

@@ -41,7 +41,7 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N, instead of the recorded device.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// No progress bars; warnings and errors stay.
+    /// No progress; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
     #[command(flatten, next_help_heading = "Settings (what is not given is as each file's run had it)")]

@@ -50,7 +50,7 @@ fn percent(text: &str) -> Result<f64, String> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let study = Study::load(&args.paths)?;
-    let skipped = report_rejected(&study);
+    let skipped = report_rejected(&study, "");
     if study.runs.is_empty() {
         return Err(Error::usage("no result file among the given paths; `kvprof run` makes them").into());
     }

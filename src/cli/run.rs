@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::number::whole;
 use super::outcome;
 use super::settings::SettingsArgs;
 use super::shown::{Form, show};
@@ -28,7 +29,7 @@ pub struct Args {
     #[arg(long, num_args = 1.., value_name = "QUANT")]
     kv_quant: Option<Vec<String>>,
     /// Recent tokens kept in full precision, for all quantizations; several make a run each [default: 128].
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS", value_parser = whole::<usize>)]
     residual_length: Option<Vec<usize>>,
     /// How attention reads the cache: eager, sdpa or fused [default: fused].
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "BACKEND")]
@@ -49,7 +50,7 @@ pub struct Args {
     /// stopped, instead of beginning new ones. In them, what `kvprof patch` measured with other settings stays, with a warning.
     #[arg(long)]
     resume: bool,
-    /// No progress bars and no table; warnings and errors stay.
+    /// No progress and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
     /// Print the results as a JSON array on standard output instead of the table.

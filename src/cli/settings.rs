@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::number::{real, whole};
 use crate::bench::Settings;
 use crate::bench::settings::{NeedleKind, OUTPUT_TOKENS, Protocol};
 use crate::model::step::StepMode;
@@ -11,24 +12,24 @@ use crate::{Error, Result};
 #[derive(clap::Args)]
 pub struct SettingsArgs {
     /// Prompt lengths in tokens, for the profile and needle [default: 1024, or what --output-tokens leaves of the model's
-    /// limit if that is less].
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS")]
+    /// limit if that is less; refused where that is too little for a quantized cache to hold codes].
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS", value_parser = whole::<usize>)]
     pub(super) context_lengths: Option<Vec<usize>>,
     /// Sequences side by side, for the profile [default: 1].
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "B")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "B", value_parser = whole::<usize>)]
     pub(super) batch_sizes: Option<Vec<usize>>,
     /// Tokens that a timed decode generates; several make a run each [default: 128].
-    #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_delimiter = ',', value_name = "N")]
+    #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_delimiter = ',', value_name = "N", value_parser = whole::<usize>)]
     pub(super) output_tokens: Option<Vec<usize>>,
     /// Untimed runs before the timed ones [default: 2].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     warmup_runs: Option<usize>,
     /// Timed runs [default: 5].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     measure_runs: Option<usize>,
     /// Prompt tokens computed together in the profile [default: 4096; 2048 for each of several sequences;
     /// less for a model of few layers].
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     prefill_chunk: Option<usize>,
     /// Trace one more run of each profile: time by kernel category (CUPTI on a GPU, ranges of the model's code on a CPU).
     #[arg(long)]
@@ -37,7 +38,7 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "FILE")]
     trace_out: Option<PathBuf>,
     /// Shortest window in which energy is measured, seconds [default: 1].
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = real)]
     energy_seconds: Option<f64>,
     /// Record the memory of one more run over time, for a plot.
     #[arg(long)]
@@ -56,28 +57,28 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "NAME|FILE")]
     ppl_data: Option<String>,
     /// Window of ppl and kld, in tokens [default: 4096, or the model's limit if that is smaller].
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     ppl_window: Option<usize>,
     /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or the
     /// longest residual window and block of the plan's caches, of those that a window has room for, if that is more, so that all score
     /// the same tokens].
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     ppl_burn_in: Option<usize>,
     /// Tokens scored by ppl and kld, 0: the whole text [default: 4096].
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     ppl_tokens: Option<usize>,
     /// How ppl and kld feed a window: streaming (chunks of 64) or two-phase (half fills the cache, half is scored in one
     /// pass) [default: streaming].
     #[arg(long, value_name = "NAME")]
     ppl_protocol: Option<Protocol>,
     /// Windows of ppl and kld read side by side [default: 1 on a CPU, up to 16 on a GPU].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     ppl_batch: Option<usize>,
     /// Depths at which the needle is hidden, 0 to 1 [default: 0.1 0.25 0.5 0.75 0.9].
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "DEPTH")]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "DEPTH", value_parser = real)]
     needle_depths: Option<Vec<f64>>,
     /// Needles at each context and depth [default: 1].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     needle_trials: Option<usize>,
     /// What the needle is: number, words or multi-key [default: number].
     #[arg(long, value_name = "KIND")]
@@ -86,22 +87,22 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "NAME|FILE")]
     needle_haystack: Option<String>,
     /// Questions of mmlu, spread over its subjects, 0: all [default: 200].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     mmlu_questions: Option<usize>,
     /// Examples before each question of mmlu [default: 5].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     mmlu_shots: Option<usize>,
     /// Problems of math, 0: all [default: 100].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     math_problems: Option<usize>,
     /// Longest answer that math generates, in tokens [default: 512].
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     max_new_tokens: Option<usize>,
     /// Answers that math generates side by side [default: 1].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     batch_size: Option<usize>,
     /// Seed of everything random [default: 42].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     seed: Option<u64>,
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::dry_run::{self, Machine};
+use super::number::real;
 use super::outcome;
 use super::output::{self, say};
 use super::shown::{Form, show};
@@ -20,17 +21,18 @@ pub struct Args {
     /// The sweep file (TOML); examples are in configs/.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Print the plan with an estimate of the memory and time that each run needs, and stop.
+    /// Print the plan with an estimate of the memory and time that each run needs, but for those that are complete in the
+    /// output folder, and stop.
     #[arg(long)]
     dry_run: bool,
     /// With --dry-run: estimate for a GPU with this much free memory, such as 80GiB, instead of for this machine.
     #[arg(long, value_name = "SIZE", value_parser = super::size::parse, allow_hyphen_values = true, requires = "dry_run")]
     memory: Option<u64>,
     /// With --dry-run: the bandwidth of its memory in GB/s; measured on this machine where not given.
-    #[arg(long, value_name = "GB/s", requires = "dry_run")]
+    #[arg(long, value_name = "GB/s", requires = "dry_run", value_parser = real)]
     bandwidth: Option<f64>,
     /// With --dry-run: its matrix products in 10^12 operations a second; measured on this machine where not given.
-    #[arg(long, value_name = "TFLOP/s", requires = "dry_run")]
+    #[arg(long, value_name = "TFLOP/s", requires = "dry_run", value_parser = real)]
     tflops: Option<f64>,
     /// Measure again what is there already.
     #[arg(long)]
@@ -41,7 +43,7 @@ pub struct Args {
     /// Folder for the result files.
     #[arg(long, value_name = "DIR", default_value = "results/raw")]
     output_dir: PathBuf,
-    /// No progress bars and no table; warnings and errors stay.
+    /// No progress and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
 }
@@ -67,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runner::check(&runs)?;
     if args.dry_run {
         let machine = Machine { memory: args.memory, bandwidth: args.bandwidth, tflops: args.tflops };
-        let plan = dry_run::describe(&runs, &machine)?;
+        let plan = dry_run::describe(&runs, &machine, (!args.force).then_some(&*args.output_dir))?;
         output::write(plan.text.as_bytes())?;
         say!("{distinct} runs ({named} named in the file), {} in this plan", runs.len());
         return Ok(if plan.refused == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) });

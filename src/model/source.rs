@@ -61,10 +61,10 @@ impl ModelSource {
             return Ok(ModelSource::Hub(model.to_owned()));
         }
         if looks_like_a_file {
-            return Err(Error::usage(format!("--model {model}: no such file")));
+            return Err(Error::usage(format!("model {model}: no such file")));
         }
         Err(Error::usage(format!(
-            "--model {model}: no such file or folder, and not a hub id (owner/name); `builtin` is always there"
+            "model {model}: no such file or folder, and not a hub id (owner/name); `builtin` is always there"
         )))
     }
 }
@@ -110,7 +110,7 @@ impl ModelFiles {
         // A branch that moved between two runs leaves some files cached at the old commit: the second look finds all
         // at the new one.
         for _ in 0..2 {
-            hub.get(repo, "config.json")?;
+            hub.get(repo, "config.json").map_err(|error| no_folder_either(repo, error))?;
             let find = |file: &str| {
                 // The index is looked for first, since only it can tell that a cached model is in parts.
                 if file == SINGLE && hub.cached(repo, INDEX).is_some() {
@@ -159,6 +159,16 @@ impl ModelFiles {
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         let optional = [&self.generation_config, &self.tokenizer, &self.tokenizer_config, &self.chat_template];
         self.weights.iter().chain(optional.into_iter().flatten())
+    }
+}
+
+/// Says of a model that the hub did not give that there is no folder of that name, since one may have been meant.
+fn no_folder_either(repo: &HubRepo, error: Error) -> Error {
+    let told = |message| format!("there is no folder {} here, and {message}", repo.id());
+    match error {
+        Error::Usage(message) => Error::Usage(told(message)),
+        Error::Hub(message) => Error::Hub(told(message)),
+        other => other,
     }
 }
 

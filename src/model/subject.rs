@@ -97,7 +97,7 @@ impl LoadOptions {
         match &source {
             ModelSource::Config(path) if self.weights == WeightsKind::Trained => Err(Error::file(
                 path,
-                "is a configuration without weights; give the model's folder, or --weights dummy",
+                "is a configuration without weights; give the model's folder, or measure the cost of random ones: kvprof run --weights dummy",
             )),
             _ => Ok(source),
         }

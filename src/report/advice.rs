@@ -1,5 +1,7 @@
 //! What to use, in plain words: the smallest cache that keeps quality within a stated bound, what it saves, what it costs.
 
+use std::collections::BTreeSet;
+
 use super::group::{Group, Subject};
 use super::number::{self, Digits};
 use super::quality::{Quality, Score};
@@ -88,8 +90,8 @@ pub fn judge(quality: &Quality, bound: &Bound) -> Verdict {
         }
         measured.push(words);
     }
-    for (name, score) in [("needle", &quality.needle), ("MMLU", &quality.mmlu), ("MATH", &quality.math)] {
-        let Some((score, delta)) = score.as_ref().and_then(|s| s.delta.map(|d| (s, d))) else { continue };
+    for (name, score) in scores(quality).filter(|(_, score)| !score.of_nothing()) {
+        let Some(delta) = score.delta else { continue };
         let words = score_words(name, score, delta);
         if delta < -bound.score_fall - 1e-12 {
             broken.push(words.clone())
@@ -101,6 +103,21 @@ pub fn judge(quality: &Quality, bound: &Bound) -> Verdict {
         (_, true) => Verdict::Keeps(measured.join("; ")),
         (_, false) => Verdict::Breaks(broken.join("; ")),
     }
+}
+
+fn scores(quality: &Quality) -> impl Iterator<Item = (&'static str, &Score)> {
+    let scores = [("needle", &quality.needle), ("MMLU", &quality.mmlu), ("MATH", &quality.math)];
+    scores.into_iter().filter_map(|(name, score)| Some((name, score.as_ref()?)))
+}
+
+/// The scores that [`judge`] leaves out, since they cannot fall.
+fn left_out(subject: &Subject<'_>) -> Vec<String> {
+    let runs = subject.runs.iter().filter(|run| run.quantized());
+    let nothing = runs.flat_map(|run| scores(&run.quality)).filter(|(_, score)| score.of_nothing());
+    let names: BTreeSet<&str> = nothing.map(|(name, _)| name).collect();
+    let told =
+        |name| format!("Of {name} the model scores nothing with an unquantized cache, so that it is left out here.");
+    names.into_iter().map(told).collect()
 }
 
 fn score_words(name: &str, score: &Score, delta: f64) -> String {
@@ -148,7 +165,7 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
         reason: String::new(),
         saves: None,
         costs: None,
-        caveats: Vec::new(),
+        caveats: left_out(subject),
         others,
     };
     match chosen.map(|i| &candidates[i]) {
@@ -159,7 +176,7 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
             let place = row(&chosen.run.cache).zip(ground);
             advice.saves = place.and_then(|(row, ground)| saves(row, unquantized(row)?, ground));
             advice.costs = place.zip(baseline).and_then(|((row, _), full)| costs(row, full));
-            advice.caveats = caveats(subject, chosen.run, baseline.is_some(), advice.saves.is_some());
+            advice.caveats.extend(caveats(subject, chosen.run, baseline.is_some(), advice.saves.is_some()));
         }
         None => {
             let tested = candidates.iter().any(|c| c.verdict != Verdict::Unknown);
@@ -319,6 +336,9 @@ mod tests {
         assert!(matches!(judge(&with(-0.02), &Bound::default()), Verdict::Keeps(_)));
         let Verdict::Breaks(words) = judge(&with(-0.05), &Bound::default()) else { panic!("kept") };
         assert!(words.contains("needle") && !words.contains("perplexity"), "{words}");
+        let nothing = Score { trials: 15, delta: Some(0.0), ..Score::default() };
+        let quality = Quality { needle: Some(nothing), ..Quality::default() };
+        assert_eq!(judge(&quality, &Bound::default()), Verdict::Unknown, "what cannot fall says nothing");
         let stopped = Score { successes: 5, trials: 12, stopped_before: Some(200), ..Score::default() };
         assert_eq!(score_words("MMLU", &stopped, 0.0), "MMLU 0.0 points (5 of 12, stopped before 200)");
     }

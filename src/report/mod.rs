@@ -36,20 +36,23 @@ pub mod warnings;
 
 use std::process::ExitCode;
 
-/// Says on standard error which files `study` skipped or holds nothing of, and how much in it later measurements replace; exit code 1
-/// when any was skipped.
-pub fn report_rejected(study: &study::Study) -> ExitCode {
+/// Says on standard error which files `study` skipped or holds nothing of, and how much in it later measurements replace, each line
+/// after `side`, which tells it from another study; exit code 1 when any was skipped.
+pub fn report_rejected(study: &study::Study, side: &str) -> ExitCode {
     for error in &study.rejected {
-        eprintln!("skipped {error}");
+        eprintln!("{side}skipped {error}");
     }
     for path in &study.empty {
-        eprintln!("left out {}: nothing in it was measured; the same run with --resume goes on in it", path.display());
+        let path = path.display();
+        eprintln!("{side}left out {path}: nothing in it was measured; the same run with --resume goes on in it");
     }
     if study.superseded > 0 {
-        eprintln!("{} left out: a later file has the same experiment", counted(study.superseded, "measurement"));
+        let measurements = counted(study.superseded, "measurement");
+        eprintln!("{side}{measurements} left out: a later file has the same experiment");
     }
     if study.superseded_scores > 0 {
-        eprintln!("{} left out: the same cache was scored again later", counted(study.superseded_scores, "score"));
+        let scores = counted(study.superseded_scores, "score");
+        eprintln!("{side}{scores} left out: the same cache was scored again later");
     }
     ExitCode::from(u8::from(!study.rejected.is_empty()))
 }

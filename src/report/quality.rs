@@ -25,6 +25,13 @@ pub struct Score {
     pub stopped_before: Option<usize>,
 }
 
+impl Score {
+    /// Whether the unquantized cache had no success, so that quantization could not lower the rate.
+    pub fn of_nothing(&self) -> bool {
+        self.trials > 0 && self.rate - self.delta.unwrap_or(0.0) <= 0.0
+    }
+}
+
 /// Quality of one run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Quality {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::number;
 use crate::schema::concerns::concerns;
-use crate::schema::{Flags, Measurement, RunResult};
+use crate::schema::{Accuracy, Flags, Measurement, RunResult};
 
 /// A run's warnings, and those of its measurements with their context.
 pub fn of(result: &RunResult) -> Vec<String> {
@@ -17,6 +17,7 @@ pub fn of(result: &RunResult) -> Vec<String> {
         }
     }
     all.extend(unscored(result).map(|(context, reason)| format!("needle at {context} tokens has no score: {reason}")));
+    all.extend(beyond_the_model(result));
     all.extend(result.machines());
     all
 }
@@ -29,6 +30,27 @@ fn batch(m: &Measurement) -> String {
 /// Contexts without needles that were asked for, each with the reason.
 fn unscored(result: &RunResult) -> impl Iterator<Item = (&String, &String)> {
     result.benchmarks.needle_in_haystack.iter().flat_map(|needle| &needle.skipped_contexts)
+}
+
+/// Scores of which the unquantized cache has none: no quantization can lower them, so that no change of them means that nothing was
+/// lost.
+fn beyond_the_model(result: &RunResult) -> impl Iterator<Item = String> {
+    let b = &result.benchmarks;
+    // The unquantized cache is its own reference.
+    let reference = |own: usize, recorded: Option<usize>| recorded.or((!result.kv_quant.enabled).then_some(own));
+    let questions = |score: &Accuracy| (reference(score.correct, score.reference_correct), score.questions);
+    let needle = b.needle_in_haystack.as_ref();
+    let scores = [
+        ("needle", needle.map(|score| (reference(score.successes, score.reference_successes), score.total_trials))),
+        ("mmlu", b.mmlu.as_ref().map(questions)),
+        ("math", b.math.as_ref().map(questions)),
+    ];
+    scores.into_iter().filter_map(|(name, score)| match score? {
+        (Some(0), asked) if asked > 0 => Some(format!(
+            "{name}: the model scores 0 of {asked} with an unquantized cache too, so that this says nothing about quantization"
+        )),
+        _ => None,
+    })
 }
 
 /// Warnings of measurements and benchmarks, one line for each text with the places where it arose.
@@ -50,6 +72,9 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
         }
         for (context, reason) in unscored(result) {
             say(format!("{cache}, needle at {context}"), format!("no score: {reason}"));
+        }
+        for warning in beyond_the_model(result) {
+            say(cache.to_string(), warning);
         }
     }
     let said = said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", ")));
@@ -131,6 +156,24 @@ mod tests {
             ["none at 4096 × 2, int4-hqq at 4096 × 2: throttled", "int4-hqq at 4096 × 2: drifted"]
         );
         assert!(lines(&[&result("none", &[])]).is_empty());
+    }
+
+    #[test]
+    fn a_score_of_which_the_model_has_none_is_told_to_say_nothing() {
+        let scored = |cache: &str, correct, reference| {
+            let mut result = result(cache, &[]);
+            result.kv_quant.enabled = cache != "none";
+            let score = Accuracy { questions: 20, correct, reference_correct: reference, ..Default::default() };
+            result.benchmarks.math = Some(score);
+            result
+        };
+        let (none, int4) = (scored("none", 0, None), scored("int4-hqq", 0, Some(0)));
+        let told = "math: the model scores 0 of 20 with an unquantized cache too, so that this says nothing about quantization";
+        assert_eq!(lines(&[&none, &int4]), [format!("none, int4-hqq: {told}")]);
+        assert_eq!(of(&int4), [told]);
+        for other in [scored("none", 1, None), scored("int4-hqq", 0, Some(1)), scored("int4-hqq", 0, None)] {
+            assert!(lines(&[&other]).is_empty() && of(&other).is_empty());
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub mod patch;
 pub mod plan;
 pub mod prepared;
 pub mod progress;
-mod resume;
+pub mod resume;
 pub mod runner;
 mod skip;
 pub mod store;

@@ -10,6 +10,7 @@ use super::identity::difference;
 use super::interrupt;
 use super::plan::RunSpec;
 use super::prepared::Prepared;
+use super::progress::tell_end;
 use super::runner::{Bench, Outcome};
 use super::store::Stored;
 use crate::base::atomic;
@@ -61,9 +62,10 @@ pub fn run(
         if interrupt::requested() {
             break;
         }
-        progress.begin_run(number, planned);
         let name = target.stored.path.display().to_string();
+        progress.begin_run(number, planned, &name);
         let error = target.measure(&mut loaded, request, progress, show_loading).err();
+        tell_end(progress, Some(&target.stored), error.as_ref());
         outcomes.push(Outcome { name, stored: Some(target.stored), error });
     }
     outcomes

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::base::hex::hex;
+use crate::bench::contexts::check_default_context;
 use crate::bench::settings::{MOST, Protocol, default_burn_in};
 use crate::bench::{self, Settings, data, text};
-use crate::model::{LoadOptions, WeightsKind};
+use crate::model::{DecoderConfig, LoadOptions, WeightsKind};
 use crate::quant::{QuantSpec, presets};
 use crate::schema::concerns::concerns;
 use crate::{Error, Result};
@@ -82,6 +83,18 @@ impl RunSpec {
         // Serialization of plain data into memory cannot fail; an empty text would still be a valid (shared) hash.
         let text = serde_json::to_string(&spec).unwrap_or_default();
         hex(&Sha256::digest(text)[..8])
+    }
+
+    /// Refuses a context that nobody asked for and that is too short to measure a quantized cache of a model of `config`.
+    ///
+    /// # Errors
+    /// Says what to give.
+    pub fn check_default_context(&self, config: &DecoderConfig) -> Result<()> {
+        let used = self.profile || concerns("context-lengths", &self.benchmarks);
+        if used && self.settings.context_lengths.is_empty() {
+            check_default_context(config, self.settings.decode_tokens)?;
+        }
+        Ok(())
     }
 }
 

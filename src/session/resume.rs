@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::claim::Claim;
+use super::describe::{Described, model_config};
 use super::estimate::Estimator;
 use super::identity::difference;
 use super::plan::RunSpec;
 use super::skip::would_be_skipped_again;
 use super::store::Stored;
 use crate::Result;
-use crate::schema::{ModelConfig, profile_block};
+use crate::schema::{Environment, Hardware, ModelConfig, RunResult, profile_block};
 
 /// What becomes of results that are already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,40 @@ pub(super) fn start(
         Some(stored) if is_complete(spec, &stored, shapes, free) => Start::Complete(Box::new(stored)),
         stored => Start::Go { stored, claim: Some(claim) },
     })
+}
+
+/// Whether `folder` holds all of `spec` already, as far as that can be told without looking at weights: a plan is made before they are
+/// read. `free` bytes are there before the model is loaded.
+pub fn is_there(spec: &RunSpec, folder: &Path, shapes: &mut Estimator, free: Option<u64>) -> bool {
+    let found = Stored::find(folder, &spec.hash(), |_, result| {
+        let here = shapes.shape(&spec.model).map(|shape| model_config(&spec.model, &Described::unloaded(shape)));
+        here.is_none_or(|here| difference(&result.model_config, &here, &spec.benchmarks).is_none())
+    });
+    found.is_some_and(|stored| is_complete(spec, &stored, shapes, || free))
+}
+
+/// A file that holds nothing measured yet is of this machine now; in another, a note says what went on here.
+pub(super) fn note_where_it_goes_on(
+    result: &mut RunResult,
+    model_config: ModelConfig,
+    environment: &Environment,
+    hardware: &Hardware,
+) {
+    if result.completed.is_empty() {
+        result.model_config = model_config;
+        result.environment = environment.clone();
+        result.hardware = hardware.clone();
+    } else if (&result.environment, &result.hardware) != (environment, hardware) {
+        let note = json!({
+            "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
+            "after": result.completed,
+            "environment": environment,
+            "hardware": hardware,
+        });
+        if let Value::Array(notes) = result.extra.entry("resumed").or_insert_with(|| json!([])) {
+            notes.push(note);
+        }
+    }
 }
 
 /// Whether a file holds all blocks of its spec, as far as they can be had on this machine with the `free` bytes there are before the model

@@ -5,14 +5,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::{Value, json};
-
 use super::describe::{Described, empty_result, model_config};
 use super::estimate::{Estimator, available_bytes};
 use super::plan::{ModelRequest, RunSpec};
 use super::prepared::Prepared;
+use super::progress::tell_end;
 pub use super::resume::Existing;
-use super::resume::{Start, start};
+use super::resume::{Start, note_where_it_goes_on, start};
 use super::skip::{skip_all, skip_what_cannot_fit, weights_refusal};
 use super::store::Stored;
 use super::{environment, interrupt};
@@ -101,9 +100,9 @@ fn run_model(
     // What names its weights and its tokenizer, once that was asked for.
     let identity: OnceCell<Identity> = OnceCell::new();
     for (number, run) in runs {
-        output.progress.begin_run(*number, planned);
         let spec = &run.spec;
         let name = format!("{} {} {}", spec.model.model, spec.attn_backend, spec.kv_quant.name);
+        output.progress.begin_run(*number, planned, &name);
         // A model that is loaded takes memory which its own runs do not lack.
         let free = || bench.as_ref().map_or_else(|| available_bytes(&spec.model), |bench| bench.free_bytes);
         let here = |shapes: &mut Estimator| match &bench {
@@ -151,6 +150,7 @@ fn run_model(
             }
             Err(error) => Outcome { name, stored: None, error: Some(error) },
         };
+        tell_end(output.progress, outcome.stored.as_ref(), outcome.error.as_ref());
         outcomes.push(outcome);
         if is_over(outcomes) {
             return;
@@ -248,7 +248,12 @@ impl Bench {
             Ok(stored) => stored,
             Err(error) => return Outcome { name, stored: None, error: Some(error) },
         };
-        self.tell_of_resuming(run, &mut stored);
+        note_where_it_goes_on(
+            &mut stored.result,
+            self.model_config(&run.spec.model),
+            &self.environment,
+            &self.hardware,
+        );
         stored.result.warnings.clear();
         let earlier = stored.result.combo_elapsed_s;
         let mut error = self.measure(run, &mut stored, output.progress).err();
@@ -276,26 +281,6 @@ impl Bench {
         Stored::create(folder, result)
     }
 
-    /// A file that holds nothing measured yet is of this machine now; in another, a note says what went on here.
-    fn tell_of_resuming(&self, run: &Prepared, stored: &mut Stored) {
-        let result = &mut stored.result;
-        if result.completed.is_empty() {
-            result.model_config = self.model_config(&run.spec.model);
-            result.environment = self.environment.clone();
-            result.hardware = self.hardware.clone();
-        } else if (&result.environment, &result.hardware) != (&self.environment, &self.hardware) {
-            let note = json!({
-                "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
-                "after": result.completed,
-                "environment": self.environment,
-                "hardware": self.hardware,
-            });
-            if let Value::Array(notes) = result.extra.entry("resumed").or_insert_with(|| json!([])) {
-                notes.push(note);
-            }
-        }
-    }
-
     /// Reads the data of the benchmarks that `stored` lacks, refuses what the model cannot be run with as asked, and warns, once, of
     /// what their scores are not.
     ///
@@ -304,6 +289,7 @@ impl Bench {
     pub fn prepare(&mut self, run: &Prepared, stored: Option<&Stored>) -> Result<()> {
         let (spec, config) = (&run.spec, self.subject.config());
         spec.kv_quant.validate(config.head_dim, config.layers)?;
+        spec.check_default_context(config)?;
         let settings = self.settings(spec);
         if spec.profile {
             bench::profile::check_lengths(config, &settings)?;

@@ -40,6 +40,21 @@ fn a_context_longer_than_the_model_allows_is_refused() {
 }
 
 #[test]
+fn an_output_that_leaves_no_useful_default_context_is_refused() {
+    for (output, left) in [("2000", "leaves 48 of the model's 2048"), ("2047", "leaves 1 of the model's 2048")] {
+        for benchmarks in [&["--benchmarks", "none"][..], &["--no-profile", "--benchmarks", "needle"]] {
+            let text = refused(&[&["run", "--output-tokens", output], benchmarks].concat());
+            assert!(text.contains(left) && text.contains("--context-lengths"), "{text}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = kvprof();
+    run.args(["run", "--no-profile", "--benchmarks", "ppl", "--ppl-tokens", "64", "--kv-quant", "none", "--quiet"]);
+    // What has no context goes by none.
+    run.args(["--output-tokens", "2047", "--output-dir"]).arg(folder.path()).assert().success();
+}
+
+#[test]
 fn requests_that_contradict_themselves_are_refused() {
     assert!(refused(&["run", "--benchmarks", "ppl", "none"]).contains("none stands alone"));
     let untraced = ["run", "--no-profile", "--benchmarks", "ppl", "--trace-out", "t.json"];
@@ -79,10 +94,14 @@ fn a_cache_whose_residual_window_is_longer_than_those_of_a_text_is_refused_alone
     let output = run.arg(folder.path()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), json_files(folder.path()).len()), (Some(1), 2), "{text}");
-    assert!(
-        text.contains("int4-hqq,residual=500") && text.contains("--ppl-burn-in 564 (the default) leaves no"),
-        "{text}"
-    );
+    assert!(text.contains("int4-hqq,residual=500") && text.contains("a burn-in of 564 tokens leaves no"), "{text}");
+}
+
+#[test]
+fn a_refusal_speaks_of_no_flag_that_nobody_gave() {
+    let long = ["run", "--kv-quant", "int4-hqq", "--benchmarks", "ppl", "--residual-length", "2000"];
+    let text = refused(&long);
+    assert!(text.contains("a burn-in of 2064 tokens") && !text.contains("--ppl-burn-in 2064"), "{text}");
 }
 
 #[test]
@@ -148,6 +167,11 @@ fn a_wrong_value_names_its_flag_once_and_as_it_is_typed() {
         ("--needle-kind", "word", "multi-key"),
         ("--dtype", "fp16", "bf16"),
         ("--device", "gpu", "cuda:N"),
+        ("--context-lengths", "4k", "give a whole number, such as 4096"),
+        ("--residual-length", "1.5", "give a whole number"),
+        ("--seed", "-1", "give a whole number"),
+        ("--ppl-tokens", "99999999999999999999", "too large"),
+        ("--needle-depths", "half", "give a number, such as 0.5"),
     ] {
         let output = kvprof().args(["run", flag, value]).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
@@ -155,7 +179,18 @@ fn a_wrong_value_names_its_flag_once_and_as_it_is_typed() {
         assert!(text.matches(flag).count() == 1 && text.contains(value) && text.contains(known), "{text}");
     }
     let text = refused(&["run", "--model", "typo.config.json"]);
-    assert_eq!(text.trim(), "error: --model typo.config.json: no such file");
+    assert_eq!(text.trim(), "error: model typo.config.json: no such file");
+    let folder = tempfile::tempdir().unwrap();
+    let offline = |model: &str| {
+        let mut run = kvprof();
+        run.env("HF_HUB_OFFLINE", "1").env("HF_HOME", folder.path()).args(["run", "--model", model, "--output-dir"]);
+        String::from_utf8(run.arg(folder.path()).output().unwrap().stderr).unwrap()
+    };
+    for model in ["tmp", "models/typo"] {
+        let text = offline(model);
+        assert!(text.contains(&format!("there is no folder {model} here, and")), "{text}");
+        assert!(text.contains("not in the cache"), "{text}");
+    }
 }
 
 #[test]

@@ -187,3 +187,28 @@ fn a_tokenizer_or_a_rotation_that_changed_is_measured_anew_by_resume() {
     edit("tokenizer.json", "{", "{ ");
     assert_eq!(run().0, 3);
 }
+
+#[test]
+fn where_there_is_no_terminal_a_line_says_that_a_run_begins_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |more: &[&str]| {
+        let mut run = kvprof();
+        run.args(["run", "--kv-quant", "none", "int8-hqq", "--benchmarks", "none", "--context-lengths", "256"]);
+        run.args(["--warmup-runs", "0", "--measure-runs", "1", "--output-tokens", "2", "--output-dir"]);
+        let output = run.arg(folder.path()).args(more).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.lines().filter(|line| line.contains("/2 ")).map(String::from).collect::<Vec<_>>()
+    };
+    let ends = |lines: &[String], wanted: &[&str]| {
+        assert_eq!(lines.len(), wanted.len(), "{lines:?}");
+        assert!(lines.iter().zip(wanted).all(|(line, wanted)| line.starts_with(wanted)), "{lines:?}");
+    };
+    let first = said(&[]);
+    let begins = ["1/2 builtin fused none: measuring", "2/2 builtin fused int8-hqq: measuring"];
+    let done = ["1/2 builtin fused none: done after", "2/2 builtin fused int8-hqq: done after"];
+    ends(&first, &[begins[0], done[0], begins[1], done[1]]);
+    let resumed = said(&["--resume"]);
+    ends(&resumed, &["1/2 builtin fused none: was complete", "2/2 builtin fused int8-hqq: was complete"]);
+    ends(&said(&["--quiet"]), &[]);
+}

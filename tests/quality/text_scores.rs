@@ -93,7 +93,7 @@ fn the_burn_in_reaches_the_first_codes_and_each_score_says_so() {
     }
     bench.settings.ppl_window = Some(384);
     let error = bench.run("ppl", "int4-hqq,residual=320").unwrap_err().to_string();
-    assert!(error.contains("--ppl-burn-in 384") && error.contains("a window of 384"), "{error}");
+    assert!(error.contains("a burn-in of 384") && error.contains("a window of 384"), "{error}");
 }
 
 #[test]

@@ -122,3 +122,34 @@ fn perplexities_of_two_quantized_caches_are_paired_section_by_section() {
     let [low, high] = ends(&ppl(&file("c", 0.001, false)));
     assert!(low < 0.0 && high > 0.005, "{low} {high}");
 }
+
+#[test]
+fn a_rate_of_nothing_on_both_sides_is_no_change_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.benchmarks.mmlu.iter_mut().for_each(|mmlu| (mmlu.correct, mmlu.accuracy) = (0, 0.0));
+    let (base, new) = (one(folder.path(), "a", &result), one(folder.path(), "b", &result));
+    let lines = lines(&base, &new);
+    let of = |metric: &str| lines.iter().find(|line| line["metric"] == metric).unwrap();
+    assert_eq!(of("mmlu")["change"], "no success on either side");
+    assert!(of("mmlu")["remark"].as_str().unwrap().contains("says nothing"));
+    assert!(of("needle")["remark"].is_null());
+}
+
+#[test]
+fn what_is_said_of_a_side_names_it_and_the_same_files_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("none", 16, 0.0));
+    let base = one(folder.path(), "a", &result);
+    result.timestamp = "2026-11-02T12:00:00".into();
+    (result.experiment_id, result.combo_elapsed_s) = ("later".into(), 13.0);
+    one(folder.path(), "b", &result);
+    result.timestamp = "2026-11-03T12:00:00".into();
+    result.experiment_id = "last".into();
+    one(folder.path(), "b", &result);
+    let (_, told) = said(&base, &folder.path().join("b"));
+    assert!(told.contains("new: 3 measurements are left out") && !told.contains("base: "), "{told}");
+    assert!(!told.contains("the same files"), "{told}");
+    let (code, told) = said(&base, &folder.path().join("b/../a"));
+    assert!(code == Some(0) && told.contains("BASE and --against are the same files"), "{told}");
+}

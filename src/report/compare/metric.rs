@@ -42,12 +42,20 @@ impl Metric {
         self.cost.is_some_and(|change| change(row, row).is_some())
     }
 
+    /// Whether it is a rate that is 0 on both sides.
+    pub fn of_nothing(&self, delta: &Delta) -> bool {
+        self.points && delta.base == 0.0 && delta.new == 0.0
+    }
+
     /// The change for people.
     pub fn words(&self, delta: &Delta) -> String {
         let shown = |v: f64| match self.points {
             true => number::shown(v, Digits::Points(1)),
             false => number::shown(v, Digits::SignedPercent(2)),
         };
+        if self.of_nothing(delta) {
+            return "no success on either side".into();
+        }
         let interval = delta.interval.filter(|(low, high)| low != high);
         let interval = interval.map_or_else(String::new, |(low, high)| format!(" [{}, {}]", shown(low), shown(high)));
         format!("{}{interval}{}", shown(delta.change), if delta.unpaired.is_some() { ", unpaired" } else { "" })

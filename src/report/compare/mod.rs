@@ -38,6 +38,9 @@ pub struct Line {
 const RANDOM: &str =
     "trained weights on one side, random ones on the other: times and sizes are comparable, quality is not";
 
+/// Remark on a rate that is nothing on both sides.
+const NOTHING: &str = "no success on either side, which says nothing about what changed";
+
 /// What was not compared.
 #[derive(Debug)]
 pub struct Unpaired {
@@ -140,7 +143,8 @@ impl Comparison {
     fn score(&mut self, both: &Both<'_, '_>, metric: &'static Metric, [base, new]: [&Run; 2], what: String) {
         let why = match metric.quality.map_or(Ok(None), |change| change(base, new)) {
             Ok(Some(delta)) => {
-                let (model, remark) = (new.model.clone(), both.remark.or(delta.unpaired));
+                let nothing = metric.of_nothing(&delta).then_some(NOTHING);
+                let (model, remark) = (new.model.clone(), both.remark.or(nothing).or(delta.unpaired));
                 self.lines.push(Line { model, what, place: None, metric, delta, remark });
                 return;
             }

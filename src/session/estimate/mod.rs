@@ -141,6 +141,7 @@ impl Estimator {
         spec.benchmarks.iter().try_for_each(|name| options.weights.require_trained(name))?;
         let Some(shape) = self.shape(&spec.model).cloned() else { return Ok(None) };
         spec.kv_quant.validate(shape.config.head_dim, shape.config.layers)?;
+        spec.check_default_context(&shape.config)?;
         let mut settings = spec.settings.for_model(&shape.config);
         let mut rows = Vec::new();
         for &context_len in &settings.context_lengths {

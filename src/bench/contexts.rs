@@ -1,0 +1,49 @@
+//! The context at which costs are measured and needles are hidden where none is asked for.
+
+use super::settings::OUTPUT_TOKENS;
+use crate::model::DecoderConfig;
+use crate::{Error, Result};
+
+/// Tokens after which a cache with the default residual window holds codes.
+const FIRST_CODES: usize = 128 + 64;
+
+/// Refuses a default context of which `output` leaves so little that a quantized cache would hold no code: nobody asked for
+/// that. A model too short for both has half of its limit for a prompt.
+///
+/// # Errors
+/// [`Error::Usage`] that says where the number comes from, and what to give instead.
+pub fn check_default_context(config: &DecoderConfig, output: usize) -> Result<()> {
+    let limit = config.max_positions;
+    let left = limit.saturating_sub(output);
+    if left >= FIRST_CODES.min(limit / 2) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "--{OUTPUT_TOKENS} {output} leaves {left} of the model's {limit} tokens for the default context, in which a quantized cache \
+         would hold no code: give --context-lengths, or fewer output tokens"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::bench::feed::first_codes;
+    use crate::model::families::read_config;
+
+    #[test]
+    fn a_default_context_holds_codes_or_half_of_what_the_model_allows() {
+        let config = |limit: usize| {
+            let text = format!(
+                r#"{{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8,
+                    "intermediate_size": 64, "max_position_embeddings": {limit}, "rms_norm_eps": 1e-5}}"#
+            );
+            read_config(Path::new("config.json"), &text).unwrap().0
+        };
+        let of = |limit, output| check_default_context(&config(limit), output).is_ok();
+        assert_eq!(FIRST_CODES, first_codes(&"int4-hqq".parse().unwrap()));
+        assert!(of(4096, 128) && of(1100, 908) && of(256, 128));
+        assert!(!of(1100, 909) && !of(2048, 2047) && !of(2048, 4096) && !of(256, 129));
+    }
+}
