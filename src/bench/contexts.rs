@@ -1,11 +1,10 @@
 //! The context at which costs are measured and needles are hidden where none is asked for.
 
+use super::feed::first_codes;
 use super::settings::OUTPUT_TOKENS;
 use crate::model::DecoderConfig;
+use crate::quant::QuantSpec;
 use crate::{Error, Result};
-
-/// Tokens after which a cache with the default residual window holds codes.
-const FIRST_CODES: usize = 128 + 64;
 
 /// Refuses a default context of which `output` leaves so little that a quantized cache would hold no code: nobody asked for
 /// that. A model too short for both has half of its limit for a prompt.
@@ -15,7 +14,8 @@ const FIRST_CODES: usize = 128 + 64;
 pub fn check_default_context(config: &DecoderConfig, output: usize) -> Result<()> {
     let limit = config.max_positions;
     let left = limit.saturating_sub(output);
-    if left >= FIRST_CODES.min(limit / 2) {
+    // That of `none` is the default residual window and the least block.
+    if left >= first_codes(&QuantSpec::none()).min(limit / 2) {
         return Ok(());
     }
     Err(Error::usage(format!(
@@ -29,7 +29,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::bench::feed::first_codes;
     use crate::model::families::read_config;
 
     #[test]
@@ -42,7 +41,7 @@ mod tests {
             read_config(Path::new("config.json"), &text).unwrap().0
         };
         let of = |limit, output| check_default_context(&config(limit), output).is_ok();
-        assert_eq!(FIRST_CODES, first_codes(&"int4-hqq".parse().unwrap()));
+        assert_eq!(first_codes(&QuantSpec::none()), first_codes(&"int4-hqq".parse().unwrap()));
         assert!(of(4096, 128) && of(1100, 908) && of(256, 128));
         assert!(!of(1100, 909) && !of(2048, 2047) && !of(2048, 4096) && !of(256, 129));
     }

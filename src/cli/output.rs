@@ -21,11 +21,6 @@ pub(super) fn told(written: std::io::Result<()>) -> anyhow::Result<()> {
     written.context("standard output")
 }
 
-/// The end of a noun that `count` stands before.
-pub(super) fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
-}
-
 /// Writes a line, and returns the error if it cannot be written.
 macro_rules! say {
     ($($argument:tt)*) => {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::output::{plural, say};
+use super::output::say;
 use crate::Error;
 use crate::report::advice::Bound;
 use crate::report::draw::Drawn;
@@ -14,6 +14,7 @@ use crate::report::export::svg::Colours;
 use crate::report::export::{TableFormat, pdf, png, svg};
 use crate::report::group::Group;
 use crate::report::html::{self, Page};
+use crate::report::number::counted;
 use crate::report::study::Study;
 use crate::report::{aggregate, draw, figures, report_rejected, tables, write_file};
 
@@ -83,7 +84,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         written - composed,
         written.elapsed()
     );
-    let counted = |count: usize, what: &str| format!("{count} {what}{}", plural(count));
     say!(
         "{}: {}, {} from {}",
         path.display(),

@@ -1,6 +1,7 @@
 //! What `run` and `sweep` show at their end: warnings on standard error, results on standard output.
 
-use super::output::{plural, say};
+use super::output::say;
+use crate::report::number::counted;
 use crate::report::{instrument_summary, needle_grid, quality_summary, summary, warnings};
 use crate::schema::RunResult;
 use crate::session::runner::Outcome;
@@ -67,7 +68,7 @@ fn earlier(outcomes: &[Outcome]) -> Option<String> {
     let told = [
         (complete > 0).then(|| format!("{complete} of {of} runs were complete before")),
         (continued > 0).then(|| {
-            format!("{continued} of {of} runs went on in files with {blocks} block{} measured before", plural(blocks))
+            format!("{continued} of {of} runs went on in files with {} measured before", counted(blocks, "block"))
         }),
         (elsewhere > 0).then(|| format!("{elsewhere} of {of} runs are left to another process that has them")),
     ];

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use super::inputs::result_files;
-use super::output::{plural, say};
+use super::output::say;
 use crate::bench;
+use crate::report::number::counted;
 use crate::schema::RunResult;
 use crate::schema::read;
 use crate::schema::validate::validate;
@@ -49,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         say!("{line}");
     }
     let (count, found) = (files.len(), findings.len());
-    eprintln!("{count} file{} checked, {found} finding{}", plural(count), plural(found));
+    eprintln!("{} checked, {}", counted(count, "file"), counted(found, "finding"));
     Ok(if found == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) })
 }
 

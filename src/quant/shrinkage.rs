@@ -18,8 +18,8 @@ pub(super) const HALF_A_CODE: i32 = 1 << 15;
 /// min(|d|, K·|d|^−0.3) of the errors of one group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shrinkage {
-    /// K in units of 2^-16 of a code.
-    strength: f32,
+    /// S.
+    inverse_scale: f32,
     /// What it does to errors of half a code or less; `None` where it does not act on them.
     pub polygon: Option<Polygon>,
 }
@@ -44,15 +44,16 @@ const SLOPES: [[f32; 3]; 2] = [
 impl Shrinkage {
     /// For the inverse scale S of a group.
     pub fn new(inverse_scale: f32) -> Self {
-        let strength = inverse_scale * power(1.0 / inverse_scale) * 6553.6;
         let acts = 0.5 > SHRINKS_TO_ZERO * inverse_scale;
-        Shrinkage { strength, polygon: acts.then(|| Polygon::new(inverse_scale)) }
+        Shrinkage { inverse_scale, polygon: acts.then(|| Polygon::new(inverse_scale)) }
     }
 
     /// What the power makes of an error of half a code or more, `size` in units of 2^-16 of a code.
     pub fn of_large(&self, size: i32) -> i32 {
+        // K in units of 2^-16 of a code: few groups have such errors.
+        let strength = self.inverse_scale * power(1.0 / self.inverse_scale) * 6553.6;
         let size = size as f32;
-        (power(size / 65536.0) * self.strength).min(size).round_ties_even() as i32
+        (power(size / 65536.0) * strength).min(size).round_ties_even() as i32
     }
 }
 

@@ -46,20 +46,16 @@ pub fn report_rejected(study: &study::Study, side: &str) -> ExitCode {
         let path = path.display();
         eprintln!("{side}left out {path}: nothing in it was measured; the same run with --resume goes on in it");
     }
-    if study.superseded > 0 {
-        let measurements = counted(study.superseded, "measurement");
-        eprintln!("{side}{measurements} left out: a later file has the same experiment");
-    }
-    if study.superseded_scores > 0 {
-        let scores = counted(study.superseded_scores, "score");
-        eprintln!("{side}{scores} left out: the same cache was scored again later");
+    for (count, what, why) in [
+        (study.superseded, "measurement", "a later file has the same experiment"),
+        (study.superseded_scores, "score", "the same cache was scored again later"),
+    ] {
+        if count > 0 {
+            let are = if count == 1 { "is" } else { "are" };
+            eprintln!("{side}{} {are} left out: {why}", number::counted(count, what));
+        }
     }
     ExitCode::from(u8::from(!study.rejected.is_empty()))
-}
-
-/// `1 score is`, `2 scores are`.
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what} is") } else { format!("{count} {what}s are") }
 }
 
 /// Writes `bytes` to `path` whole or not at all, making its folder first.

@@ -80,6 +80,11 @@ pub fn bytes(value: f64) -> String {
     format!("{text} {}", units[unit])
 }
 
+/// `1 file`, `2 files`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A count of tokens for people: 4096 → `4k`, 1500 → `1500`.
 pub fn tokens(count: usize) -> String {
     if count >= 1024 && count.is_multiple_of(1024) { format!("{}k", count / 1024) } else { count.to_string() }

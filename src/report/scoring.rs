@@ -145,7 +145,7 @@ pub fn needle(result: &RunResult) -> Option<Scoring> {
                 format!("{} % deep", shown.join(", "))
             }),
         ),
-        part("trials", Some(format!("{} trial{}", n.total_trials, if n.total_trials == 1 { "" } else { "s" }))),
+        part("trials", Some(number::counted(n.total_trials, "trial"))),
         part(NEEDLES, trials.and_then(hidden)),
         version(n.version),
     ]))
