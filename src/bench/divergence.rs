@@ -10,7 +10,7 @@ use super::prediction::Pair;
 use super::windows::Plan;
 use super::{Benchmark, Block, Context, Readings, Settings, perplexity, text};
 use crate::Result;
-use crate::base::stats::{self, normal_interval, percentile_interval, root_mean_square, wilson};
+use crate::base::stats::{self, Estimate, percentile_interval, root_mean_square_interval, share_interval};
 use crate::cache::KeyReads;
 use crate::model::Subject;
 use crate::quant::QuantSpec;
@@ -85,24 +85,25 @@ fn remember(context: &mut Context<'_>, plan: &Plan, scores: &PairScores) {
 
 fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
     let pairs = &scores.pairs;
-    let kl = sorted(pairs);
-    let squares: Vec<f64> = pairs.iter().map(squared_delta).collect();
+    let kl = divergences(pairs);
     let same = pairs.iter().filter(|p| p.same_top).count();
     let at = |p: f64| stats::percentile(&kl, p);
+    let estimate = Estimate::of(&kl);
     Kld {
         tokens: pairs.len(),
         mean: stats::mean(&kl).unwrap_or(f64::NAN),
-        standard_error: stats::standard_error(&kl),
+        standard_error: estimate.map(|mean| mean.error),
+        blocks: estimate.map(|mean| mean.blocks),
         median: at(50.0),
         p90: at(90.0),
         p99: at(99.0),
         p999: at(99.9),
-        max: kl.last().copied(),
-        rms_delta_p: root_mean_square(&squares).map(|(root, _)| root),
+        max: kl.iter().copied().reduce(f64::max),
+        rms_delta_p: root_mean_square(pairs),
         top1_agreement: Some(same as f64 / pairs.len().max(1) as f64),
-        intervals: intervals(&kl, &squares, same),
+        intervals: intervals(&kl, pairs),
         by_position: bins(scores, plan),
-        by_section: stats::section_means(&divergences(pairs)),
+        by_section: stats::section_means(&kl),
         protocol: Some(plan.protocol.name().into()),
         window: Some(plan.window),
         burn_in: Some(plan.burn_in),
@@ -112,15 +113,17 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
     }
 }
 
-/// Intervals over the divergences `kl`, in ascending order, the squared changes of probability, and the count of equal top tokens.
-fn intervals(kl: &[f64], squares: &[f64], same: usize) -> Option<KldIntervals> {
+/// Intervals over `pairs` and their divergences `kl`, in the order of the text.
+fn intervals(kl: &[f64], pairs: &[Pair]) -> Option<KldIntervals> {
+    let squares: Vec<f64> = pairs.iter().map(squared_delta).collect();
+    let same: Vec<bool> = pairs.iter().map(|pair| pair.same_top).collect();
     Some(KldIntervals {
-        mean: normal_interval(kl)?,
+        mean: Estimate::of(kl)?.interval(),
         median: percentile_interval(kl, 50.0)?,
         p90: percentile_interval(kl, 90.0)?,
         p99: percentile_interval(kl, 99.0)?,
-        rms_delta_p: root_mean_square(squares)?.1?,
-        top1_agreement: wilson(same, kl.len()),
+        rms_delta_p: root_mean_square_interval(&squares)?,
+        top1_agreement: share_interval(&same)?,
     })
 }
 
@@ -135,17 +138,16 @@ fn bins(scores: &PairScores, plan: &Plan) -> Vec<KldBin> {
     }
     let bins = bins.into_iter().enumerate().filter(|(_, pairs)| !pairs.is_empty());
     bins.map(|(i, pairs)| {
-        let kl = sorted(&pairs);
-        let squares: Vec<f64> = pairs.iter().map(squared_delta).collect();
+        let kl = divergences(&pairs);
         KldBin {
             from: edge(i),
             to: edge(i + 1),
             tokens: pairs.len(),
             mean: stats::mean(&kl).unwrap_or(f64::NAN),
-            standard_error: stats::standard_error(&kl),
+            standard_error: Estimate::of(&kl).map(|mean| mean.error),
             median: stats::median(&kl),
             p99: stats::percentile(&kl, 99.0),
-            rms_delta_p: root_mean_square(&squares).map(|(root, _)| root),
+            rms_delta_p: root_mean_square(&pairs),
             top1_agreement: Some(pairs.iter().filter(|p| p.same_top).count() as f64 / pairs.len() as f64),
         }
     })
@@ -156,10 +158,9 @@ fn divergences(pairs: &[Pair]) -> Vec<f64> {
     pairs.iter().map(|p| f64::from(p.kl)).collect()
 }
 
-fn sorted(pairs: &[Pair]) -> Vec<f64> {
-    let mut kl = divergences(pairs);
-    kl.sort_by(f64::total_cmp);
-    kl
+fn root_mean_square(pairs: &[Pair]) -> Option<f64> {
+    let squares: Vec<f64> = pairs.iter().map(squared_delta).collect();
+    stats::mean(&squares).map(f64::sqrt)
 }
 
 /// Square of the change of the true token's probability.

@@ -9,7 +9,7 @@ use super::settings::Protocol;
 use super::windows::Plan;
 use super::{Benchmark, Block, Context, Readings, Settings, text};
 use crate::Result;
-use crate::base::stats;
+use crate::base::stats::{self, Estimate};
 use crate::model::Subject;
 use crate::quant::QuantSpec;
 use crate::schema::Perplexity;
@@ -54,9 +54,9 @@ impl Benchmark for PerplexityBenchmark {
         quantized.version = Some(self.version());
         quantized.reference_value = Some(reference.value);
         quantized.delta = Some(quantized.value - reference.value);
+        quantized.ln_ratio = quantized.nll.zip(reference.nll).map(|(after, before)| after - before);
         let difference = stats::mean_difference(&as_f64(&reference_scores.nll), &as_f64(&tested.nll));
-        quantized.ln_ratio = difference.map(|(mean, _)| mean);
-        quantized.ln_ratio_standard_error = difference.and_then(|(_, error)| error);
+        quantized.ln_ratio_standard_error = difference.map(|difference| difference.error);
         keep(Block::Perplexity { reference, quantized: Some(quantized) })
     }
 }
@@ -90,6 +90,7 @@ fn summarize(scores: &Scores, plan: &Plan) -> Perplexity {
     let values = as_f64(&scores.nll);
     let mean = stats::mean(&values).unwrap_or(f64::NAN);
     let value = mean.exp();
+    let estimate = Estimate::of(&values);
     Perplexity {
         dataset: plan.source.name.clone(),
         tokens: values.len(),
@@ -104,7 +105,8 @@ fn summarize(scores: &Scores, plan: &Plan) -> Perplexity {
         nll: Some(mean),
         by_section: stats::section_means(&values),
         // exp is linear over so small an interval.
-        standard_error: stats::standard_error(&values).map(|error| value * error),
+        standard_error: estimate.map(|nll| value * nll.error),
+        blocks: estimate.map(|nll| nll.blocks),
         quantized_read_fraction: Some(fraction_of(scores.reads)),
         data: Some(plan.source.clone()),
         elapsed_s: Some(scores.elapsed_s),

@@ -255,7 +255,7 @@ fn caveats(subject: &Subject<'_>, chosen: &Run, baseline: bool, saves: bool) -> 
         };
         out.push(format!("No unquantized cache was measured at the same place, {so}."));
     }
-    if chosen.quality.ln_ratio.is_some() && chosen.quality.ln_ratio_error.is_none() {
+    if chosen.quality.ln_ratio.is_some() && chosen.quality.ln_ratio_estimate.is_none() {
         out.push("The file records no uncertainty of the perplexity difference.".into());
     }
     if chosen.quality.ln_ratio.is_none() {
@@ -289,9 +289,12 @@ fn other_words(candidate: &Candidate<'_>) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::stats::Estimate;
 
     fn quality(rise: f64, error: Option<f64>) -> Quality {
-        Quality { ln_ratio: Some(rise.ln_1p()), ln_ratio_error: error, ..Quality::default() }
+        let value = rise.ln_1p();
+        let ln_ratio_estimate = error.map(|error| Estimate { value, error, blocks: 0 });
+        Quality { ln_ratio: Some(value), ln_ratio_estimate, ..Quality::default() }
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn columns() -> Vec<(Column, Get)> {
         // Quality.
         (real("ppl_se"), |r| r.run.quality.ppl_error.into()),
         (real("ln_ppl_ratio"), |r| r.run.quality.ln_ratio.into()),
-        (real("ln_ppl_ratio_se"), |r| r.run.quality.ln_ratio_error.into()),
+        (real("ln_ppl_ratio_se"), |r| r.run.quality.ln_ratio_estimate.map(|log| log.error).into()),
         (real("kld_mean"), |r| r.run.quality.kld.as_ref().map(|k| k.mean).into()),
         (real("kld_p99"), |r| r.run.quality.kld.as_ref().and_then(|k| k.p99).into()),
         (real("top1_agreement"), |r| r.run.quality.kld.as_ref().and_then(|k| k.top1_agreement).into()),

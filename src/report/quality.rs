@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::scoring;
-use crate::base::stats::{change_of_log, paired_rates, wilson};
-use crate::schema::{Accuracy, Kld, Needle, NeedleTrial, RunResult};
+use crate::base::stats::{Estimate, change_of_log, paired_rates, wilson};
+use crate::schema::{Accuracy, Kld, Needle, NeedleTrial, Perplexity, RunResult};
 
 /// A rate of successes, and what became of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,10 +41,10 @@ pub struct Quality {
     pub ppl_quantized: Option<f64>,
     /// Standard error of the perplexity of this run's own cache.
     pub ppl_error: Option<f64>,
-    /// ln(quantized / reference) and its standard error.
+    /// ln(quantized / reference).
     pub ln_ratio: Option<f64>,
-    /// Standard error of `ln_ratio`, from paired differences.
-    pub ln_ratio_error: Option<f64>,
+    /// The same with its standard error, from paired differences, where the file has one.
+    pub ln_ratio_estimate: Option<Estimate>,
     /// Divergence of distributions.
     pub kld: Option<Kld>,
     /// Needle in a haystack.
@@ -93,7 +93,7 @@ impl Quality {
             ppl_quantized,
             ppl_error: result.own_perplexity().and_then(|p| p.standard_error),
             ln_ratio: quantized.and_then(|q| q.ln_ratio).or(computed),
-            ln_ratio_error: quantized.and_then(|q| q.ln_ratio_standard_error),
+            ln_ratio_estimate: quantized.and_then(Perplexity::ln_ratio_estimate),
             kld: result.divergence().cloned(),
             needle: blocks.needle_in_haystack.as_ref().map(|n| of_quantized(needle(n, trials, other_trials))),
             mmlu: blocks.mmlu.as_ref().map(|a| of_quantized(accuracy(a, before.and_then(|b| b.mmlu.as_ref())))),
@@ -135,7 +135,7 @@ impl Quality {
 
     /// 95 % interval of [`Quality::relative_rise`].
     pub fn relative_interval(&self) -> Option<(f64, f64)> {
-        change_of_log(self.ln_ratio?, self.ln_ratio_error?)?.interval
+        change_of_log(self.ln_ratio_estimate?)
     }
 }
 

@@ -84,7 +84,7 @@ fn perplexity(result: &RunResult) -> [String; 2] {
         let percent = |share: f64| number::shown(100.0 * share, Digits::Signed(2));
         let ln = p.ln_ratio?;
         // Of a large change the two sides are not equal, so that there is no ±.
-        let interval = p.ln_ratio_standard_error.and_then(|error| change_of_log(ln, error)?.interval);
+        let interval = p.ln_ratio_estimate().and_then(change_of_log);
         let interval = interval.map(|(low, high)| format!(" [{}, {}]", percent(low), percent(high)));
         Some(format!("{}{} %", percent(ln.exp_m1()), interval.unwrap_or_default()))
     });

@@ -11,7 +11,7 @@ use super::memory::{KvBytes, Memory};
 use super::paired::Paired;
 use super::quality::{Accuracy, Kld};
 use super::steps::Steps;
-use crate::base::stats::Summary;
+use crate::base::stats::{Estimate, Summary};
 
 /// Settings by the names of their flags, as a configuration file has them.
 pub type Flags = BTreeMap<String, Value>;
@@ -213,9 +213,13 @@ pub struct Perplexity {
     /// tokens but at most 128. Runs of the same tokens are paired by them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_section: Vec<f64>,
-    /// Standard error of `value`.
+    /// Standard error of `value`, from the means of `blocks` of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,
+    /// Blocks of equal length that the scored tokens were cut into for standard errors, since neighbouring tokens are alike. Absent in older
+    /// files, whose errors took tokens as independent and are two to three times too small.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<usize>,
     /// Share of key reads that came from codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantized_read_fraction: Option<f64>,
@@ -228,7 +232,7 @@ pub struct Perplexity {
     /// ln(value / reference_value).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ln_ratio: Option<f64>,
-    /// Standard error of `ln_ratio` from the paired per-token differences (the covariance is in them).
+    /// Standard error of `ln_ratio` from the paired differences by token (the covariance is in them), their means over `blocks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ln_ratio_standard_error: Option<f64>,
     /// The text.
@@ -244,6 +248,20 @@ pub struct Perplexity {
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl Perplexity {
+    /// `ln_ratio` with its error; `None` where either is not known.
+    pub fn ln_ratio_estimate(&self) -> Option<Estimate> {
+        let blocks = self.blocks.unwrap_or(0);
+        Some(Estimate { value: self.ln_ratio?, error: self.ln_ratio_standard_error?, blocks })
+    }
+
+    /// ln(`value`) with its error, likewise.
+    pub fn log_estimate(&self) -> Option<Estimate> {
+        let blocks = self.blocks.unwrap_or(0);
+        Some(Estimate { value: self.value.ln(), error: self.standard_error? / self.value, blocks })
+    }
 }
 
 /// Needle scores of one context length.

@@ -16,9 +16,13 @@ pub struct Kld {
     pub tokens: usize,
     /// Mean divergence.
     pub mean: f64,
-    /// Standard error of `mean`.
+    /// Standard error of `mean`, from the means of `blocks` of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,
+    /// Blocks of equal length that the scored tokens were cut into for standard errors and intervals, since neighbouring tokens are alike.
+    /// Absent in older files, which took tokens as independent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<usize>,
     /// Median.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub median: Option<f64>,
@@ -80,8 +84,7 @@ pub struct Kld {
     pub extra: Map<String, Value>,
 }
 
-/// 95 % intervals of a [`Kld`], tokens taken as independent: normal for means, by order statistics for percentiles, Wilson's
-/// for the share.
+/// 95 % intervals of a [`Kld`], from blocks of the text: Student's for means, by order statistics for percentiles, Wilson's for the share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KldIntervals {
     /// Of `mean`.

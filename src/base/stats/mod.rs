@@ -4,14 +4,18 @@
 mod histogram;
 mod interval;
 mod paired;
+mod series;
 
 use serde::{Deserialize, Serialize};
 
 pub use histogram::Histogram;
-pub use interval::{normal_interval, percentile_interval, root_mean_square, wilson};
+pub use interval::wilson;
 pub use paired::{
-    Change, PairTable, change_of_log, independent_rates, log_ratio_error, mcnemar_exact, mean_difference, paired_rates,
-    ratio_of_medians, section_means,
+    Change, PairTable, change_of_log, independent_rates, mcnemar_exact, paired_rates, ratio_of_medians, section_means,
+};
+pub use series::{
+    Estimate, blocks, mean_difference, percentile_interval, root_mean_square_interval, section_difference,
+    section_log_ratio, share_interval,
 };
 
 /// Summary of repeated measurements, in the unit of the measurements.

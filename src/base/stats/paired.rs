@@ -1,7 +1,7 @@
 //! Two sides: what may be said of the difference between two sets of measurements.
 
 use super::interval::resample;
-use super::{Z95, mean, median, standard_error, wilson};
+use super::{Estimate, Z95, mean, median, wilson};
 use crate::base::rng::SplitMix64;
 
 /// A relative change with its 95 % interval, all as fractions (0.01 = 1 %).
@@ -33,11 +33,10 @@ pub fn ratio_of_medians(base: &[f64], new: &[f64]) -> Option<Change> {
     Some(Change { value, interval })
 }
 
-/// The relative change whose logarithm is `centre` with standard error `error`; `None` for numbers that are not finite.
-pub fn change_of_log(centre: f64, error: f64) -> Option<Change> {
-    let end = |z: f64| (centre + z * error).exp_m1();
-    let finite = centre.is_finite() && error.is_finite();
-    finite.then(|| Change { value: centre.exp_m1(), interval: Some((end(-Z95), end(Z95))) })
+/// Interval at 95 % of the relative change whose logarithm is `log`; `None` for numbers that are not finite.
+pub fn change_of_log(log: Estimate) -> Option<(f64, f64)> {
+    let (low, high) = log.interval();
+    (low.is_finite() && high.is_finite()).then(|| (low.exp_m1(), high.exp_m1()))
 }
 
 /// Most sections of [`section_means`]: enough to pair two runs by, and few numbers in a file.
@@ -49,26 +48,6 @@ pub fn section_means(values: &[f64]) -> Vec<f64> {
     let count = values.len().min(SECTIONS);
     let section = |i: usize| &values[values.len() * i / count..values.len() * (i + 1) / count];
     (0..count).filter_map(|i| mean(section(i))).collect()
-}
-
-/// Mean of `new[i] − base[i]` over pairs, and its standard error where there are at least two: what the pairs share cancels. `None`
-/// when the sides differ in number or are empty.
-pub fn mean_difference(base: &[f64], new: &[f64]) -> Option<(f64, Option<f64>)> {
-    if base.len() != new.len() {
-        return None;
-    }
-    let differences: Vec<f64> = base.iter().zip(new).map(|(a, b)| b - a).collect();
-    Some((mean(&differences)?, standard_error(&differences)))
-}
-
-/// Standard error of ln(mean of `new` / mean of `base`) over pairs (delta method): what the pairs share cancels. `None` when the sides
-/// differ in number, are fewer than two, or a mean is not positive.
-pub fn log_ratio_error(base: &[f64], new: &[f64]) -> Option<f64> {
-    let shares = |values: &[f64]| {
-        let mean = mean(values).filter(|mean| *mean > 0.0)?;
-        Some(values.iter().map(|value| value / mean).collect::<Vec<f64>>())
-    };
-    mean_difference(&shares(base)?, &shares(new)?)?.1
 }
 
 /// Difference of two success rates on the same `trials` items, of which `lost` succeeded only before and `gained` only
@@ -183,19 +162,6 @@ mod tests {
     }
 
     #[test]
-    fn what_pairs_share_is_no_spread() {
-        assert_eq!(mean_difference(&[1.0, 2.0, 4.0], &[2.0, 3.0, 5.0]), Some((1.0, Some(0.0))));
-        let (difference, error) = mean_difference(&[1.0, 2.0, 4.0], &[2.0, 3.5, 4.5]).unwrap();
-        let error = error.unwrap();
-        assert!(
-            (difference - 1.0).abs() < 1e-12 && (error - 0.5 / 3f64.sqrt()).abs() < 1e-12,
-            "{difference} ± {error}"
-        );
-        assert_eq!(mean_difference(&[1.0], &[3.0]), Some((2.0, None)), "one pair shows no spread");
-        assert_eq!(mean_difference(&[1.0, 2.0], &[1.0]), None);
-    }
-
-    #[test]
     fn sections_are_of_equal_length_and_few() {
         let values: Vec<f64> = (0..300).map(f64::from).collect();
         let sections = section_means(&values);
@@ -203,16 +169,6 @@ mod tests {
         assert_eq!((sections[0], sections[SECTIONS - 1]), (0.5, 298.0), "two values, and three");
         assert_eq!(section_means(&values[..3]), [0.0, 1.0, 2.0]);
         assert_eq!(section_means(&[]), Vec::<f64>::new());
-    }
-
-    #[test]
-    fn what_pairs_share_is_no_spread_of_their_ratio() {
-        assert_eq!(log_ratio_error(&[1.0, 2.0, 6.0], &[2.0, 4.0, 12.0]), Some(0.0));
-        // Shares of their means: 0.5 and 1.5 against 1 and 1.
-        assert!((log_ratio_error(&[1.0, 3.0], &[2.0, 2.0]).unwrap() - 0.5).abs() < 1e-12);
-        assert_eq!(log_ratio_error(&[1.0], &[3.0]), None);
-        assert_eq!(log_ratio_error(&[0.0, 0.0], &[1.0, 2.0]), None);
-        assert_eq!(log_ratio_error(&[1.0, 2.0], &[1.0, 2.0, 3.0]), None);
     }
 
     #[test]
@@ -231,11 +187,12 @@ mod tests {
 
     #[test]
     fn a_log_and_its_error_become_a_relative_change() {
-        let change = change_of_log(2f64.ln(), 0.0).unwrap();
-        assert!((change.value - 1.0).abs() < 1e-12);
-        let (low, high) = change_of_log(0.0, 0.1).unwrap().interval.unwrap();
+        let log = |value, error| Estimate { value, error, blocks: 0 };
+        let (low, high) = change_of_log(log(2f64.ln(), 0.0)).unwrap();
+        assert!((low - 1.0).abs() < 1e-12 && (high - 1.0).abs() < 1e-12);
+        let (low, high) = change_of_log(log(0.0, 0.1)).unwrap();
         assert!((low - (-0.1 * Z95).exp_m1()).abs() < 1e-12 && (high - (0.1 * Z95).exp_m1()).abs() < 1e-12);
-        assert_eq!(change_of_log(f64::NAN, 0.1), None);
+        assert_eq!(change_of_log(log(f64::NAN, 0.1)), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::stats;
+use crate::base::stats::{self, Estimate};
 use crate::report::quality::{Quality, Score, needle_pairs};
 use crate::report::run::Run;
 use crate::schema::{Accuracy, Benchmarks, QuestionItem};
@@ -94,28 +94,30 @@ pub(super) fn perplexity(before: &Run, after: &Run) -> Option<Delta> {
     let (qa, qb) = (&before.quality, &after.quality);
     let close = |x: Option<f64>, y: f64| x.is_some_and(|x| (x / y - 1.0).abs() < 1e-6);
     let by_token = match (before.quantized(), after.quantized()) {
-        (false, true) if close(qb.ppl_reference, a.value) => qb.ln_ratio.zip(qb.ln_ratio_error),
-        (true, false) if close(qa.ppl_reference, b.value) => qa.ln_ratio.map(|r| -r).zip(qa.ln_ratio_error),
+        (false, true) if close(qb.ppl_reference, a.value) => qb.ln_ratio_estimate,
+        (true, false) if close(qa.ppl_reference, b.value) => {
+            qa.ln_ratio_estimate.map(|log| Estimate { value: -log.value, ..log })
+        }
         _ => None,
     };
-    let ln_ratio = (b.value / a.value).ln();
-    let by_section = || Some((ln_ratio, stats::mean_difference(&a.by_section, &b.by_section)?.1?));
+    let value = (b.value / a.value).ln();
+    let by_section = || Some(Estimate { value, ..stats::section_difference(&a.by_section, &b.by_section, a.tokens)? });
     let through_reference = || {
         close(qa.ppl_reference, qb.ppl_reference?).then_some(())?;
-        Some((qb.ln_ratio? - qa.ln_ratio?, qa.ln_ratio_error?.hypot(qb.ln_ratio_error?)))
+        Some(qb.ln_ratio_estimate?.less(qa.ln_ratio_estimate?))
     };
-    let unpaired = || Some((ln_ratio, (a.standard_error? / a.value).hypot(b.standard_error? / b.value)));
+    let unpaired = || Some(b.log_estimate()?.less(a.log_estimate()?));
     let change = by_token.or_else(by_section).or_else(through_reference).or_else(unpaired);
-    relative(a.value, b.value, change.and_then(|(centre, error)| stats::change_of_log(centre, error)?.interval), true)
+    relative(a.value, b.value, change.and_then(stats::change_of_log), true)
 }
 
 /// Change of the mean divergence, section by section of the text that both read. Without the sections, as older files are, nothing is
 /// known of how sure it is: the two are not independent.
 pub(super) fn divergence(a: &Run, b: &Run) -> Option<Delta> {
     let (before, after) = (a.quality.kld.as_ref()?, b.quality.kld.as_ref()?);
-    let interval = stats::log_ratio_error(&before.by_section, &after.by_section)
-        .and_then(|error| stats::change_of_log((after.mean / before.mean).ln(), error)?.interval);
-    relative(before.mean, after.mean, interval, true)
+    let log = stats::section_log_ratio(&before.by_section, &after.by_section, before.tokens);
+    let value = (after.mean / before.mean).ln();
+    relative(before.mean, after.mean, log.and_then(|log| stats::change_of_log(Estimate { value, ..log })), true)
 }
 
 /// Change of the share of needles found, trial by trial.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FINE, axis};
-use crate::base::stats::Z95;
+use crate::base::stats::{Estimate, blocks};
 use crate::report::chart::{Chart, Heat, HeatCell, NumberForm, Panel, Plot, Point, Points, Scale, Series};
 use crate::report::group::{Group, Subject};
 use crate::report::number::Digits;
@@ -80,14 +80,16 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
             .iter()
             .filter(|run| shown.contains(&run.cache.as_str()))
             .filter_map(|run| {
-                let bins = &run.quality.kld.as_ref()?.by_position;
-                let points: Vec<Point> = bins
+                let kld = run.quality.kld.as_ref()?;
+                let points: Vec<Point> = kld
+                    .by_position
                     .iter()
                     .filter(|bin| bin.mean > 0.0)
                     .map(|bin| {
+                        let blocks = kld.blocks.map_or(0, |_| blocks(bin.tokens));
                         let interval = bin
                             .standard_error
-                            .map(|e| (bin.mean - Z95 * e, bin.mean + Z95 * e))
+                            .map(|error| Estimate { value: bin.mean, error, blocks }.interval())
                             .filter(|(low, _)| *low > 0.0);
                         let top = bin
                             .top1_agreement
