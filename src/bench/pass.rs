@@ -8,7 +8,7 @@ use super::Context;
 use super::prediction::{Pair, compare, nll};
 use super::windows::Plan;
 use crate::cache::{KeyReads, KvCache};
-use crate::model::LogitsOf;
+use crate::model::{LogitsOf, MOST_LOGITS};
 use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
@@ -115,12 +115,12 @@ fn read<T: Clone>(
     Ok((per_window, reads))
 }
 
-/// Windows that are read side by side: what the settings say, or on a GPU as many as keep one portion's logits under a
-/// gigabyte, up to 16. A CPU gains nothing from more than one.
+/// Windows that are read side by side: what the settings say, but no more than have logits that can be computed at once; or on a GPU as many as
+/// keep one portion's logits under a gigabyte, up to 16. A CPU gains nothing from more than one.
 fn side_by_side(context: &Context<'_>, plan: &Plan, caches: usize) -> usize {
     const LOGIT_BYTES: usize = 1 << 30;
     if let Some(batch) = context.settings.ppl_batch {
-        return batch.max(1);
+        return batch.min(MOST_LOGITS / (plan.max_chunk() * context.subject.config().vocab)).max(1);
     }
     if context.subject.device.is_cpu() {
         return 1;

@@ -15,6 +15,9 @@ use crate::cache::KvCache;
 use crate::device::ranges::{self, Part};
 use crate::{Error, Result, device};
 
+/// Most logits of one forward pass: candle's kernels count elements in 32 bits, and with more never end.
+pub const MOST_LOGITS: usize = u32::MAX as usize;
+
 /// Which positions' logits a forward pass computes; the output layer is a large share of a short pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogitsOf {
@@ -136,6 +139,13 @@ impl Decoder {
             LogitsOf::Last => x.narrow(1, count - 1, 1)?.squeeze(1)?.contiguous()?,
             LogitsOf::All => x,
         };
+        let count = wanted.elem_count() / self.config.hidden * self.head.weight().dim(0)?;
+        if count > MOST_LOGITS {
+            return Err(Error::usage(format!(
+                "{count} logits cannot be computed at once, but {MOST_LOGITS}: read fewer or shorter windows side by side (--ppl-batch, \
+                 --ppl-window)"
+            )));
+        }
         let normed = self.final_norm.forward(&wanted)?;
         let _range = ranges::enter(Part::Sampling);
         Ok(self.head.forward(&normed)?.to_dtype(DType::F32)?)

@@ -25,6 +25,6 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use config::DecoderConfig;
-pub use decoder::{Decoder, LogitsOf};
+pub use decoder::{Decoder, LogitsOf, MOST_LOGITS};
 pub use subject::{Identity, LoadOptions, Subject, WeightsKind};
 pub use tokenizer::Tokenizer;

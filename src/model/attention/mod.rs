@@ -12,14 +12,12 @@ mod sdpa;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
-
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::cache::LayerView;
 use crate::{Error, Result};
 
-pub use eager::Eager;
+pub use eager::{Eager, MOST_SCORES};
 pub use fused::Fused;
 pub use sdpa::Sdpa;
 
@@ -52,25 +50,4 @@ pub trait Attention {
 
     /// Names of the kernels that serve Hq `heads` and T `tokens`, or the path taken instead and why: what ran is recorded.
     fn kernel(&self, heads: usize, tokens: usize, view: &LayerView<'_>) -> String;
-}
-
-/// What to add to scores `[T, S]` so that the last T tokens see no later key and none outside the sliding window: 0 or
-/// minus infinity in f32. `None` where every key is seen by every token.
-fn causal_mask(
-    tokens: usize,
-    keys: Range<usize>,
-    sliding_window: Option<usize>,
-    device: &Device,
-) -> Result<Option<Tensor>> {
-    if tokens == 1 {
-        return Ok(None);
-    }
-    let first_query = keys.end - tokens;
-    let mask: Vec<f32> = (first_query..keys.end)
-        .flat_map(|query| {
-            let first = sliding_window.map_or(0, |window| (query + 1).saturating_sub(window));
-            keys.clone().map(move |key| if key >= first && key <= query { 0.0 } else { f32::NEG_INFINITY })
-        })
-        .collect();
-    Ok(Some(Tensor::from_vec(mask, (tokens, keys.len()), device)?))
 }

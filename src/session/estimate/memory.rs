@@ -8,6 +8,7 @@ use crate::bench::Settings;
 use crate::cache;
 use crate::device;
 use crate::measure::process;
+use crate::model::attention::MOST_SCORES;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -67,7 +68,10 @@ pub fn memory(shape: &Shape, spec: &RunSpec, settings: &Settings, length: usize,
     let logits = batch as f64 * config.vocab as f64 * 4.0;
     let dense_copy = if spec.kv_quant.is_quantized() || spec.attn_backend != "fused" { one_layer } else { 0.0 };
     let scores = match spec.attn_backend.as_str() {
-        "eager" => 2.0 * (batch * config.heads) as f64 * (chunk * capacity) as f64 * 4.0,
+        "eager" => {
+            let of_a_token = (batch * config.heads * capacity) as f64;
+            2.0 * of_a_token.max((of_a_token * chunk as f64).min(MOST_SCORES as f64)) * 4.0
+        }
         _ => 0.0,
     };
     Memory {
