@@ -189,11 +189,12 @@ struct DecodeAttention {
         const uint8_t *key_side = ring.current(), *value_side = key_side + kValuesAt;
         if (item == first) {
           tile.template scores<true>(key_side, score);
-        } else if (tile.two_parts(key_side)) {
-          tile.template scores<true>(key_side, score);
-          tile.values(value_side, probability, state);
         } else {
-          tile.template scores<false>(key_side, score);
+          Tile::make_room(value_side, probability, state);
+          if (tile.two_parts(key_side))
+            tile.template scores<true>(key_side, score);
+          else
+            tile.template scores<false>(key_side, score);
           tile.values(value_side, probability, state);
         }
         refill();
@@ -206,6 +207,7 @@ struct DecodeAttention {
       }
       if (item != first) {
         ring.wait();
+        Tile::make_room(ring.current() + kValuesAt, probability, state);
         tile.values(ring.current() + kValuesAt, probability, state);
       }
       tile.finish_tiles(state);

@@ -37,10 +37,9 @@ struct TileAttention {
   static constexpr int kLaneRows = kRows / 4;
   /// Whether the output stays in units of the codes' operands (codes.cuh) until `finish_tiles`.
   static constexpr bool kOutInUnits = kValueFp8 || kValueColumns || kValueGroups == 1;
-  /// With values of per-token scales, p·s is an fp16 number: finite for the largest scale that 16-bit floats can have, their whole range over
-  /// the codes. Up to 2^6 Σ p of a group is exact enough as two fp16 numbers, and more gains nothing.
-  static constexpr int kLift = !kValueColumns || kValue.bits == 8 ? 6 : kValue.bits == 4 ? 2 : 0;
-  using State = AttentionState<kChannels, kRows, kLift>;
+  /// Whether probabilities are multiplied by the scales of values before these are summed.
+  static constexpr bool kByScale = kValueColumns || (kValueFp8 && kValue.bits != 0);
+  using State = AttentionState<kChannels, kRows, kByScale>;
 
   ColumnOperand dense[kKeySteps];  ///< queries as Float, against minima of per-channel keys
   ColumnOperand query[kKeySteps];  ///< queries as fp16 in the order of the codes' operands, against codes
@@ -80,12 +79,7 @@ struct TileAttention {
   /// Whether the products of queries and of this tile's scales are to be taken in two parts; the same in all lanes.
   __device__ __forceinline__ bool two_parts(const uint8_t* side) const {
     if constexpr (!kKeyColumns) return false;
-    constexpr int kWords = kTile.scale_bytes(Side::key) / 128;  // for each lane
-    const uint32_t* scales = reinterpret_cast<const uint32_t*>(side + kTile.code_bytes(Side::key)) + threadIdx.x % 32;
-    uint32_t largest = scales[0];
-#pragma unroll
-    for (int i = 1; i < kWords; ++i) largest = larger_halves<Float>(largest, scales[32 * i]);
-    return __any_sync(kFullWarp, any_half_greater<Float>(largest, scale_limit));
+    return __any_sync(kFullWarp, any_half_greater<Float>(largest_scales<Side::key>(side), scale_limit));
   }
 
   /// q·k of the tile's tokens; score[i] holds tokens 16·i + g and + 8.
@@ -97,8 +91,13 @@ struct TileAttention {
       row_scores(side, score);
   }
 
+  /// Scales probabilities and all that was summed down if their products with a scale of this tile's values would not be finite.
+  static __device__ __forceinline__ void make_room(const uint8_t* side, ColumnOperand (&p)[kKeyTiles], State& state) {
+    if constexpr (kByScale) state.template make_room<Float>(largest_scales<Side::value>(side), p);
+  }
+
   /// Adds Σ p·v of the tile's tokens to the output, Σ p to the denominator. While tiles are summed, the output lacks
-  /// `finish_tiles`.
+  /// `finish_tiles`. After `make_room`.
   __device__ __forceinline__ void values(const uint8_t* side, const ColumnOperand (&p)[kKeyTiles], State& state) const {
     if constexpr (kValueFp8)
       fp8_values(side, p, state);
@@ -127,6 +126,21 @@ struct TileAttention {
   }
 
  private:
+  /// The larger ones of each half of this lane's share of a side's scales.
+  template <Side kSide>
+  static __device__ __forceinline__ uint32_t largest_scales(const uint8_t* side) {
+    const uint32_t* scales = reinterpret_cast<const uint32_t*>(side + kTile.code_bytes(kSide));
+    if constexpr (kTile.format(kSide).direction == Direction::tile) {
+      return scales[0];  // the only one, and zero
+    } else {
+      uint32_t largest = scales[threadIdx.x % 32];
+#pragma unroll
+      for (int i = 1; i < kTile.scale_bytes(kSide) / 128; ++i)
+        largest = larger_halves<Float>(largest, scales[32 * i + threadIdx.x % 32]);
+      return largest;
+    }
+  }
+
   template <bool kTwoParts>
   __device__ __forceinline__ void column_scores(const uint8_t* side, Accumulator (&score)[kKeyTiles]) const {
     const Parameters<Float, kTile, Side::key> parameters(side);

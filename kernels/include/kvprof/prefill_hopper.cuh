@@ -106,6 +106,7 @@ struct PrefillHopper {
         stages.keys_empty(s).init(8);
         stages.values_empty(s).init(8);
       }
+      fence_for_async_proxy();  // for the copy engine, which arrives at them
     }
     __syncthreads();
     if (threadIdx.x < 128) {
@@ -208,7 +209,7 @@ struct PrefillHopper {
 
       stages.queries_full().wait(0);
       stages.keys_full(0).wait(0);
-      fence_shared_for_wgmma();
+      fence_for_async_proxy();
       multiply_keys(scores, stages.queries() + group * 64 * 128, stages.keys(0));
       wgmma_wait<0>();
       pin(scores);
@@ -221,11 +222,11 @@ struct PrefillHopper {
       for (int i = 1; i < tiles; ++i) {
         const int stage = i % kHopperStages, before = (i - 1) % kHopperStages;
         stages.keys_full(stage).wait(i / kHopperStages & 1);
-        fence_shared_for_wgmma();
+        fence_for_async_proxy();
         named_barrier_sync(1 + group, 256);
         multiply_keys(scores, stages.queries() + group * 64 * 128, stages.keys(stage));
         stages.values_full(before).wait((i - 1) / kHopperStages & 1);
-        fence_shared_for_wgmma();
+        fence_for_async_proxy();
         multiply_values(out, weights, stages.values(before));
         named_barrier_arrive(2 - group, 256);
         wgmma_wait<1>();
@@ -248,7 +249,7 @@ struct PrefillHopper {
       if (group == 0) named_barrier_sync(1, 256);  // takes the turn that the other warpgroup left
       const int last = (tiles - 1) % kHopperStages;
       stages.values_full(last).wait((tiles - 1) / kHopperStages & 1);
-      fence_shared_for_wgmma();
+      fence_for_async_proxy();
       multiply_values(out, weights, stages.values(last));
       wgmma_wait<0>();
       pin(out);

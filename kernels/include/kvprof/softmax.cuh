@@ -2,8 +2,8 @@
 //
 // Lane 4·g + t sees columns 2t and 2t+1. These are two rows, or the same one where `kRows`, the rows of a pass, is four: what would be
 // done for the second is left out then. Scores are of a query divided by 2^e (see query.cuh); `factor` makes them
-// base-2 logits. Probabilities are relative to the running maximum less kLift, the same in all lanes: 2^kLift at most, so that as 16-bit
-// floats, and times the small scales of 8-bit values, they stay clear of subnormal numbers. Denominators have the same factor.
+// base-2 logits. Probabilities are relative to the running maximum less the lift, the same in all lanes: 2^lift at most, so that as 16-bit
+// floats, and times a scale of the values, they stay clear of subnormal numbers. Denominators have the same factor.
 #pragma once
 
 #include "kvprof/ptx.cuh"
@@ -13,7 +13,13 @@ namespace kvprof {
 /// What stands for "no key seen yet": finite, so that differences of maxima never are NaN.
 constexpr float kNoMaximum = -1e30f;
 
-template <int kChannels, int kRows, int kLift>
+/// Of what is multiplied by probabilities alone. Up to 2^6 Σ p of a group is exact enough as two fp16 numbers.
+constexpr float kLift = 6.f;
+/// Where probabilities are multiplied by scales first (`kByScale`), as long as no scale is 2 or more: products stay below 2^15, and fp16 reaches
+/// 2^16. A token that takes nearly all of the attention, and says nothing itself, leaves e^-15 to those that do, and their scales may be 2^-10.
+constexpr float kLiftOfScales = 14.f;
+
+template <int kChannels, int kRows, bool kByScale>
 struct AttentionState {
   static constexpr int kRowTiles = kChannels / 16;
   static constexpr int kLaneRows = kRows / 4;
@@ -25,8 +31,9 @@ struct AttentionState {
   /// For per-token values only: Σ p·minimum of channel group g, over even k-steps in rows g, over odd ones in the rows
   /// g + 8 of the second.
   Accumulator minima[2];
-  float maximum[kLaneRows];  ///< less kLift
+  float maximum[kLaneRows];  ///< less the lift
   float factor[kLaneRows];
+  float lift = kByScale ? kLiftOfScales : kLift;
 
   __device__ __forceinline__ AttentionState() {
 #pragma unroll
@@ -54,7 +61,7 @@ struct AttentionState {
       largest[row] = score[0][row];
 #pragma unroll
       for (int i = 0; i < kTiles; ++i) largest[row] = fmaxf(largest[row], fmaxf(score[i][row], score[i][2 + row]));
-      largest[row] = fmaf(largest[row], factor[row], -kLift);
+      largest[row] = fmaf(largest[row], factor[row], -lift);
       raised |= largest[row] > maximum[row];
     }
     if (__any_sync(kFullWarp, raised)) {
@@ -68,6 +75,33 @@ struct AttentionState {
         maximum[row] = largest[row];
       }
     }
+  }
+
+  /// Lowers the lift, and with it `p` and what was summed, if p·s would be past the largest fp16 number for a scale of this tile's values.
+  /// `scales` is this lane's share of these, the larger ones of each half.
+  template <typename Float, int kTiles>
+  __device__ __forceinline__ void make_room(uint32_t scales, ColumnOperand (&p)[kTiles]) {
+    static_assert(kByScale);
+    // The last 16-bit float below the power of two that scales must not reach. Positive ones are in the order of their bits.
+    const float above = exp2_fast(1.f + kLiftOfScales - lift);
+    const uint32_t limit = to_pair<Float>(above, above) - 0x00010001u;
+    if (!__any_sync(kFullWarp, any_half_greater<Float>(scales, limit))) return;
+    constexpr uint32_t kMantissa = __is_same(Float, __half) ? 10 : 7, kBias = __is_same(Float, __half) ? 15 : 127;
+    const uint32_t largest = __reduce_max_sync(kFullWarp, max(scales & 0xffffu, scales >> 16));
+    const float lower = kLiftOfScales + static_cast<float>(kBias) - static_cast<float>(largest >> kMantissa);
+    const float by = exp2_fast(lower - lift);
+    const __half2 factor2 = __float2half2_rn(by);
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+      p[i].low_half = bits_of(__hmul2(half2_of(p[i].low_half), factor2));
+      p[i].high_half = bits_of(__hmul2(half2_of(p[i].high_half), factor2));
+    }
+#pragma unroll
+    for (int row = 0; row < kLaneRows; ++row) {
+      scale_out(row, by);
+      maximum[row] += lift - lower;
+    }
+    lift = lower;
   }
 
   /// Probabilities of 16 keys, rounded to 16-bit floats and turned into the operand of the sum over keys.

@@ -71,8 +71,8 @@ KVPROF_WGMMA(__nv_bfloat16, "bf16")
 #undef KVPROF_C8
 #undef KVPROF_C64
 
-/// Makes writes to shared memory that this thread has seen (its own, or others' by way of a barrier) visible to wgmma.
-__device__ __forceinline__ void fence_shared_for_wgmma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+/// Makes writes to shared memory that this thread has seen (its own, or others' by way of a barrier) visible to wgmma and to the copy engine.
+__device__ __forceinline__ void fence_for_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 template <int kRegisters>
 __device__ __forceinline__ void give_registers() {

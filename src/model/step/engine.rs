@@ -23,8 +23,9 @@ use crate::{Error, Result};
 
 /// Serves decode steps of one decoder and one cache. Their buffers' addresses are part of the recorded launches, so both are held.
 pub struct StepEngine {
-    sequence: Sequence,
+    /// Goes before the kernels of `sequence`.
     graph: Option<Graph>,
+    sequence: Sequence,
     stream: Arc<CudaStream>,
     buffers: Buffers,
     /// For each row of `buffers.lengths`, a layer that keeps its tokens that way.
@@ -265,6 +266,14 @@ impl StepEngine {
             quantized(&self.ways, cache).into_iter().flat_map(|quantized| [quantized as u32, total]).collect();
         let rows = Tensor::from_vec(rows, (self.ways.len(), 2), self.buffers.lengths.device())?;
         Ok(self.buffers.lengths.slice_set(&rows, 0, 0)?)
+    }
+}
+
+/// Steps may be on their way still when an error, or Ctrl-C, ends a run.
+impl Drop for StepEngine {
+    fn drop(&mut self) {
+        // A device that fails has told of it by the call before.
+        let _ = self.buffers.lengths.device().synchronize();
     }
 }
 
