@@ -29,7 +29,7 @@ impl Benchmark for NeedleBenchmark {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn prepare(
