@@ -136,6 +136,8 @@ fn text_arguments(text: &str) -> String {
         {
             rest = drop_power(rest);
         } else {
+            // Words are none of the letters or the command before them.
+            out.push(' ');
             out.push_str(words);
         }
     }
