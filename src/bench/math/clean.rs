@@ -1,5 +1,7 @@
 //! Writing an answer in one way: what a person would call the same answer becomes the same string.
 
+use super::expression::DEEPEST;
+
 /// Commands that only space or size things. Longer names stand before those they begin with.
 const SPACING: [&str; 16] = [
     "\\displaystyle",
@@ -79,7 +81,7 @@ pub fn clean(answer: &str) -> String {
     }
     let text = text_arguments(&text);
     let text = drop_units(text.trim().trim_end_matches('.').trim());
-    let text = brace_arguments(&text);
+    let text = brace_arguments(&text, 0);
     let text = drop_spaces(&text);
     numbers(&slashes(&subscripts(&text))).replace('\u{2}', "\\\\")
 }
@@ -175,8 +177,12 @@ fn drop_units(text: &str) -> String {
     }
 }
 
-/// Braces around the arguments of `\frac`, `\sqrt`, `\binom` that TeX takes without: `\frac12`, `\frac 3x`, `\sqrt2`, `\frac1{3}`.
-fn brace_arguments(text: &str) -> String {
+/// Braces around the arguments of `\frac`, `\sqrt`, `\binom` that TeX takes without: `\frac12`, `\frac 3x`, `\sqrt2`, `\frac1{3}`. `depth`
+/// is that of `text` within arguments; what lies deeper than an answer does stays as it is.
+fn brace_arguments(text: &str, depth: usize) -> String {
+    if depth > DEEPEST {
+        return text.to_string();
+    }
     let mut out = String::new();
     let mut rest = text;
     loop {
@@ -202,7 +208,7 @@ fn brace_arguments(text: &str) -> String {
             let length = argument_length(rest);
             if rest.starts_with('{') {
                 // The argument may hold commands of its own.
-                out.push_str(&format!("{{{}}}", brace_arguments(&rest[1..length.max(2) - 1])));
+                out.push_str(&format!("{{{}}}", brace_arguments(&rest[1..length.max(2) - 1], depth + 1)));
             } else if length > 0 {
                 out.push_str(&format!("{{{}}}", &rest[..length]));
             }

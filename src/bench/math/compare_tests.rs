@@ -163,3 +163,13 @@ fn answers_that_differ_are_told_apart() {
 fn the_table_is_as_large_as_promised() {
     assert!(SAME.len() >= 60, "{}", SAME.len());
 }
+
+#[test]
+fn answers_nested_without_end_are_compared_and_told_apart() {
+    for (open, close) in
+        [(r"\sin", ""), (r"\sqrt{", "}"), (r"\frac{1}{", "}"), ("(", ")"), (r"\{", r"\}"), ("2^{", "}")]
+    {
+        let answer = format!("{}1{}", open.repeat(20_000), close.repeat(20_000));
+        assert!(!equivalent(&answer, "2"), "{open}");
+    }
+}
