@@ -72,7 +72,8 @@ pub fn clean(answer: &str) -> String {
     ] {
         text = text.replace(from, to);
     }
-    text = join_thousands(&text.replace(",\\!", "\u{1}").replace("\\!", "")).replace('\u{1}', "");
+    text = text.replace(",\\!", "\u{1}").replace("\\!", "");
+    text = join_thousands(&braced_commas(&text)).replace('\u{1}', "");
     for command in SPACING {
         text = text.replace(command, " ");
     }
@@ -86,8 +87,21 @@ pub fn clean(answer: &str) -> String {
     numbers(&slashes(&subscripts(&text))).replace('\u{2}', "\\\\")
 }
 
+/// `{,}`, a comma without the space of a list, becomes `\u{1}` before a group of three digits (`1{,}234`) and a plain comma elsewhere (`3{,}14`).
+fn braced_commas(text: &str) -> String {
+    let mut parts = text.split("{,}");
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let thousands =
+            out.ends_with(|c: char| c.is_ascii_digit()) && part.chars().take_while(char::is_ascii_digit).count() == 3;
+        out.push(if thousands { '\u{1}' } else { ',' });
+        out.push_str(part);
+    }
+    out
+}
+
 /// `58,500` → `58500`, `1,234,567.5` → `1234567.5`; lists (`1,2`, `3, 5, 7`) and what stands inside brackets stay.
-/// `\u{1}` stands for the `,\!` that only a thousands separator is.
+/// `\u{1}` stands for the `,\!` or `{,}` that only a thousands separator is.
 fn join_thousands(text: &str) -> String {
     let spaced = text.replace("\u{1} ", "\u{1}");
     if spaced.contains(['(', '[', '{']) && !spaced.contains('\u{1}') && !spaced.contains("\\text") {
