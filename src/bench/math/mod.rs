@@ -151,7 +151,7 @@ fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Ve
             correct: answer.as_deref().is_some_and(|answer| compare::equivalent(answer, &asked.expected)),
             answer,
             truncated: Some(tokens.len() == prompt.most),
-            health: Some(corruption::examine(&text)),
+            health: Some(corruption::examine(&text, &tokens)),
             generated_tokens: Some(tokens.len()),
             text: Some(text),
             tokens,
