@@ -35,7 +35,8 @@ pub fn require_quantized_reads(context: &Context<'_>, what: &str, fraction: f64)
     Ok(())
 }
 
-/// The same before anything is measured: refuses a score that cannot read a code, since no more than `tokens` are fed to a cache.
+/// The same before anything is measured: refuses a score that cannot read a code, since no more than `tokens` are fed to a cache before the last
+/// prediction that counts.
 ///
 /// # Errors
 /// Says what to change.
@@ -56,6 +57,12 @@ pub fn no_score(context: &Context<'_>) -> String {
 /// Tokens that a cache of `spec` holds when its first block is quantized: only what is read after them reads codes.
 pub fn first_codes(spec: &QuantSpec) -> usize {
     spec.residual + spec.block_tokens()
+}
+
+/// Place, from 0, of the first token of a text that a cache of `spec` predicts from codes: the token before it is the first that is read after
+/// the first block was quantized.
+pub fn first_predicted_from_codes(spec: &QuantSpec) -> usize {
+    first_codes(spec) + 1
 }
 
 /// Why a quantized cache of `spec` in a model of `config` read no codes, and what to do.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::feed::first_codes;
+use super::feed::first_predicted_from_codes;
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
 use crate::quant::QuantSpec;
@@ -243,11 +243,11 @@ impl Settings {
     }
 }
 
-/// Tokens of a window that are read but not scored where nothing else is asked for: 256, or as many as the caches of `quants` hold when
-/// each has quantized its first block if those are more. With fewer, tokens would be scored that never read a code.
+/// Tokens of a window that are read but not scored where nothing else is asked for: 256, or as many as precede the first token that
+/// each of `quants` predicts from codes if those are more. With fewer, tokens would be scored whose prediction never read a code.
 pub fn default_burn_in<'a>(quants: impl IntoIterator<Item = &'a QuantSpec>) -> usize {
     let quantized = quants.into_iter().filter(|quant| quant.is_quantized());
-    quantized.map(first_codes).fold(256, usize::max)
+    quantized.map(first_predicted_from_codes).fold(256, usize::max)
 }
 
 fn drop_repeated<T: PartialEq + Copy>(list: &mut Vec<T>) {
@@ -334,13 +334,17 @@ mod tests {
     use crate::schema::concerns::blocks_of;
 
     #[test]
-    fn a_default_burn_in_reaches_the_first_quantized_block_however_short_the_window() {
+    fn a_default_burn_in_reaches_the_first_token_predicted_from_codes_however_short_the_window() {
         let burn_in = |settings: &Settings, window, quant: &str| settings.burn_in(window, &quant.parse().unwrap());
         let default = Settings::default();
         assert_eq!((default.window(2048), default.window(1 << 17)), (2048, 4096));
         assert_eq!(burn_in(&default, 4096, "none"), 256);
-        assert_eq!(burn_in(&default, 4096, "int4-hqq,residual=512"), 512 + 64);
-        assert_eq!(burn_in(&default, 300, "int4-hqq,residual=256"), 256 + 64);
+        assert_eq!(burn_in(&default, 4096, "int4-hqq"), 256);
+        assert_eq!(burn_in(&default, 4096, "int4-hqq,residual=191"), 256);
+        // The token that follows the first block reads it, and predicts the one after itself.
+        assert_eq!(burn_in(&default, 4096, "int4-hqq,residual=192"), 192 + 64 + 1);
+        assert_eq!(burn_in(&default, 4096, "int4-hqq,residual=512"), 512 + 64 + 1);
+        assert_eq!(burn_in(&default, 300, "int4-hqq,residual=256"), 256 + 64 + 1);
         assert_eq!(burn_in(&Settings { ppl_burn_in: Some(100), ..Settings::default() }, 128, "int4-hqq"), 100);
         assert_eq!(burn_in(&Settings { ppl_protocol: Protocol::TwoPhase, ..default }, 512, "int4-hqq"), 257);
     }

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use super::feed::{CHUNK, begin_of_text, first_codes, longer_than_model, require_room_for_codes};
+use super::feed::{
+    CHUNK, begin_of_text, first_codes, first_predicted_from_codes, longer_than_model, require_room_for_codes,
+};
 use super::readings::Readings;
 use super::settings::{Protocol, Settings};
 use super::text::{Text, check_end, default_name};
@@ -43,7 +45,8 @@ impl Plan {
         let plan = readings.get(key, || Plan::read(subject, settings, quant))?;
         let longest = plan.windows.iter().map(Vec::len).max().unwrap_or(0);
         let fed = match plan.protocol {
-            Protocol::Streaming => longest,
+            // The last token of a window predicts nothing.
+            Protocol::Streaming => longest.saturating_sub(1),
             // What is fed in one pass reads what was there before it.
             Protocol::TwoPhase => longest.min(plan.window / 2 + 1),
         };
@@ -53,12 +56,14 @@ impl Plan {
 
     /// Says so where tokens are scored that a cache of `quant` predicts before it has codes.
     pub fn scored_without_codes(&self, quant: &QuantSpec) -> Option<String> {
-        let first = first_codes(quant);
+        let first = first_predicted_from_codes(quant);
         (quant.is_quantized() && self.protocol == Protocol::Streaming && self.burn_in < first).then(|| {
             format!(
-                "{} quantizes the first block once {first} tokens are held: of what is scored after --ppl-burn-in {}, the tokens before \
-                 that are predicted without codes",
-                quant.name, self.burn_in
+                "{} quantizes the first block once {} tokens are held: of what is scored after --ppl-burn-in {}, the tokens before place \
+                 {first} of a window are predicted without codes",
+                quant.name,
+                first_codes(quant),
+                self.burn_in
             )
         })
     }
@@ -193,8 +198,8 @@ fn burn_in(settings: &Settings, window: usize, quant: &QuantSpec) -> Result<usiz
         Protocol::Streaming if burn_in + 1 >= window => {
             // Which may be the default that a plan's caches share.
             Err(Error::usage(format!(
-                "a burn-in of {burn_in} tokens leaves no token of a window of {window} to score; by default it is 256, or what the caches \
-                 of a plan hold when all have quantized a block: give a smaller --ppl-burn-in or --residual-length, or a longer \
+                "a burn-in of {burn_in} tokens leaves no token of a window of {window} to score; by default it is 256, or one more than \
+                 the caches of a plan hold when all have quantized a block: give a smaller --ppl-burn-in or --residual-length, or a longer \
                  --ppl-window"
             )))
         }

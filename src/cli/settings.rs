@@ -59,9 +59,9 @@ pub struct SettingsArgs {
     /// Window of ppl and kld, in tokens [default: 4096, or the model's limit if that is smaller].
     #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     ppl_window: Option<usize>,
-    /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or the
-    /// longest residual window and block of the plan's caches, of those that a window has room for, if that is more, so that all score
-    /// the same tokens].
+    /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or one
+    /// more than the longest residual window and block of the plan's caches, of those that a window has room for, if that is more, so that
+    /// all score the same tokens].
     #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     ppl_burn_in: Option<usize>,
     /// Tokens scored by ppl and kld, 0: the whole text [default: 4096].

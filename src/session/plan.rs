@@ -240,17 +240,17 @@ mod tests {
             format!("[[matrix]]\nmodels = ['a']\nkv-quants = ['none', 'int4-hqq', 'int4-hqq,residual=512']\n{more}")
         };
         let scored = matrix("benchmarks = ['ppl']");
-        assert_eq!(burn_ins(&scored), [("a".into(), Some(512 + 64))]);
+        assert_eq!(burn_ins(&scored), [("a".into(), Some(512 + 64 + 1))]);
         assert_eq!(burn_ins(&format!("[settings]\nppl-burn-in = 64\n{scored}")), [("a".into(), Some(64))], "as asked");
         assert_eq!(burn_ins(&matrix("benchmarks = ['needle']")), [("a".into(), None)], "no text is read");
         assert_eq!(burn_ins(&format!("[settings]\nppl-protocol = 'two-phase'\n{scored}")), [("a".into(), None)]);
         let short = matrix("residual-lengths = [256]\nbenchmarks = ['ppl']").replace(", 'int4-hqq,residual=512'", "");
         let long = short.replace("256", "256, 1000");
         let window = |text: &str| burn_ins(&format!("[settings]\nppl-window = 1024\n{text}"));
-        assert_eq!(window(&short), [("a".into(), Some(320))]);
-        assert_eq!(window(&long), [("a".into(), None), ("a".into(), Some(320))], "1064 are more than the window has");
+        assert_eq!(window(&short), [("a".into(), Some(321))]);
+        assert_eq!(window(&long), [("a".into(), None), ("a".into(), Some(321))], "1065 are more than the window has");
         let other = "[[matrix]]\nmodels = ['b']\nkv-quants = ['none', 'int4-hqq']\nbenchmarks = ['kld']";
-        assert_eq!(burn_ins(&format!("{scored}\n{other}")), [("a".into(), Some(576)), ("b".into(), None)]);
+        assert_eq!(burn_ins(&format!("{scored}\n{other}")), [("a".into(), Some(577)), ("b".into(), None)]);
     }
 
     #[test]

@@ -94,14 +94,14 @@ fn a_cache_whose_residual_window_is_longer_than_those_of_a_text_is_refused_alone
     let output = run.arg(folder.path()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), json_files(folder.path()).len()), (Some(1), 2), "{text}");
-    assert!(text.contains("int4-hqq,residual=500") && text.contains("a burn-in of 564 tokens leaves no"), "{text}");
+    assert!(text.contains("int4-hqq,residual=500") && text.contains("a burn-in of 565 tokens leaves no"), "{text}");
 }
 
 #[test]
 fn a_refusal_speaks_of_no_flag_that_nobody_gave() {
     let long = ["run", "--kv-quant", "int4-hqq", "--benchmarks", "ppl", "--residual-length", "2000"];
     let text = refused(&long);
-    assert!(text.contains("a burn-in of 2064 tokens") && !text.contains("--ppl-burn-in 2064"), "{text}");
+    assert!(text.contains("a burn-in of 2065 tokens") && !text.contains("--ppl-burn-in 2065"), "{text}");
 }
 
 #[test]
@@ -117,6 +117,8 @@ fn a_score_that_cannot_read_a_code_is_refused_before_anything_is_measured() {
     let (set, split) = (path("set.jsonl"), path(""));
     for benchmark in [
         &["ppl", "--ppl-window", "192", "--ppl-burn-in", "64"][..],
+        // The only token that reads a code is the last, which predicts nothing.
+        &["ppl", "--ppl-window", "193", "--ppl-burn-in", "64"],
         &["kld", "--ppl-window", "382", "--ppl-protocol", "two-phase"],
         &["needle", "--context-lengths", "128"],
         &["math", "--max-new-tokens", "4", "--data", &set],

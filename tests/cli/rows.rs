@@ -225,5 +225,6 @@ fn a_burn_in_that_ends_before_the_first_codes_is_warned_of_once() {
         text.matches("are predicted without codes").count()
     };
     assert_eq!(warned("64"), 1, "by two benchmarks in two runs");
-    assert_eq!(warned("192"), 0);
+    // The token after the first 192 is the first to read a code, and predicts the next one.
+    assert_eq!((warned("192"), warned("193")), (1, 0));
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use kvprof::bench::data::{MATH500, MMLU_TEST, rows};
-use kvprof::bench::math::{boxed::last_boxed, compare::equivalent};
+use kvprof::bench::math::{boxed::last_boxed, compare::equivalent, corruption::examine};
 use kvprof::bench::settings::Settings;
 use kvprof::bench::text::Text;
+use kvprof::model::Tokenizer;
 
 use super::Bench;
 use crate::support::development_data;
@@ -36,6 +37,23 @@ fn every_published_math_answer_is_parsed_from_its_solution_and_equals_itself() {
         let (solution, answer) = (problem["solution"].as_str().unwrap(), problem["answer"].as_str().unwrap());
         let boxed = last_boxed(solution).unwrap_or_else(|| panic!("no box in {solution}"));
         assert!(equivalent(boxed, answer), "{boxed} is not {answer}");
+    }
+}
+
+#[test]
+fn no_published_solution_is_taken_for_broken_text() {
+    let (Some(folder), Some(tokenizers)) = (development_data("math500"), development_data("tokenizers")) else {
+        return;
+    };
+    let json = tokenizers.join("gpt2/tokenizer.json");
+    let gpt2 = Tokenizer::from_json(&json, &std::fs::read(&json).unwrap()).unwrap();
+    let builtin = Bench::builtin().subject.tokenizer().unwrap().clone();
+    for problem in rows(&MATH500.find(Some(&folder)).unwrap().paths[0]).unwrap() {
+        let solution = problem["solution"].as_str().unwrap();
+        for tokenizer in [&gpt2, &builtin] {
+            let health = examine(solution, &tokenizer.encode(solution, false).unwrap());
+            assert!(!health.corrupted, "{health:?}: {solution}");
+        }
     }
 }
 

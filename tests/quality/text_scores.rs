@@ -85,7 +85,7 @@ fn the_two_phase_protocol_scores_the_second_half_of_overlapping_windows() {
 #[test]
 fn the_burn_in_reaches_the_first_codes_and_each_score_says_so() {
     let mut bench = builtin();
-    for (quant, burn_in) in [("int4-hqq,residual=64", 256), ("int4-hqq,residual=320", 384)] {
+    for (quant, burn_in) in [("int4-hqq,residual=64", 256), ("int4-hqq,residual=320", 385)] {
         let kept = bench.run("ppl", quant).unwrap();
         let kld = bench.run("kld", quant).unwrap().kld.unwrap();
         let recorded = [kept.perplexity.unwrap().burn_in, kept.perplexity_quantized.unwrap().burn_in, kld.burn_in];
@@ -93,7 +93,7 @@ fn the_burn_in_reaches_the_first_codes_and_each_score_says_so() {
     }
     bench.settings.ppl_window = Some(384);
     let error = bench.run("ppl", "int4-hqq,residual=320").unwrap_err().to_string();
-    assert!(error.contains("a burn-in of 384") && error.contains("a window of 384"), "{error}");
+    assert!(error.contains("a burn-in of 385") && error.contains("a window of 384"), "{error}");
 }
 
 #[test]
@@ -108,6 +108,17 @@ fn a_score_that_never_read_a_code_is_refused() {
     bench.settings.needle_depths = vec![0.5];
     let error = bench.run("needle", "int4-hqq,residual=512").unwrap_err().to_string();
     assert!(error.contains("no key was read from codes"), "{error}");
+}
+
+#[test]
+fn the_last_token_of_a_window_predicts_nothing_whatever_it_reads() {
+    let mut bench = builtin();
+    (bench.settings.ppl_window, bench.settings.ppl_burn_in) = (Some(193), Some(100));
+    let error = bench.run("ppl", "int2-quanto").unwrap_err().to_string();
+    assert!(error.contains("no key was read from codes"), "{error}");
+    bench.settings.ppl_window = Some(194);
+    let score = bench.run("ppl", "int2-quanto").unwrap().perplexity_quantized.unwrap();
+    assert!(score.ln_ratio.unwrap() != 0.0, "{score:?}");
 }
 
 #[test]

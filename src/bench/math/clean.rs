@@ -1,5 +1,7 @@
 //! Writing an answer in one way: what a person would call the same answer becomes the same string.
 
+use super::expression::DEEPEST;
+
 /// Commands that only space or size things. Longer names stand before those they begin with.
 const SPACING: [&str; 16] = [
     "\\displaystyle",
@@ -70,7 +72,8 @@ pub fn clean(answer: &str) -> String {
     ] {
         text = text.replace(from, to);
     }
-    text = join_thousands(&text.replace(",\\!", "\u{1}").replace("\\!", "")).replace('\u{1}', "");
+    text = text.replace(",\\!", "\u{1}").replace("\\!", "");
+    text = join_thousands(&braced_commas(&text)).replace('\u{1}', "");
     for command in SPACING {
         text = text.replace(command, " ");
     }
@@ -79,13 +82,26 @@ pub fn clean(answer: &str) -> String {
     }
     let text = text_arguments(&text);
     let text = drop_units(text.trim().trim_end_matches('.').trim());
-    let text = brace_arguments(&text);
+    let text = brace_arguments(&text, 0);
     let text = drop_spaces(&text);
     numbers(&slashes(&subscripts(&text))).replace('\u{2}', "\\\\")
 }
 
+/// `{,}`, a comma without the space of a list, becomes `\u{1}` before a group of three digits (`1{,}234`) and a plain comma elsewhere (`3{,}14`).
+fn braced_commas(text: &str) -> String {
+    let mut parts = text.split("{,}");
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let thousands =
+            out.ends_with(|c: char| c.is_ascii_digit()) && part.chars().take_while(char::is_ascii_digit).count() == 3;
+        out.push(if thousands { '\u{1}' } else { ',' });
+        out.push_str(part);
+    }
+    out
+}
+
 /// `58,500` → `58500`, `1,234,567.5` → `1234567.5`; lists (`1,2`, `3, 5, 7`) and what stands inside brackets stay.
-/// `\u{1}` stands for the `,\!` that only a thousands separator is.
+/// `\u{1}` stands for the `,\!` or `{,}` that only a thousands separator is.
 fn join_thousands(text: &str) -> String {
     let spaced = text.replace("\u{1} ", "\u{1}");
     if spaced.contains(['(', '[', '{']) && !spaced.contains('\u{1}') && !spaced.contains("\\text") {
@@ -136,6 +152,8 @@ fn text_arguments(text: &str) -> String {
         {
             rest = drop_power(rest);
         } else {
+            // Words are none of the letters or the command before them.
+            out.push(' ');
             out.push_str(words);
         }
     }
@@ -173,8 +191,12 @@ fn drop_units(text: &str) -> String {
     }
 }
 
-/// Braces around the arguments of `\frac`, `\sqrt`, `\binom` that TeX takes without: `\frac12`, `\frac 3x`, `\sqrt2`, `\frac1{3}`.
-fn brace_arguments(text: &str) -> String {
+/// Braces around the arguments of `\frac`, `\sqrt`, `\binom` that TeX takes without: `\frac12`, `\frac 3x`, `\sqrt2`, `\frac1{3}`. `depth`
+/// is that of `text` within arguments; what lies deeper than an answer does stays as it is.
+fn brace_arguments(text: &str, depth: usize) -> String {
+    if depth > DEEPEST {
+        return text.to_string();
+    }
     let mut out = String::new();
     let mut rest = text;
     loop {
@@ -200,7 +222,7 @@ fn brace_arguments(text: &str) -> String {
             let length = argument_length(rest);
             if rest.starts_with('{') {
                 // The argument may hold commands of its own.
-                out.push_str(&format!("{{{}}}", brace_arguments(&rest[1..length.max(2) - 1])));
+                out.push_str(&format!("{{{}}}", brace_arguments(&rest[1..length.max(2) - 1], depth + 1)));
             } else if length > 0 {
                 out.push_str(&format!("{{{}}}", &rest[..length]));
             }

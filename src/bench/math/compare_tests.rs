@@ -35,6 +35,11 @@ const SAME: &[(&str, &str)] = &[
     (r"10,\!080", "10080"),
     (r"11,\! 111,\! 111,\! 100", "11,111,111,100"),
     (r"\$32,\!348", "32348"),
+    ("1{,}234", "1234"),
+    ("1{,}234{,}567.5", "1,234,567.5"),
+    (r"\frac{1{,}234}{5}", "246.8"),
+    ("(1{,}234, 5)", "(1234,5)"),
+    ("1{,}2", "1, 2"),
     (r"\$18.90", "18.9"),
     ("-50", "\u{2212}50"),
     ("+5", "5"),
@@ -53,6 +58,13 @@ const SAME: &[(&str, &str)] = &[
     (r"20\%", "20"),
     ("36 dollars", r"\$36"),
     (r"12\,\mathrm{m}", "12"),
+    (r"12\pi\text{ cm}", r"12\pi"),
+    (r"12\pi\text{cm}", r"12\pi"),
+    (r"36\pi\text{ cm}^2", r"36\pi"),
+    (r"36\pi\mbox{ square inches}", r"36\pi"),
+    (r"2\pi\text{ radians}", r"2\pi"),
+    (r"x\text{ cm}", "x"),
+    (r"2x+1\text{ or }3x\text{ feet}", "2x+1, 3x"),
     // Words and choices.
     (r"\text{Evelyn}", "Evelyn"),
     (r"\text{east}", "East"),
@@ -115,6 +127,10 @@ const DIFFERENT: &[(&str, &str)] = &[
     (r"\text{east}", r"\text{west}"),
     (r"\text{even}", r"\text{odd}"),
     (r"\text{(C)}", r"\text{(B)}"),
+    (r"12\pi\text{ cm}", r"12\text{ cm}"),
+    (r"12\pi\text{ cm}", r"11\pi"),
+    (r"36\pi\text{ cm}^2", r"36\pi^2"),
+    (r"x\text{ cm}", "y"),
     ("x", "X"),
     ("x", "y"),
     ("2x+3", "2x-3"),
@@ -126,6 +142,11 @@ const DIFFERENT: &[(&str, &str)] = &[
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
     ("58,500", "58.5"),
+    ("1{,}234", "1.234"),
+    ("1{,}234", "1,2,3,4"),
+    ("3{,}14", "314"),
+    ("1{,}2345", "12345"),
+    ("(1{,}234, 5)", "(1,234,5)"),
     ("100", "10"),
     ("(100)", "(10)"),
     ("no real solutions", "0"),
@@ -151,4 +172,14 @@ fn answers_that_differ_are_told_apart() {
 #[test]
 fn the_table_is_as_large_as_promised() {
     assert!(SAME.len() >= 60, "{}", SAME.len());
+}
+
+#[test]
+fn answers_nested_without_end_are_compared_and_told_apart() {
+    for (open, close) in
+        [(r"\sin", ""), (r"\sqrt{", "}"), (r"\frac{1}{", "}"), ("(", ")"), (r"\{", r"\}"), ("2^{", "}")]
+    {
+        let answer = format!("{}1{}", open.repeat(20_000), close.repeat(20_000));
+        assert!(!equivalent(&answer, "2"), "{open}");
+    }
 }

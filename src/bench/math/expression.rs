@@ -102,7 +102,7 @@ fn number(chars: &mut Peekable<Chars<'_>>) -> Option<Token> {
 }
 
 /// Nesting at which an answer is no longer an answer but debris.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 struct Parser<'a> {
     tokens: &'a [Token],
@@ -302,8 +302,14 @@ impl Parser<'_> {
             _ => {}
         }
         let (_, function) = FUNCTIONS.iter().find(|(known, _)| *known == name)?;
+        // The argument of a function, and its exponent, may be another function.
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return None;
+        }
         let exponent = if self.take('^') { Some(self.exponent()?) } else { None };
         let argument = self.argument()?;
+        self.depth -= 1;
         let value = function(argument);
         Some(exponent.map_or(value, |exponent| value.powf(exponent)))
     }
@@ -363,6 +369,8 @@ mod tests {
         {
             assert_eq!(values(text), None, "{text}");
         }
-        assert_eq!(values(&"(".repeat(100_000)), None);
+        for endless in ["(", r"\sin", r"\sin^", r"\sin(", r"\sqrt{", "2^", "|"] {
+            assert_eq!(values(&format!("{}1", endless.repeat(100_000))), None, "{endless}");
+        }
     }
 }

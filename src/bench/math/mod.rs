@@ -50,7 +50,8 @@ impl Benchmark for MathBenchmark {
         let lengths = paper.asked.iter().map(|asked| asked.prompt.len() + most_new(subject, settings, asked));
         let longest = lengths.max().unwrap_or(0);
         let what = format!("math: problems and answers of {longest} tokens at most");
-        require_room_for_codes(subject, quant, &what, longest)?;
+        // The last token of an answer is not read.
+        require_room_for_codes(subject, quant, &what, longest.saturating_sub(1))?;
         Ok(None)
     }
 
@@ -151,7 +152,7 @@ fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Ve
             correct: answer.as_deref().is_some_and(|answer| compare::equivalent(answer, &asked.expected)),
             answer,
             truncated: Some(tokens.len() == prompt.most),
-            health: Some(corruption::examine(&text)),
+            health: Some(corruption::examine(&text, &tokens)),
             generated_tokens: Some(tokens.len()),
             text: Some(text),
             tokens,

@@ -179,12 +179,19 @@ fn needles(settings: &Settings) -> Vec<Hidden> {
 
 /// Tokens of hay in a prompt that is `length` tokens long with its answer; 0 where there is no room for any.
 fn room(tokenizer: &Tokenizer, begin: Option<u32>, hidden: &Hidden, length: usize) -> Result<usize> {
-    let count = |text: &str| -> Result<usize> { Ok(tokenizer.encode(&format!(" {text}"), false)?.len()) };
-    let mut fixed = count(&hidden.sentence())? + count(&hidden.question)? + begin.iter().len();
+    let mut fixed = added(tokenizer, &hidden.sentence())? + added(tokenizer, &hidden.question)? + begin.iter().len();
     for distractor in &hidden.distractors {
-        fixed += count(distractor)?;
+        fixed += added(tokenizer, distractor)?;
     }
     Ok(length.saturating_sub(ANSWER_TOKENS + fixed))
+}
+
+/// Tokens that `sentence` adds to a text that it goes on in, its leading space included. By itself it may have one more: SentencePiece puts a
+/// space before every text.
+fn added(tokenizer: &Tokenizer, sentence: &str) -> Result<usize> {
+    let before = FILLER[0];
+    let both = tokenizer.encode(&format!("{before} {sentence}"), false)?;
+    Ok(both.len().saturating_sub(tokenizer.encode(before, false)?.len()))
 }
 
 /// Sentences to hide things among, with what each adds to a prompt.
@@ -211,8 +218,7 @@ impl<'a> Hay<'a> {
         let mut sentences = Vec::new();
         let mut tokens = 0;
         for sentence in texts {
-            // In the middle of a text: what it adds, its leading space included.
-            let cost = tokenizer.encode(&format!(" {sentence}"), false)?.len();
+            let cost = added(tokenizer, &sentence)?;
             tokens += cost;
             sentences.push((sentence, cost));
             if tokens > longest && !endless {
@@ -242,6 +248,17 @@ impl<'a> Hay<'a> {
             used += cost.max(&1);
             hay.push(sentence);
         }
+        // The first word has no space before it and may so be of more tokens than were counted.
+        loop {
+            let prompt = self.prompt(hidden, depth, &hay)?;
+            if prompt.len() + ANSWER_TOKENS <= length || hay.pop().is_none() {
+                return Ok(prompt);
+            }
+        }
+    }
+
+    /// Token ids of all of `hay` with the needle at `depth`, the distractors and the question.
+    fn prompt(&self, hidden: &Hidden, depth: f64, hay: &[&str]) -> Result<Vec<u32>> {
         let sentence = hidden.sentence();
         let place = |share: f64| (share * hay.len() as f64).round() as usize;
         let others = hidden.distractors.len() as f64;
@@ -254,10 +271,11 @@ impl<'a> Hay<'a> {
         inserts.push((place(depth), &sentence));
         // From the back, so that earlier places stay where they are.
         inserts.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        let mut sentences = hay.to_vec();
         for (at, text) in inserts {
-            hay.insert(at.min(hay.len()), text);
+            sentences.insert(at.min(sentences.len()), text);
         }
-        let text = format!("{} {}", hay.join(" "), hidden.question);
+        let text = format!("{} {}", sentences.join(" "), hidden.question);
         Ok(self.begin.into_iter().chain(self.tokenizer.encode(&text, false)?).collect())
     }
 }
@@ -298,7 +316,10 @@ fn sentences_of(documents: &[String]) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::model::{LoadOptions, WeightsKind};
 
     #[test]
     fn sentences_keep_every_word() {
@@ -309,6 +330,46 @@ mod tests {
             sentences,
             ["Call me Ishmael.", "Some years ago, never mind how long!", "\u{201c}Why not?\u{201d} said he"]
         );
+    }
+
+    /// A model of one layer with a tokenizer that takes what `pattern` finds as one token each, after `normalizer`.
+    fn subject(folder: &Path, normalizer: &str, pattern: &str) -> Subject {
+        let config = r#"{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8,
+            "intermediate_size": 64, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}"#;
+        let tokenizer = format!(
+            r#"{{"version": "1.0", "normalizer": {normalizer},
+                "pre_tokenizer": {{"type": "Split", "pattern": {{"Regex": "{pattern}"}}, "behavior": "Isolated", "invert": false}},
+                "model": {{"type": "WordLevel", "vocab": {{"<unk>": 0}}, "unk_token": "<unk>"}}}}"#
+        );
+        std::fs::write(folder.join("config.json"), config).unwrap();
+        std::fs::write(folder.join("tokenizer.json"), tokenizer).unwrap();
+        let mut options = LoadOptions::new(folder.to_str().unwrap());
+        (options.weights, options.device) = (WeightsKind::Dummy, "cpu".parse().unwrap());
+        Subject::load(&options).unwrap()
+    }
+
+    #[test]
+    fn prompts_are_as_long_as_whole_sentences_allow_and_never_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let sentencepiece = r#"{"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}"#;
+        // A word with the space before it; without one, each letter.
+        let spaced = " [^ ]+|[^ ]";
+        for (normalizer, pattern, most_spare) in [(sentencepiece, "\u{2581}[^\u{2581}]*", 3), ("null", spaced, 6)] {
+            let subject = subject(folder.path(), normalizer, pattern);
+            for needle_kind in [NeedleKind::Number, NeedleKind::Words, NeedleKind::MultiKey] {
+                let settings = Settings {
+                    needle_kind,
+                    needle_depths: vec![0.0, 0.5, 1.0],
+                    context_lengths: (200..210).chain([2000]).collect(),
+                    ..Settings::default()
+                };
+                for haystack in Haystacks::read(&subject, &settings).unwrap().haystacks {
+                    let (length, context) = (haystack.prompt.len() + ANSWER_TOKENS, haystack.context);
+                    assert!((context - most_spare..=context).contains(&length), "{length} of {context}: {normalizer}");
+                }
+            }
+        }
     }
 
     #[test]
