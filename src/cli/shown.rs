@@ -2,7 +2,7 @@
 
 use super::output::say;
 use crate::report::number::counted;
-use crate::report::{instrument_summary, needle_grid, quality_summary, summary, warnings};
+use crate::report::{instrument_summary, needle_grid, quality_summary, summary, terminal, warnings};
 use crate::schema::RunResult;
 use crate::session::runner::Outcome;
 use crate::session::store::Stored;
@@ -29,13 +29,10 @@ pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<()> {
     match form {
         Form::Nothing => {}
         Form::Json => say!("{}", serde_json::to_string_pretty(&results)?),
-        Form::Tables if results.is_empty() => {}
         Form::Tables => {
-            say!("{}", summary::table(&results));
-            let more =
-                [instrument_summary::table(&results), quality_summary::table(&results), needle_grid::table(&results)];
-            for table in more.into_iter().flatten() {
-                say!("{table}");
+            let tables = [summary::table, instrument_summary::table, quality_summary::table, needle_grid::table];
+            for table in tables.into_iter().filter_map(|table| table(&results)) {
+                say!("{}", table.within(terminal::width()));
             }
             for stored in stored {
                 say!("{}", stored.path.display());
