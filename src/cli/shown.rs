@@ -1,4 +1,6 @@
-//! What `run` and `sweep` show at their end: warnings on standard error, results on standard output.
+//! What `run`, `sweep` and `patch` show at their end: warnings on standard error, results on standard output.
+
+use std::path::Path;
 
 use super::output::say;
 use crate::report::number::counted;
@@ -29,20 +31,27 @@ pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<()> {
     match form {
         Form::Nothing => {}
         Form::Json => say!("{}", serde_json::to_string_pretty(&results)?),
-        Form::Tables => {
-            let tables = [summary::table, instrument_summary::table, quality_summary::table, needle_grid::table];
-            for table in tables.into_iter().filter_map(|table| table(&results)) {
-                say!("{}", table.within(terminal::width()));
-            }
-            for stored in stored {
-                say!("{}", stored.path.display());
-            }
-        }
+        Form::Tables => show_tables(&results, stored.iter().map(|stored| stored.path.as_path()))?,
     }
     if form != Form::Nothing
         && let Some(line) = earlier(outcomes)
     {
         eprintln!("{line}");
+    }
+    Ok(())
+}
+
+/// Shows `results` as tables, and the names of their `files`.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub fn show_tables<'a>(results: &[&RunResult], files: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
+    let tables = [summary::table, instrument_summary::table, quality_summary::table, needle_grid::table];
+    for table in tables.into_iter().filter_map(|table| table(results)) {
+        say!("{}", table.within(terminal::width()));
+    }
+    for file in files {
+        say!("{}", file.display());
     }
     Ok(())
 }

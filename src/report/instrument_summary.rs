@@ -2,6 +2,7 @@
 
 use super::identity::{self, Row};
 use super::kernels::CATEGORIES;
+use super::label::quantization;
 use super::terminal::{TerminalTable, absent};
 use crate::schema::{Measurement, RunResult};
 
@@ -29,7 +30,7 @@ pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
             Some(batch) if batch > 1 => format!("{} × {batch}", m.context_len),
             _ => m.context_len.to_string(),
         };
-        let place = [result.kv_quant.name.clone().unwrap_or_else(|| "none".into()), context];
+        let place = [quantization(result), context];
         let values = columns.iter().map(|c| (c.value)(m).unwrap_or_else(absent));
         let names = varying.iter().map(|identity| (identity.of)((result, Some(m))));
         table.add_row(names.chain(place).chain(values));

@@ -1,6 +1,7 @@
 //! The needle grid: context × depth, one block of columns for each cache.
 
 use super::identity::{self, Row};
+use super::label::quantization;
 use super::terminal::{TerminalTable, absent};
 use crate::schema::{NeedleTrial, RunResult};
 
@@ -25,7 +26,7 @@ pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
         contexts.sort_unstable();
         contexts.dedup();
         for (row, context) in contexts.iter().enumerate() {
-            let name = result.kv_quant.name.clone().unwrap_or_else(|| "none".into());
+            let name = quantization(result);
             let names = identity::cells(&varying, result).into_iter().chain([name]);
             let names = names.map(|name| if row == 0 { name } else { String::new() });
             let scores = depths.iter().map(|depth| score(&trials, *context, *depth));

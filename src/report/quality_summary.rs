@@ -1,6 +1,7 @@
 //! The table of divergence and question sets at the end of a run.
 
 use super::identity::{self, Row};
+use super::label::quantization;
 use super::number::{self, Digits};
 use super::scoring::{self, of_run};
 use super::terminal::{TerminalTable, absent};
@@ -40,7 +41,7 @@ pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
         let over = |words: &Option<Vec<String>>| words.as_ref().map(|words| words[at].clone());
         let b = &result.benchmarks;
         let mut row = identity::cells(&varying, result);
-        row.push(result.kv_quant.name.clone().unwrap_or_else(|| "none".into()));
+        row.push(quantization(result));
         if kld {
             row.extend(over(&kld_over));
             row.extend(divergence(result.divergence()));

@@ -1,6 +1,7 @@
 //! The table at the end of a run.
 
 use super::identity::{self, Row};
+use super::label::quantization;
 use super::number::{self, Digits};
 use super::scoring::{self, Scoring};
 use super::terminal::{TerminalTable, absent};
@@ -43,7 +44,7 @@ pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
 /// A row but for its needles; `over` stands before the perplexity, where there is such a column.
 fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<&str>) -> Vec<String> {
     let number = |value: Option<f64>, digits: usize| value.map_or_else(absent, |v| format!("{v:.digits$}"));
-    let name = result.kv_quant.name.clone().unwrap_or_else(|| "none".into());
+    let name = quantization(result);
     let context = m.map_or_else(absent, |m| match m.batch_size {
         Some(batch) if batch > 1 => format!("{} × {batch}", m.context_len),
         _ => m.context_len.to_string(),
