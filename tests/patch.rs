@@ -77,6 +77,23 @@ fn a_patch_shows_what_it_measured_and_names_the_files() {
     assert_eq!(patch(&["--quiet"]), "");
 }
 
+#[test]
+fn repetitions_of_a_run_in_one_folder_are_patched_together_and_a_file_given_twice_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let hashed = THESIS_FILE.replacen("{", "{\n  \"spec_hash\": \"0123456789abcdef\",", 1);
+    let paths = ["a.json", "b.json"].map(|name| folder.path().join(name));
+    paths.iter().for_each(|path| std::fs::write(path, &hashed).unwrap());
+    let line =
+        ["--benchmarks", "needle", "--context-lengths", "256", "--needle-depths", "0.5", "--no-backup", "--quiet"];
+    let respelt = folder.path().join(".").join("a.json");
+    let patch = kvprof().arg("patch").args(&paths).arg(respelt).args(line).output().unwrap();
+    assert!(patch.status.success(), "{}", String::from_utf8_lossy(&patch.stderr));
+    for path in &paths {
+        assert_eq!(read(path)["patched"].as_array().map(Vec::len), Some(1), "{}", path.display());
+    }
+    assert_eq!(names(folder.path()), ["a.json", "b.json"], "no lock is left");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_patch_of_a_link_changes_the_file_that_it_leads_to() {
