@@ -11,6 +11,18 @@ pub fn canonical(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
+/// Refuses an output that would replace one of `inputs`, however either is spelt.
+///
+/// # Errors
+/// A usage error that names the output.
+pub fn refuse_input<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    let place = canonical(output);
+    match inputs.into_iter().any(|input| canonical(input) == place) {
+        true => Err(Error::usage(format!("{} is one of the result files; name another output", output.display()))),
+        false => Ok(()),
+    }
+}
+
 /// The files that `patterns` name, each once: files as they are, folders as the `.json` files below them, as for a report, and globs that the shell
 /// left unexpanded.
 ///

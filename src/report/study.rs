@@ -213,6 +213,11 @@ impl Study {
         self.runs.iter().map(|run| &run.file).collect::<BTreeSet<_>>().len()
     }
 
+    /// The result files that were found, those that hold nothing measured among them.
+    pub fn result_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.runs.iter().map(|run| &run.file).chain(&self.empty)
+    }
+
     /// The measurements, by model, backend, cache, context and batch.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.kept.iter().map(|&(index, place)| {
