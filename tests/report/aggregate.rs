@@ -190,3 +190,30 @@ fn a_result_file_is_no_output_however_it_is_spelt() {
         || kvprof().current_dir(folder.path()).args(["aggregate", &file_name, "-o", "t.json"]).output().unwrap();
     assert!(again().status.success() && again().status.success());
 }
+
+#[test]
+fn a_later_row_that_was_skipped_displaces_no_measurement() {
+    let folder = tempfile::tempdir().unwrap();
+    let measured = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    let mut skipped = measured.clone();
+    skipped.timestamp = "2026-11-02T12:00:00".into();
+    skipped.experiment_id = "again".into();
+    for row in &mut skipped.measurements[1..] {
+        *row = kvprof::schema::Measurement {
+            context_len: row.context_len,
+            batch_size: row.batch_size,
+            skipped: Some(true),
+            skip_reason: Some("not tried for lack of memory".into()),
+            ..Default::default()
+        };
+    }
+    results::write(folder.path(), &measured);
+    results::write(folder.path(), &skipped);
+    let output = kvprof().arg("aggregate").arg(folder.path()).output().unwrap();
+    let mut reader = csv::Reader::from_reader(&output.stdout[..]);
+    let place = reader.headers().unwrap().iter().position(|head| head == "prefill_ms").unwrap();
+    let times: Vec<String> = reader.records().map(|row| row.unwrap()[place].to_string()).collect();
+    assert!(times.len() == results::CONTEXTS.len() && times.iter().all(|ms| !ms.is_empty()), "{times:?}");
+    // What was skipped is no measurement that a later one replaces.
+    assert!(stderr(&output).contains("1 measurement is left out"), "{}", stderr(&output));
+}
