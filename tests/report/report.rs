@@ -191,3 +191,26 @@ fn skipped_files_and_skipped_measurements_are_told_on_the_page() {
     assert!(page.contains("broken.json") && page.contains("1 file was skipped"));
     assert!(page.contains("4k tokens skipped: out of memory"));
 }
+
+#[test]
+fn kernel_times_are_per_token_of_all_sequences_as_rates_and_energy_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.measurements.truncate(1);
+    let us = |batch: usize| {
+        let mut result = result.clone();
+        result.measurements[0].batch_size = Some(batch);
+        let file = results::write(folder.path(), &result);
+        let out = folder.path().join("out");
+        let output = kvprof().arg("report").arg(&file).arg("-o").arg(&out).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let mut reader = csv::Reader::from_path(out.join("tables/kernels.csv")).unwrap();
+        let place = reader.headers().unwrap().iter().position(|head| head == "us_per_token").unwrap();
+        let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        let all = rows.iter().find(|row| row.iter().any(|cell| cell == "all")).unwrap();
+        all[place].parse::<f64>().unwrap()
+    };
+    // The same step makes a token of one sequence, or of four.
+    let (one, four) = (us(1), us(4));
+    assert!((one / four - 4.0).abs() < 1e-9, "{one} {four}");
+}
