@@ -94,6 +94,33 @@ fn repetitions_of_a_run_in_one_folder_are_patched_together_and_a_file_given_twic
     assert_eq!(names(folder.path()), ["a.json", "b.json"], "no lock is left");
 }
 
+#[test]
+fn a_patch_that_brings_a_block_that_was_missing_takes_away_the_warning_that_said_why() {
+    let folder = tempfile::tempdir().unwrap();
+    kvprof().args(QUICK.split_whitespace()).arg(folder.path()).arg("--quiet").assert().success();
+    let path = json_files(folder.path()).pop().unwrap();
+    let mut result = read(&path);
+    let (lack, failed) = ("not tried for lack of memory: 2 GiB are free", "the haystack could not be read");
+    for (row, context) in [256, 300].into_iter().enumerate() {
+        let row = &mut result["measurements"][row];
+        *row = serde_json::json!({"context_len": context, "batch_size": 1, "skipped": true, "skip_reason": lack});
+    }
+    result["completed"] = serde_json::json!([]);
+    result["benchmarks"] = serde_json::json!({});
+    result["warnings"] = serde_json::json!([lack, failed]);
+    std::fs::write(&path, serde_json::to_string(&result).unwrap()).unwrap();
+    let patch = |flags: &str| {
+        let words = flags.split_whitespace();
+        kvprof().arg("patch").arg(&path).args(["--no-backup", "--quiet"]).args(words).assert().success();
+        read(&path)["warnings"].clone()
+    };
+    // The rows are still skipped.
+    assert_eq!(patch("--benchmarks needle"), serde_json::json!([lack]));
+    assert_eq!(patch("--benchmarks profile --context-lengths 256"), serde_json::json!([lack]));
+    assert!(patch("--benchmarks profile").as_array().is_none_or(Vec::is_empty));
+    kvprof().arg("validate").arg(&path).assert().success();
+}
+
 #[cfg(unix)]
 #[test]
 fn a_patch_of_a_link_changes_the_file_that_it_leads_to() {

@@ -119,6 +119,8 @@ impl Target {
         bench.prepare(&self.run, None)?;
         let backup = request.backup.then(|| backup(&self.stored.path)).transpose()?;
         let settings = bench.settings(spec);
+        let complete = self.stored.result.completed.iter().filter(|block| self.stored.has(block));
+        let before: Vec<String> = complete.cloned().collect();
         forget(spec, &settings, &mut self.stored.result);
         self.stored.block_settings = Some(flags(&settings));
         let note = json!({
@@ -134,7 +136,11 @@ impl Target {
         if let Value::Array(entries) = history {
             entries.push(note);
         }
-        let outcome = bench.measure(&self.run, &mut self.stored, progress);
+        let mut outcome = bench.measure(&self.run, &mut self.stored, progress);
+        if self.stored.measured.iter().any(|block| !before.contains(block) && self.stored.has(block)) {
+            renew_warnings(&mut self.stored.result, outcome.as_ref().err());
+            outcome = outcome.and(self.stored.save());
+        }
         // A patch that failed before it changed anything leaves nothing behind.
         if let Some(backup) = backup
             && outcome.is_err()
@@ -158,6 +164,15 @@ fn forget(spec: &RunSpec, settings: &Settings, result: &mut RunResult) {
         }
     }
     result.completed.retain(|block| !names.contains(block));
+}
+
+/// Brings the warnings of a file, which say why it lacks blocks, up to date once it has some of these: those of rows that are skipped still
+/// stay, and what failed now is added.
+fn renew_warnings(result: &mut RunResult, error: Option<&Error>) {
+    let skipped = result.measurements.iter().filter(|row| row.skipped == Some(true));
+    let reasons: Vec<&String> = skipped.filter_map(|row| row.skip_reason.as_ref()).collect();
+    result.warnings.retain(|warning| reasons.contains(&warning));
+    result.warnings.extend(error.map(ToString::to_string));
 }
 
 /// The claims of a request by folder and key: repetitions of a run lie in one folder under one hash, which is claimed once for all of them.
