@@ -121,6 +121,28 @@ fn a_patch_that_brings_a_block_that_was_missing_takes_away_the_warning_that_said
     kvprof().arg("validate").arg(&path).assert().success();
 }
 
+#[test]
+fn a_trace_that_would_not_be_written_is_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.json");
+    std::fs::write(&path, THESIS_FILE).unwrap();
+    let refused = |blocks: &str, trace: &Path| {
+        let mut patch = kvprof();
+        patch.arg("patch").arg(&path).args(["--benchmarks", blocks, "--trace-out"]).arg(trace);
+        let output = patch.output().unwrap();
+        assert!(!output.status.success());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), THESIS_FILE);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = refused("needle", &folder.path().join("trace.json"));
+    assert!(said.contains("--trace-out") && said.contains("profile"), "{said}");
+    let said = refused("profile", &folder.path().join("absent/trace.json"));
+    assert!(said.contains("absent"), "{said}");
+    let said = refused("profile", &path);
+    assert!(said.contains("is one of the result files"), "{said}");
+    assert_eq!(names(folder.path()), ["old.json"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_patch_of_a_link_changes_the_file_that_it_leads_to() {

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Command;
 
-use super::inputs::result_files;
+use super::inputs::{refuse_input, result_files};
 use super::outcome;
-use super::settings::SettingsArgs;
+use super::settings::{SettingsArgs, check_trace_out};
 use super::shown::show_tables;
 use crate::report::warnings;
 use crate::schema::RunResult;
@@ -67,6 +67,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
     args.settings.require_one_run()?;
     let files = result_files(&args.files)?;
+    let trace_out = args.settings.trace_out.as_deref();
+    trace_out.map_or(Ok(()), |path| refuse_input(path, &files))?;
+    let profile = args.benchmarks.iter().any(|block| block == "profile");
+    check_trace_out(trace_out, profile, "--benchmarks without profile")?;
     let request = patch::Request { blocks: args.benchmarks.clone(), backup: !args.no_backup };
     let progress = Terminal::new(args.quiet);
     let adjust = |spec: &mut crate::session::plan::RunSpec| {
