@@ -255,6 +255,10 @@ fn models_says_why_a_configuration_cannot_be_had() {
             kvprof().arg("models").args(args).env("HF_HUB_OFFLINE", "1").env("HF_HOME", cache.path()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
+    let (code, text) = error(&["--kv-quant", "none", "int4-hqq", "builtin"]);
+    assert!(code == Some(2) && text.contains("'builtin'") && text.contains("MODEL stands before --kv-quant"), "{text}");
+    let help = models(&["--help"]);
+    assert!(help.contains("kvprof models [MODEL]... [OPTIONS]"), "{help}");
     let (code, text) = error(&["org/never-downloaded"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("org/never-downloaded") && text.contains("HF_HUB_OFFLINE"), "{text}");

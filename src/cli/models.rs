@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use super::output::{self, say};
-use crate::Result;
 use crate::model::families::FAMILIES;
 use crate::model::weights::gguf;
 use crate::quant::QuantSpec;
@@ -11,12 +10,18 @@ use crate::report::terminal::{self, TerminalTable};
 use crate::session::estimate::fit::{CacheFit, cache_fit};
 use crate::session::estimate::{Place, Shape, available_bytes};
 use crate::session::plan::ModelRequest;
+use crate::{Error, Result};
 
 /// Caches that are compared when none are named: those that `kvprof run` compares, and fp8.
 const CACHES: [&str; 6] = ["none", "fp8", "int8-hqq", "int4-hqq", "int2-hqq", "int2-hqq-kivi"];
 
+// --kv-quant takes all names that follow it, so that MODEL must stand before it; the line that clap would write has it the other way
+// round.
+const USAGE: &str = "kvprof models [MODEL]... [OPTIONS]";
+
 /// Arguments of `kvprof models`.
 #[derive(clap::Args)]
+#[command(override_usage = USAGE)]
 pub struct Args {
     /// Hub ids, folders, .gguf files or config.json files; without any, the families that can be loaded.
     #[arg(value_name = "MODEL")]
@@ -43,11 +48,13 @@ pub struct Args {
 
 /// Lists the families, or says of each model what its configuration says and what fits.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let caches = args.kv_quant.iter().map(|name| name.parse()).collect::<Result<Vec<QuantSpec>>>();
     if args.models.is_empty() {
+        caches.map_err(|error| Error::usage(format!("{error}. A MODEL stands before --kv-quant")))?;
         output::write(families().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let caches = args.kv_quant.iter().map(|name| name.parse()).collect::<Result<Vec<QuantSpec>>>()?;
+    let caches = caches?;
     let mut failed = 0;
     for (at, model) in args.models.iter().enumerate() {
         if at > 0 {
