@@ -245,6 +245,8 @@ fn models_lists_the_families_and_says_what_fits() {
         assert!(fits.contains(fact), "{fact}: {fits}");
     }
     assert!(models(&[config, "--memory", "8GiB"]).contains("the weights do not fit"));
+    // More are not looked for.
+    assert!(models(&["builtin", "--memory", "64TiB", "--kv-quant", "none"]).contains("65536 or more"));
 }
 
 #[test]

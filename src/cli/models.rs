@@ -7,7 +7,7 @@ use crate::model::families::FAMILIES;
 use crate::model::weights::gguf;
 use crate::quant::QuantSpec;
 use crate::report::terminal::{self, TerminalTable};
-use crate::session::estimate::fit::{CacheFit, cache_fit};
+use crate::session::estimate::fit::{CacheFit, MOST_SEQUENCES, cache_fit};
 use crate::session::estimate::{Place, Shape, available_bytes};
 use crate::session::plan::ModelRequest;
 use crate::{Error, Result};
@@ -151,7 +151,11 @@ fn row(quant: &QuantSpec, fit: &CacheFit, context: usize, known: bool) -> [Strin
         all if all == context => format!("{all} (all)"),
         some => some.to_string(),
     };
-    let sequences = if known { fit.sequences.to_string() } else { "unknown".into() };
+    let sequences = match fit.sequences {
+        _ if !known => "unknown".into(),
+        MOST_SEQUENCES => format!("{MOST_SEQUENCES} or more"),
+        some => some.to_string(),
+    };
     [quant.name.clone(), format!("{:.0}", fit.bytes_per_token), size(fit.full_bytes), longest, sequences]
 }
 
