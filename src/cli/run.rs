@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::number::whole;
 use super::outcome;
 use super::settings::{SettingsArgs, check_trace_out};
 use super::shown::{Form, show};
 use crate::Result;
+use crate::base::number::whole;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
