@@ -146,6 +146,13 @@ fn settings_of_a_file_are_used_and_flags_win() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("run.toml") && error.contains("unknown field `context-length`"), "{error}");
+    // As is a number that is none, which is told as a flag's would be.
+    std::fs::write(&config, "[settings]\ncontext-lengths = ['4k']\n").unwrap();
+    let output = kvprof().args(["run", "--config"]).arg(&config).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    let told = "run.toml: line 2: invalid value '4k' for settings.context-lengths: give a whole number, such as 4096";
+    assert!(error.contains(told), "{error}");
 }
 
 #[test]
@@ -245,6 +252,8 @@ fn models_lists_the_families_and_says_what_fits() {
         assert!(fits.contains(fact), "{fact}: {fits}");
     }
     assert!(models(&[config, "--memory", "8GiB"]).contains("the weights do not fit"));
+    // More are not looked for.
+    assert!(models(&["builtin", "--memory", "64TiB", "--kv-quant", "none"]).contains("65536 or more"));
 }
 
 #[test]
@@ -255,6 +264,10 @@ fn models_says_why_a_configuration_cannot_be_had() {
             kvprof().arg("models").args(args).env("HF_HUB_OFFLINE", "1").env("HF_HOME", cache.path()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
+    let (code, text) = error(&["--kv-quant", "none", "int4-hqq", "builtin"]);
+    assert!(code == Some(2) && text.contains("'builtin'") && text.contains("MODEL stands before --kv-quant"), "{text}");
+    let help = models(&["--help"]);
+    assert!(help.contains("kvprof models [MODEL]... [OPTIONS]"), "{help}");
     let (code, text) = error(&["org/never-downloaded"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("org/never-downloaded") && text.contains("HF_HUB_OFFLINE"), "{text}");

@@ -56,6 +56,93 @@ fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
     assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
 }
 
+#[test]
+fn a_patch_shows_what_it_measured_and_names_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a.json", "b.json"].map(|name| folder.path().join(name));
+    std::fs::write(&paths[0], THESIS_FILE).unwrap();
+    std::fs::write(&paths[1], THESIS_FILE.replace("\"nbits\": 4", "\"nbits\": 8")).unwrap();
+    let patch = |more: &[&str]| {
+        let line = ["--benchmarks", "needle", "--context-lengths", "256", "--needle-depths", "0.5", "--no-backup"];
+        let output = kvprof().arg("patch").args(&paths).args(line).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = patch(&[]);
+    for told in ["INT4", "INT8", "at 50 %"].into_iter().chain(paths.iter().map(|path| path.to_str().unwrap())) {
+        assert!(shown.contains(told), "{told} in\n{shown}");
+    }
+    // Of the needles, not of what the files had before.
+    assert!(!shown.contains("prefill ms") && !shown.contains("PPL"), "{shown}");
+    assert_eq!(patch(&["--quiet"]), "");
+}
+
+#[test]
+fn repetitions_of_a_run_in_one_folder_are_patched_together_and_a_file_given_twice_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let hashed = THESIS_FILE.replacen("{", "{\n  \"spec_hash\": \"0123456789abcdef\",", 1);
+    let paths = ["a.json", "b.json"].map(|name| folder.path().join(name));
+    paths.iter().for_each(|path| std::fs::write(path, &hashed).unwrap());
+    let line =
+        ["--benchmarks", "needle", "--context-lengths", "256", "--needle-depths", "0.5", "--no-backup", "--quiet"];
+    let respelt = folder.path().join(".").join("a.json");
+    let patch = kvprof().arg("patch").args(&paths).arg(respelt).args(line).output().unwrap();
+    assert!(patch.status.success(), "{}", String::from_utf8_lossy(&patch.stderr));
+    for path in &paths {
+        assert_eq!(read(path)["patched"].as_array().map(Vec::len), Some(1), "{}", path.display());
+    }
+    assert_eq!(names(folder.path()), ["a.json", "b.json"], "no lock is left");
+}
+
+#[test]
+fn a_patch_that_brings_a_block_that_was_missing_takes_away_the_warning_that_said_why() {
+    let folder = tempfile::tempdir().unwrap();
+    kvprof().args(QUICK.split_whitespace()).arg(folder.path()).arg("--quiet").assert().success();
+    let path = json_files(folder.path()).pop().unwrap();
+    let mut result = read(&path);
+    let (lack, failed) = ("not tried for lack of memory: 2 GiB are free", "the haystack could not be read");
+    for (row, context) in [256, 300].into_iter().enumerate() {
+        let row = &mut result["measurements"][row];
+        *row = serde_json::json!({"context_len": context, "batch_size": 1, "skipped": true, "skip_reason": lack});
+    }
+    result["completed"] = serde_json::json!([]);
+    result["benchmarks"] = serde_json::json!({});
+    result["warnings"] = serde_json::json!([lack, failed]);
+    std::fs::write(&path, serde_json::to_string(&result).unwrap()).unwrap();
+    let patch = |flags: &str| {
+        let words = flags.split_whitespace();
+        kvprof().arg("patch").arg(&path).args(["--no-backup", "--quiet"]).args(words).assert().success();
+        read(&path)["warnings"].clone()
+    };
+    // The rows are still skipped.
+    assert_eq!(patch("--benchmarks needle"), serde_json::json!([lack]));
+    assert_eq!(patch("--benchmarks profile --context-lengths 256"), serde_json::json!([lack]));
+    assert!(patch("--benchmarks profile").as_array().is_none_or(Vec::is_empty));
+    kvprof().arg("validate").arg(&path).assert().success();
+}
+
+#[test]
+fn a_trace_that_would_not_be_written_is_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.json");
+    std::fs::write(&path, THESIS_FILE).unwrap();
+    let refused = |blocks: &str, trace: &Path| {
+        let mut patch = kvprof();
+        patch.arg("patch").arg(&path).args(["--benchmarks", blocks, "--trace-out"]).arg(trace);
+        let output = patch.output().unwrap();
+        assert!(!output.status.success());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), THESIS_FILE);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = refused("needle", &folder.path().join("trace.json"));
+    assert!(said.contains("--trace-out") && said.contains("profile"), "{said}");
+    let said = refused("profile", &folder.path().join("absent/trace.json"));
+    assert!(said.contains("absent"), "{said}");
+    let said = refused("profile", &path);
+    assert!(said.contains("is one of the result files"), "{said}");
+    assert_eq!(names(folder.path()), ["old.json"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_patch_of_a_link_changes_the_file_that_it_leads_to() {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::inputs::refuse_input;
 use super::output;
 use crate::Error;
 use crate::report::export::TableFormat;
@@ -46,12 +47,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if study.runs.is_empty() {
         return Err(Error::usage("no result file among the given paths; `kvprof run` makes them").into());
     }
-    let bytes = format.render(&aggregate::table(&study))?;
-    if let Some(path) = &args.output
-        && study.runs.iter().any(|run| run.file == *path)
-    {
-        return Err(Error::usage(format!("{} is one of the result files; name another output", path.display())).into());
+    if let Some(path) = &args.output {
+        refuse_input(path, args.paths.iter().chain(study.result_files()))?;
     }
+    let bytes = format.render(&aggregate::table(&study))?;
     match &args.output {
         Some(path) => write_file(path, &bytes)?,
         None => output::write(&bytes)?,

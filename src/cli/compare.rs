@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::inputs::{canonical, refuse_input};
 use super::output;
 use crate::Error;
 use crate::report::compare::change::Verdict;
@@ -65,6 +66,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if files(&base) == files(&new) {
         eprintln!("warning: BASE and --against are the same files, which cannot differ");
     }
+    if let Some(path) = &args.output {
+        let found = base.result_files().chain(new.result_files());
+        refuse_input(path, args.base.iter().chain(&args.against).chain(found))?;
+    }
     let comparison = compare::compare(&base, &new);
     for line in &comparison.unpaired {
         eprintln!("not compared: {}", line.text);
@@ -91,8 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// The files of a side, by whatever name they were given.
 fn files(side: &Study) -> BTreeSet<PathBuf> {
-    let whole = |file: &PathBuf| std::fs::canonicalize(file).unwrap_or_else(|_| file.clone());
-    side.runs.iter().map(|run| whole(&run.file)).collect()
+    side.runs.iter().map(|run| canonical(&run.file)).collect()
 }
 
 fn summary(comparison: &Comparison) -> String {

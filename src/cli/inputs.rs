@@ -1,17 +1,36 @@
 //! File arguments that several commands share.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::report::study::search;
 use crate::{Error, Result};
 
-/// The files that `patterns` name: files as they are, folders as the `.json` files below them, as for a report, and globs that the shell
+/// `path` as it is known whatever links and spellings it was given by; as it is where that cannot be told.
+pub fn canonical(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// Refuses an output that would replace one of `inputs`, however either is spelt.
+///
+/// # Errors
+/// A usage error that names the output.
+pub fn refuse_input<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    let place = canonical(output);
+    match inputs.into_iter().any(|input| canonical(input) == place) {
+        true => Err(Error::usage(format!("{} is one of the result files; name another output", output.display()))),
+        false => Ok(()),
+    }
+}
+
+/// The files that `patterns` name, each once: files as they are, folders as the `.json` files below them, as for a report, and globs that the shell
 /// left unexpanded.
 ///
 /// # Errors
 /// When a pattern names nothing, or all that is named are backups, which are left alone.
 pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
+    let mut known = HashSet::new();
     for pattern in patterns {
         let path = PathBuf::from(pattern);
         let mut found: Vec<PathBuf> = if path.is_dir() {
@@ -33,7 +52,7 @@ pub fn result_files(patterns: &[String]) -> Result<Vec<PathBuf>> {
         for path in found {
             // Two patterns may name one file, and a pattern that the shell expanded names backups too.
             let backup = path.extension().is_some_and(|e| e.to_string_lossy().starts_with("bak"));
-            if !backup && !files.contains(&path) {
+            if !backup && known.insert(canonical(&path)) {
                 files.push(path);
             }
         }

@@ -2,23 +2,26 @@
 
 use std::process::ExitCode;
 
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-
 use super::output::{self, say};
-use crate::Result;
 use crate::model::families::FAMILIES;
 use crate::model::weights::gguf;
 use crate::quant::QuantSpec;
-use crate::session::estimate::fit::{CacheFit, cache_fit};
+use crate::report::terminal::{self, TerminalTable};
+use crate::session::estimate::fit::{CacheFit, MOST_SEQUENCES, cache_fit};
 use crate::session::estimate::{Place, Shape, available_bytes};
 use crate::session::plan::ModelRequest;
+use crate::{Error, Result};
 
 /// Caches that are compared when none are named: those that `kvprof run` compares, and fp8.
 const CACHES: [&str; 6] = ["none", "fp8", "int8-hqq", "int4-hqq", "int2-hqq", "int2-hqq-kivi"];
 
+// --kv-quant takes all names that follow it, so that MODEL must stand before it; the line that clap would write has it the other way
+// round.
+const USAGE: &str = "kvprof models [MODEL]... [OPTIONS]";
+
 /// Arguments of `kvprof models`.
 #[derive(clap::Args)]
+#[command(override_usage = USAGE)]
 pub struct Args {
     /// Hub ids, folders, .gguf files or config.json files; without any, the families that can be loaded.
     #[arg(value_name = "MODEL")]
@@ -45,11 +48,13 @@ pub struct Args {
 
 /// Lists the families, or says of each model what its configuration says and what fits.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let caches = args.kv_quant.iter().map(|name| name.parse()).collect::<Result<Vec<QuantSpec>>>();
     if args.models.is_empty() {
+        caches.map_err(|error| Error::usage(format!("{error}. A MODEL stands before --kv-quant")))?;
         output::write(families().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let caches = args.kv_quant.iter().map(|name| name.parse()).collect::<Result<Vec<QuantSpec>>>()?;
+    let caches = caches?;
     let mut failed = 0;
     for (at, model) in args.models.iter().enumerate() {
         if at > 0 {
@@ -123,22 +128,21 @@ fn describe(args: &Args, model: &str, caches: &[QuantSpec]) -> Result<String> {
             format!("{} {}, {} beside the weights\n", size(free), whose(args), size(free - shape.weights_bytes()))
         }
     };
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
+    let heads = [
         "KV cache".to_string(),
         "bytes/token".into(),
         format!("at {} tokens", c.max_positions),
         "longest that fits".into(),
         format!("sequences of {}", c.max_positions),
-    ]);
+    ];
+    let mut table = TerminalTable::new(heads, 1);
     for quant in caches {
         table.add_row(match cache_fit(&shape, quant, free.unwrap_or(0)) {
             Ok(fit) => row(quant, &fit, c.max_positions, free.is_some()),
             Err(error) => [quant.name.clone(), error.to_string(), String::new(), String::new(), String::new()],
         });
     }
-    Ok(format!("{text}{table}\n"))
+    Ok(format!("{text}{}\n", table.within(terminal::width())))
 }
 
 fn row(quant: &QuantSpec, fit: &CacheFit, context: usize, known: bool) -> [String; 5] {
@@ -147,7 +151,11 @@ fn row(quant: &QuantSpec, fit: &CacheFit, context: usize, known: bool) -> [Strin
         all if all == context => format!("{all} (all)"),
         some => some.to_string(),
     };
-    let sequences = if known { fit.sequences.to_string() } else { "unknown".into() };
+    let sequences = match fit.sequences {
+        _ if !known => "unknown".into(),
+        MOST_SEQUENCES => format!("{MOST_SEQUENCES} or more"),
+        some => some.to_string(),
+    };
     [quant.name.clone(), format!("{:.0}", fit.bytes_per_token), size(fit.full_bytes), longest, sequences]
 }
 

@@ -63,14 +63,25 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let drawn: Vec<Drawn<'_>> = charts.par_iter().map(Drawn::new).collect();
     let composed = Instant::now();
 
-    let folder = args.output.join("tables");
+    let tables_folder = args.output.join("tables");
     for table in &tables {
-        write_file(&folder.join(format!("{}.tex", table.id)), &TableFormat::Latex.render(table)?)?;
-        write_file(&folder.join(format!("{}.csv", table.id)), &TableFormat::Csv.render(table)?)?;
+        write_file(&tables_folder.join(format!("{}.tex", table.id)), &TableFormat::Latex.render(table)?)?;
+        write_file(&tables_folder.join(format!("{}.csv", table.id)), &TableFormat::Csv.render(table)?)?;
     }
-    write_file(&folder.join("aggregate.csv"), &TableFormat::Csv.render(&aggregate::table(&study))?)?;
-    let folder = args.output.join("figures");
-    drawn.par_iter().try_for_each(|figure| write_figure(&folder, figure))?;
+    write_file(&tables_folder.join("aggregate.csv"), &TableFormat::Csv.render(&aggregate::table(&study))?)?;
+    let figures_folder = args.output.join("figures");
+    drawn.par_iter().try_for_each(|figure| write_figure(&figures_folder, figure))?;
+    let no_table = |id: &str| tables::IDS.contains(&id) && tables.iter().all(|table| table.id != id);
+    let no_figure = |id: &str| figures::can_be_called(id) && charts.iter().all(|chart| chart.id != id);
+    let removed = remove_earlier(&tables_folder, &["tex", "csv"], no_table)?
+        + remove_earlier(&figures_folder, &["svg", "pdf", "png"], no_figure)?;
+    if removed > 0 {
+        let are = if removed == 1 { "is" } else { "are" };
+        eprintln!(
+            "{} of an earlier report {are} removed: this one has no such table or figure",
+            counted(removed, "file")
+        );
+    }
     let written = Instant::now();
     std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
     let page =
@@ -92,6 +103,25 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         counted(study.files(), "file")
     );
     Ok(skipped)
+}
+
+/// Removes the files of `folder` with one of `extensions` whose name without it is `obsolete`; how many there were. Beside tables and figures of
+/// these results those of others would be taken for theirs.
+fn remove_earlier(folder: &Path, extensions: &[&str], obsolete: impl Fn(&str) -> bool) -> crate::Result<usize> {
+    if !folder.is_dir() {
+        return Ok(0);
+    }
+    let mut removed = 0;
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        let part = |part: Option<&std::ffi::OsStr>| part.and_then(|p| p.to_str()).map(str::to_string);
+        let (Some(name), Some(extension)) = (part(path.file_stem()), part(path.extension())) else { continue };
+        if extensions.contains(&extension.as_str()) && obsolete(&name) && path.is_file() {
+            std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 /// Writes one figure in each format, side by side.

@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::number::whole;
 use super::outcome;
-use super::settings::SettingsArgs;
+use super::settings::{SettingsArgs, check_trace_out};
 use super::shown::{Form, show};
-use crate::measure::trace::chrome;
+use crate::Result;
+use crate::base::number::whole;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
 use crate::session::{interrupt, store};
-use crate::{Error, Result};
 
 /// Arguments of `kvprof run`.
 #[derive(clap::Args)]
@@ -162,13 +161,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runs = args.sweep()?.plan()?.runs;
     runner::check(&runs)?;
     store::prepare_folder(&args.output_dir)?;
-    // Every run of a plan has the file of its settings; a file that cannot be written is told before anything is measured.
-    if let Some(file) = runs.iter().find_map(|run| run.settings.trace_out.as_ref()) {
-        if runs.iter().all(|run| !run.profile) {
-            return Err(Error::usage("--trace-out traces the profile, which --no-profile leaves out").into());
-        }
-        chrome::check(file)?;
-    }
+    // Every run of a plan has the file of its settings.
+    let trace_out = runs.iter().find_map(|run| run.settings.trace_out.as_deref());
+    check_trace_out(trace_out, runs.iter().any(|run| run.profile), "--no-profile")?;
     let progress = Terminal::new(args.quiet || args.json);
     let output = Output {
         folder: args.output_dir.clone(),
@@ -183,8 +178,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (false, true) => Form::Nothing,
         (false, false) => Form::Tables,
     };
-    show(&outcomes, form)?;
-    Ok(outcome::exit_code(&outcomes, runs.len(), Some("to go on with the rest, give the same command with --resume")))
+    let results = show(&outcomes, form)?;
+    let resuming = "to go on with the rest, give the same command with --resume";
+    Ok(outcome::exit_code(&outcomes, &results, runs.len(), Some(resuming)))
 }
 
 #[cfg(test)]

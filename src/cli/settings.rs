@@ -1,10 +1,11 @@
 //! The flags that set what benchmarks do, shared by `run` and `patch`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::number::{real, whole};
+use crate::base::number::{real, whole};
 use crate::bench::Settings;
 use crate::bench::settings::{NeedleKind, OUTPUT_TOKENS, Protocol};
+use crate::measure::trace::chrome;
 use crate::model::step::StepMode;
 use crate::{Error, Result};
 
@@ -36,7 +37,7 @@ pub struct SettingsArgs {
     trace: bool,
     /// Write the traces for chrome://tracing or ui.perfetto.dev; implies --trace.
     #[arg(long, value_name = "FILE")]
-    trace_out: Option<PathBuf>,
+    pub(super) trace_out: Option<PathBuf>,
     /// Shortest window in which energy is measured, seconds [default: 1].
     #[arg(long, value_name = "S", value_parser = real)]
     energy_seconds: Option<f64>,
@@ -143,5 +144,20 @@ impl SettingsArgs {
         settings.ppl_burn_in = self.ppl_burn_in.or(settings.ppl_burn_in);
         settings.data = self.data.clone().or(settings.data);
         settings
+    }
+}
+
+/// Refuses a file for traces that nothing would be written to, since `left_out` leaves the profile out, or that cannot be written: told
+/// before anything is measured.
+///
+/// # Errors
+/// Says which of the two.
+pub(super) fn check_trace_out(file: Option<&Path>, profile: bool, left_out: &str) -> Result<()> {
+    match file {
+        Some(_) if !profile => {
+            Err(Error::usage(format!("--trace-out traces the profile, which {left_out} leaves out")))
+        }
+        Some(file) => chrome::check(file),
+        None => Ok(()),
     }
 }

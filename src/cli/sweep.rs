@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::dry_run::{self, Machine};
-use super::number::real;
 use super::outcome;
 use super::output::{self, say};
 use super::shown::{Form, show};
 use crate::Error;
+use crate::base::number::real;
 use crate::session::plan;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
@@ -83,6 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         show_loading: !args.quiet,
     };
     let outcomes = runner::run(&runs, &output)?;
-    show(&outcomes, if args.quiet { Form::Nothing } else { Form::Tables })?;
-    Ok(outcome::exit_code(&outcomes, runs.len(), Some("to go on with the rest, give the same command again")))
+    let results = show(&outcomes, if args.quiet { Form::Nothing } else { Form::Tables })?;
+    let resuming = "to go on with the rest, give the same command again";
+    Ok(outcome::exit_code(&outcomes, &results, runs.len(), Some(resuming)))
 }

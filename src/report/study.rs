@@ -175,7 +175,8 @@ impl Study {
         study
     }
 
-    /// Picks the measurements to show: of two for the same subject × cache × context × batch, the later one.
+    /// Picks the measurements to show: of two for the same subject × cache × context × batch, the later one; a row that was skipped only
+    /// where nothing was measured.
     fn keep_newest(&mut self) {
         let mut newest: BTreeMap<_, (usize, Option<usize>)> = BTreeMap::new();
         for (index, run) in self.unfolded() {
@@ -187,20 +188,24 @@ impl Study {
             for place in places {
                 let measured = place.and_then(|p| run.result.measurements.get(p));
                 let size = measured.map(|m| (m.context_len, m.batch_size.unwrap_or(1)));
-                let when = |run: &Run| match measured {
-                    Some(m) => run.result.measured_at(&m.block()).to_string(),
-                    None => run.result.timestamp.clone(),
+                let rank = |(index, place): (usize, Option<usize>)| {
+                    let result = &self.runs[index].result;
+                    match place.and_then(|p| result.measurements.get(p)) {
+                        Some(m) => (m.skipped != Some(true), result.measured_at(&m.block()).to_string()),
+                        None => (false, result.timestamp.clone()),
+                    }
                 };
                 let chosen = newest.entry((name, size)).or_insert((index, place));
                 // The runs are in order of the times their files were begun, but a patch may have come later.
-                if when(run) >= when(&self.runs[chosen.0]) {
+                if rank((index, place)) >= rank(*chosen) {
                     *chosen = (index, place);
                 }
             }
         }
         self.kept = newest.into_values().collect();
-        let measured: usize = self.runs.iter().map(|run| run.result.measurements.len()).sum();
-        self.superseded = measured - self.kept.iter().filter(|(_, place)| place.is_some()).count();
+        let is_measured = |m: &Measurement| m.skipped != Some(true);
+        let all = self.runs.iter().flat_map(|run| &run.result.measurements).filter(|m| is_measured(m)).count();
+        self.superseded = all - self.rows().filter(|row| row.measured.is_some_and(is_measured)).count();
     }
 
     /// The runs that stand for themselves, each with its index.
@@ -211,6 +216,11 @@ impl Study {
     /// How many files were read.
     pub fn files(&self) -> usize {
         self.runs.iter().map(|run| &run.file).collect::<BTreeSet<_>>().len()
+    }
+
+    /// The result files that were found, those that hold nothing measured among them.
+    pub fn result_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.runs.iter().map(|run| &run.file).chain(&self.empty)
     }
 
     /// The measurements, by model, backend, cache, context and batch.

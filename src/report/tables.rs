@@ -8,9 +8,17 @@ use super::quality_tables;
 use super::study::{MIB, Row, Study};
 use super::table::{Cell, Column, Table};
 
+/// What the tables of a report are called, whether or not it has data for them.
+pub const IDS: [&str; 7] = ["delta_ppl", "quality", "memory", "latency", "needle", "energy", "kernels"];
+
 /// All tables that `group` has data for, in the order of the report.
 pub fn all(study: &Study, group: &Group<'_>) -> Vec<Table> {
-    let tables = [
+    composed(study, group).into_iter().filter(|table| !table.rows.is_empty()).collect()
+}
+
+/// The tables of [`IDS`], those without rows among them.
+fn composed(study: &Study, group: &Group<'_>) -> [Table; 7] {
+    [
         quality_tables::delta_ppl(group),
         quality_tables::quality(study, group),
         memory(group),
@@ -18,8 +26,7 @@ pub fn all(study: &Study, group: &Group<'_>) -> Vec<Table> {
         quality_tables::needle(group),
         energy(group),
         super::kernels::table(group),
-    ];
-    tables.into_iter().filter(|table| !table.rows.is_empty()).collect()
+    ]
 }
 
 /// Model, cache, batch (where it varies), then one column for each context.
@@ -173,4 +180,15 @@ fn without_empty(mut table: Table) -> Table {
         row.retain(|_| *keep.next().unwrap_or(&true));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_has_its_name_in_the_list() {
+        let study = Study::default();
+        assert_eq!(composed(&study, &Group::of(&study)).map(|table| table.id), IDS);
+    }
 }

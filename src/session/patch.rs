@@ -1,6 +1,8 @@
 //! Measuring blocks of existing result files again; everything else in them stays as it is.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 
@@ -34,7 +36,7 @@ struct Target {
     /// What is measured again.
     blocks: Vec<String>,
     /// Held until the file is done, so that two processes do not write it at once.
-    _claim: Claim,
+    _claim: Rc<Claim>,
 }
 
 /// Measures the blocks again in every file, loading each model once. `adjust` changes each recorded run as the command line asks.
@@ -48,12 +50,15 @@ pub fn run(
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let mut targets = Vec::new();
+    let mut claims = Claims::default();
     for path in files {
-        match Target::open(path, request, adjust) {
+        match Target::open(path, request, adjust, &mut claims) {
             Ok(target) => targets.push(target),
             Err(error) => outcomes.push(Outcome { name: path.display().to_string(), stored: None, error: Some(error) }),
         }
     }
+    // From here on a claim lasts as long as the files that need it.
+    drop(claims);
     // The stable sort keeps files of one model in the order given, the unquantized ones first.
     targets.sort_by_key(|t| (format!("{:?}", t.run.spec.model), t.run.spec.kv_quant.is_quantized()));
     let mut loaded: Option<(super::plan::ModelRequest, Bench)> = None;
@@ -72,11 +77,11 @@ pub fn run(
 }
 
 impl Target {
-    fn open(path: &Path, request: &Request, adjust: &dyn Fn(&mut RunSpec)) -> Result<Self> {
+    fn open(path: &Path, request: &Request, adjust: &dyn Fn(&mut RunSpec), claims: &mut Claims) -> Result<Self> {
         // The claim and the backup belong beside the file itself.
         let path = &atomic::through_link(path)?;
         let hash = Stored::open(path)?.result.spec_hash;
-        let claim = claim(path, hash.as_deref())?;
+        let claim = claims.take(path, hash.as_deref())?;
         // As it is now that nobody else changes it.
         let stored = Stored::open(path)?;
         let mut spec = run_of(&stored.result).map_err(|e| Error::file(path, e.to_string()))?;
@@ -114,6 +119,8 @@ impl Target {
         bench.prepare(&self.run, None)?;
         let backup = request.backup.then(|| backup(&self.stored.path)).transpose()?;
         let settings = bench.settings(spec);
+        let complete = self.stored.result.completed.iter().filter(|block| self.stored.has(block));
+        let before: Vec<String> = complete.cloned().collect();
         forget(spec, &settings, &mut self.stored.result);
         self.stored.block_settings = Some(flags(&settings));
         let note = json!({
@@ -129,7 +136,11 @@ impl Target {
         if let Value::Array(entries) = history {
             entries.push(note);
         }
-        let outcome = bench.measure(&self.run, &mut self.stored, progress);
+        let mut outcome = bench.measure(&self.run, &mut self.stored, progress);
+        if self.stored.measured.iter().any(|block| !before.contains(block) && self.stored.has(block)) {
+            renew_warnings(&mut self.stored.result, outcome.as_ref().err());
+            outcome = outcome.and(self.stored.save());
+        }
         // A patch that failed before it changed anything leaves nothing behind.
         if let Some(backup) = backup
             && outcome.is_err()
@@ -155,14 +166,35 @@ fn forget(spec: &RunSpec, settings: &Settings, result: &mut RunResult) {
     result.completed.retain(|block| !names.contains(block));
 }
 
-/// The claim on a file, for as long as it is patched: that of the run it records, which whoever measures that run holds, or one on
-/// its name.
-fn claim(path: &Path, hash: Option<&str>) -> Result<Claim> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let key = hash.map_or_else(|| format!("patch-{name}"), str::to_string);
-    Claim::take(folder, &key)?
-        .ok_or_else(|| Error::file(path, "another kvprof is writing this file; try again when it has ended"))
+/// Brings the warnings of a file, which say why it lacks blocks, up to date once it has some of these: those of rows that are skipped still
+/// stay, and what failed now is added.
+fn renew_warnings(result: &mut RunResult, error: Option<&Error>) {
+    let skipped = result.measurements.iter().filter(|row| row.skipped == Some(true));
+    let reasons: Vec<&String> = skipped.filter_map(|row| row.skip_reason.as_ref()).collect();
+    result.warnings.retain(|warning| reasons.contains(&warning));
+    result.warnings.extend(error.map(ToString::to_string));
+}
+
+/// The claims of a request by folder and key: repetitions of a run lie in one folder under one hash, which is claimed once for all of them.
+#[derive(Default)]
+struct Claims(HashMap<(PathBuf, String), Rc<Claim>>);
+
+impl Claims {
+    /// The claim on a file: that of the run it records, which whoever measures that run holds, or one on its name.
+    fn take(&mut self, path: &Path, hash: Option<&str>) -> Result<Rc<Claim>> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Files of one folder may be named by several spellings of it.
+        let folder = std::fs::canonicalize(folder).map_err(|e| Error::io(folder, e))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let key = hash.map_or_else(|| format!("patch-{name}"), str::to_string);
+        let place = (folder, key);
+        if let Some(held) = self.0.get(&place) {
+            return Ok(held.clone());
+        }
+        let claim = Claim::take(&place.0, &place.1)?
+            .ok_or_else(|| Error::file(path, "another kvprof is writing this file; try again when it has ended"))?;
+        Ok(self.0.entry(place).or_insert(Rc::new(claim)).clone())
+    }
 }
 
 /// Copies `results.json` to `results.json.bak`, or to `.bak2` and so on: no backup takes the place of an older one.

@@ -157,3 +157,63 @@ fn a_file_in_which_nothing_was_measured_is_named_and_is_no_data() {
     );
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1 + results::CONTEXTS.len());
 }
+
+#[test]
+fn a_result_file_is_no_output_however_it_is_spelt() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = results::write(folder.path(), &results::run("m", &Cache::new("none", 16, 0.0)));
+    let newer = folder.path().join("newer.json");
+    fs::write(&newer, r#"{"schema_version": "9.0"}"#).unwrap();
+    fs::create_dir(folder.path().join("below")).unwrap();
+    let other = folder.path().join("below/other.json");
+    fs::copy(&file, &other).unwrap();
+    let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_string();
+    let bytes = || [&file, &newer, &other].map(|path| fs::read(path).unwrap());
+    let before = bytes();
+    let refused = |paths: &[&str], output: &str, command: &str| {
+        let mut line = kvprof();
+        line.current_dir(folder.path()).arg(command).args(paths).args(["-f", "csv", "-o", output]);
+        let output = line.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("is one of the result files"), "{}", stderr(&output));
+        assert!(bytes() == before, "{command} {paths:?}");
+    };
+    let file_name = name(&file);
+    refused(&[&file_name], &format!("./{file_name}"), "aggregate");
+    refused(&["."], &format!("below/../{file_name}"), "aggregate");
+    refused(&[&file_name, "newer.json"], "./newer.json", "aggregate");
+    for output in [format!("./{file_name}"), "below/./other.json".into()] {
+        refused(&[&file_name, "--against", "below"], &output, "compare");
+    }
+    // Anything else that is there is written over, as asked.
+    let again =
+        || kvprof().current_dir(folder.path()).args(["aggregate", &file_name, "-o", "t.json"]).output().unwrap();
+    assert!(again().status.success() && again().status.success());
+}
+
+#[test]
+fn a_later_row_that_was_skipped_displaces_no_measurement() {
+    let folder = tempfile::tempdir().unwrap();
+    let measured = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    let mut skipped = measured.clone();
+    skipped.timestamp = "2026-11-02T12:00:00".into();
+    skipped.experiment_id = "again".into();
+    for row in &mut skipped.measurements[1..] {
+        *row = kvprof::schema::Measurement {
+            context_len: row.context_len,
+            batch_size: row.batch_size,
+            skipped: Some(true),
+            skip_reason: Some("not tried for lack of memory".into()),
+            ..Default::default()
+        };
+    }
+    results::write(folder.path(), &measured);
+    results::write(folder.path(), &skipped);
+    let output = kvprof().arg("aggregate").arg(folder.path()).output().unwrap();
+    let mut reader = csv::Reader::from_reader(&output.stdout[..]);
+    let place = reader.headers().unwrap().iter().position(|head| head == "prefill_ms").unwrap();
+    let times: Vec<String> = reader.records().map(|row| row.unwrap()[place].to_string()).collect();
+    assert!(times.len() == results::CONTEXTS.len() && times.iter().all(|ms| !ms.is_empty()), "{times:?}");
+    // What was skipped is no measurement that a later one replaces.
+    assert!(stderr(&output).contains("1 measurement is left out"), "{}", stderr(&output));
+}

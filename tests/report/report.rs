@@ -191,3 +191,70 @@ fn skipped_files_and_skipped_measurements_are_told_on_the_page() {
     assert!(page.contains("broken.json") && page.contains("1 file was skipped"));
     assert!(page.contains("4k tokens skipped: out of memory"));
 }
+
+#[test]
+fn kernel_times_are_per_token_of_all_sequences_as_rates_and_energy_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.measurements.truncate(1);
+    let us = |batch: usize| {
+        let mut result = result.clone();
+        result.measurements[0].batch_size = Some(batch);
+        let file = results::write(folder.path(), &result);
+        let out = folder.path().join("out");
+        let output = kvprof().arg("report").arg(&file).arg("-o").arg(&out).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let mut reader = csv::Reader::from_path(out.join("tables/kernels.csv")).unwrap();
+        let place = reader.headers().unwrap().iter().position(|head| head == "us_per_token").unwrap();
+        let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        let all = rows.iter().find(|row| row.iter().any(|cell| cell == "all")).unwrap();
+        all[place].parse::<f64>().unwrap()
+    };
+    // The same step makes a token of one sequence, or of four.
+    let (one, four) = (us(1), us(4));
+    assert!((one / four - 4.0).abs() < 1e-9, "{one} {four}");
+}
+
+#[test]
+fn what_an_earlier_report_wrote_and_this_one_does_not_is_removed_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = make(folder.path());
+    let named = |folder: &str| {
+        let entries = std::fs::read_dir(out.join(folder)).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert!(named("figures").contains(&"residual_sweep.svg".to_string()));
+    let kept =
+        ["figures/mine.svg", "figures/delta_ppl_old.svg", "figures/delta_ppl.txt", "tables/quality_2.csv", "notes.csv"];
+    kept.iter().for_each(|name| std::fs::write(out.join(name), "mine").unwrap());
+    // A part of a figure that had more panels.
+    std::fs::write(out.join("figures/delta_ppl_2.svg"), "<svg/>").unwrap();
+    let mut result = results::run("m", &Cache::new("none", 16, 0.0));
+    result.benchmarks = Default::default();
+    result.measurements.iter_mut().for_each(|m| (m.energy, m.kernels) = (None, None));
+    let file = results::write(folder.path(), &result);
+    let report = |to: &Path| {
+        let output = kvprof().arg("report").arg(&file).arg("-o").arg(to).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = report(&out);
+    assert!(said.contains("of an earlier report are removed"), "{said}");
+    for name in kept {
+        assert_eq!(std::fs::read_to_string(out.join(name)).unwrap(), "mine", "{name}");
+    }
+    let fresh = folder.path().join("fresh");
+    assert!(!report(&fresh).contains("removed"));
+    for part in ["figures", "tables"] {
+        let own = |name: &String| !kept.contains(&format!("{part}/{name}").as_str());
+        let left: Vec<String> = named(part).into_iter().filter(own).collect();
+        let mut new: Vec<String> = std::fs::read_dir(fresh.join(part))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        new.sort();
+        assert_eq!(left, new);
+    }
+}

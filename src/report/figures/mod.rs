@@ -17,9 +17,39 @@ const PANELS: usize = 12;
 /// Rise of the perplexity below which the axis is linear.
 const FINE: f64 = 0.001;
 
+/// What the figures of a report are called, whether or not it has data for them.
+const IDS: [&str; 15] = [
+    "pareto_memory",
+    "pareto_speed",
+    "memory_vs_context",
+    "peak_memory_vs_context",
+    "memory_over_time",
+    "decode_vs_context",
+    "prefill_vs_context",
+    "kernel_categories",
+    "energy_vs_context",
+    "delta_ppl",
+    "kld_by_position",
+    "residual_sweep",
+    "residual_decode",
+    "residual_energy",
+    "needle_grid",
+];
+
+/// Whether a report can have a figure called `id`, or a part of one as [`split`] numbers them.
+pub fn can_be_called(id: &str) -> bool {
+    let whole = id.rsplit_once('_').filter(|(_, number)| number.parse::<usize>().is_ok());
+    IDS.contains(&id) || whole.is_some_and(|(whole, _)| IDS.contains(&whole))
+}
+
 /// All figures that `group` has data for, in the order of the report.
 pub fn all(group: &Group<'_>, bound: &Bound) -> Vec<Chart> {
-    let charts = [
+    composed(group, bound).into_iter().filter(|chart| !chart.panels.is_empty()).flat_map(split).collect()
+}
+
+/// The figures of [`IDS`], those without panels among them.
+fn composed(group: &Group<'_>, bound: &Bound) -> [Chart; 15] {
+    [
         tradeoff::memory(group, bound),
         tradeoff::speed(group, bound),
         cost::memory(group),
@@ -35,8 +65,7 @@ pub fn all(group: &Group<'_>, bound: &Bound) -> Vec<Chart> {
         residual::decode(group),
         residual::energy(group),
         quality::needle_grid(group),
-    ];
-    charts.into_iter().filter(|chart| !chart.panels.is_empty()).flat_map(split).collect()
+    ]
 }
 
 /// A chart with more panels than a page holds, as several.
@@ -113,5 +142,22 @@ impl OverContext<'_> {
         }
         let interval = (self.interval)(row).map(|(low, high)| (low / unit, high / unit));
         Some(Point { x, y: y / unit, interval, doubtful, tip, ..Point::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::study::Study;
+    use super::*;
+
+    #[test]
+    fn every_figure_has_its_name_in_the_list_and_so_have_its_parts() {
+        let study = Study::default();
+        let charts = composed(&Group::of(&study), &Bound::default());
+        assert_eq!(charts.map(|chart| chart.id), IDS);
+        assert!(can_be_called("delta_ppl") && can_be_called("delta_ppl_12"));
+        for other in ["delta", "delta_ppl_", "delta_ppl_old", "delta_ppl_2_2", "my_delta_ppl", ""] {
+            assert!(!can_be_called(other), "{other}");
+        }
     }
 }

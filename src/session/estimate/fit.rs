@@ -7,9 +7,10 @@ use crate::cache::{self, CacheShape};
 use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
-/// The longest context and the largest batch that are looked for.
+/// The longest context that is looked for.
 const MOST_TOKENS: usize = 1 << 24;
-const MOST_SEQUENCES: usize = 1 << 16;
+/// The largest batch that is looked for.
+pub const MOST_SEQUENCES: usize = 1 << 16;
 
 /// One cache of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +21,7 @@ pub struct CacheFit {
     pub full_bytes: u64,
     /// Longest context of one sequence that fits beside the weights, up to the model's own; 0 when not even the weights fit.
     pub longest: usize,
-    /// Sequences of the model's longest context that fit beside the weights.
+    /// Sequences of the model's longest context that fit beside the weights; [`MOST_SEQUENCES`] stands for as many or more.
     pub sequences: usize,
 }
 
