@@ -56,6 +56,27 @@ fn a_patch_changes_the_blocks_it_names_and_nothing_else() {
     assert_eq!(std::fs::read_to_string(folder.path().join("old.json.bak")).unwrap(), THESIS_FILE);
 }
 
+#[test]
+fn a_patch_shows_what_it_measured_and_names_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a.json", "b.json"].map(|name| folder.path().join(name));
+    std::fs::write(&paths[0], THESIS_FILE).unwrap();
+    std::fs::write(&paths[1], THESIS_FILE.replace("\"nbits\": 4", "\"nbits\": 8")).unwrap();
+    let patch = |more: &[&str]| {
+        let line = ["--benchmarks", "needle", "--context-lengths", "256", "--needle-depths", "0.5", "--no-backup"];
+        let output = kvprof().arg("patch").args(&paths).args(line).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = patch(&[]);
+    for told in ["INT4", "INT8", "at 50 %"].into_iter().chain(paths.iter().map(|path| path.to_str().unwrap())) {
+        assert!(shown.contains(told), "{told} in\n{shown}");
+    }
+    // Of the needles, not of what the files had before.
+    assert!(!shown.contains("prefill ms") && !shown.contains("PPL"), "{shown}");
+    assert_eq!(patch(&["--quiet"]), "");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_patch_of_a_link_changes_the_file_that_it_leads_to() {

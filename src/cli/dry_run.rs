@@ -4,9 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use candle_core::Device;
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 
+use crate::report::terminal::{self, TerminalTable, absent};
 use crate::session::estimate::{Estimate, Estimator, Place, Speed, available_bytes};
 use crate::session::plan::RunSpec;
 use crate::session::resume::is_there;
@@ -47,9 +46,7 @@ pub fn describe(runs: &[RunSpec], machine: &Machine, done: Option<&Path>) -> Res
     if let Some(speed) = speed {
         estimator.set_speed(speed);
     }
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
+    let heads = [
         "#",
         "model",
         "backend",
@@ -63,7 +60,8 @@ pub fn describe(runs: &[RunSpec], machine: &Machine, done: Option<&Path>) -> Res
         "work GiB",
         "time",
         "fits",
-    ]);
+    ];
+    let mut table = TerminalTable::new(heads, 1);
     let mut skipped = Vec::new();
     let (mut seconds, mut free_bytes, mut refused, mut complete) = (0.0, None, 0, 0);
     let mut unknown: Vec<String> = Vec::new();
@@ -95,8 +93,8 @@ pub fn describe(runs: &[RunSpec], machine: &Machine, done: Option<&Path>) -> Res
             lengths => joined(lengths),
         };
         let largest = estimate.as_ref().and_then(Estimate::largest).map(|row| row.memory);
-        let no_number = if is_done { "–" } else { "unknown" };
-        let gib = |bytes: Option<u64>| bytes.map_or(no_number.into(), |b| format!("{:.2}", b as f64 / GIB));
+        let no_number = || if is_done { absent() } else { "unknown".into() };
+        let gib = |bytes: Option<u64>| bytes.map_or_else(no_number, |b| format!("{:.2}", b as f64 / GIB));
         let time = estimate.as_ref().and_then(|e| e.seconds);
         seconds += time.unwrap_or(0.0);
         table.add_row([
@@ -111,7 +109,7 @@ pub fn describe(runs: &[RunSpec], machine: &Machine, done: Option<&Path>) -> Res
             gib(largest.map(|m| m.weights_bytes)),
             gib(largest.map(|m| m.cache_bytes)),
             gib(largest.map(|m| m.workspace_bytes)),
-            time.map_or(no_number.into(), duration),
+            time.map_or_else(no_number, duration),
             match refusal {
                 Some(_) => "refused".into(),
                 None if is_done => "complete".into(),
@@ -119,7 +117,7 @@ pub fn describe(runs: &[RunSpec], machine: &Machine, done: Option<&Path>) -> Res
             },
         ]);
     }
-    let mut text = format!("{table}\n");
+    let mut text = format!("{}\n", table.within(terminal::width()));
     for line in skipped.iter().chain(&unknown) {
         let _ = writeln!(text, "{line}");
     }

@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-
 use super::output::{self, say};
 use crate::Result;
 use crate::model::families::FAMILIES;
 use crate::model::weights::gguf;
 use crate::quant::QuantSpec;
+use crate::report::terminal::{self, TerminalTable};
 use crate::session::estimate::fit::{CacheFit, cache_fit};
 use crate::session::estimate::{Place, Shape, available_bytes};
 use crate::session::plan::ModelRequest;
@@ -123,22 +121,21 @@ fn describe(args: &Args, model: &str, caches: &[QuantSpec]) -> Result<String> {
             format!("{} {}, {} beside the weights\n", size(free), whose(args), size(free - shape.weights_bytes()))
         }
     };
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
+    let heads = [
         "KV cache".to_string(),
         "bytes/token".into(),
         format!("at {} tokens", c.max_positions),
         "longest that fits".into(),
         format!("sequences of {}", c.max_positions),
-    ]);
+    ];
+    let mut table = TerminalTable::new(heads, 1);
     for quant in caches {
         table.add_row(match cache_fit(&shape, quant, free.unwrap_or(0)) {
             Ok(fit) => row(quant, &fit, c.max_positions, free.is_some()),
             Err(error) => [quant.name.clone(), error.to_string(), String::new(), String::new(), String::new()],
         });
     }
-    Ok(format!("{text}{table}\n"))
+    Ok(format!("{text}{}\n", table.within(terminal::width())))
 }
 
 fn row(quant: &QuantSpec, fit: &CacheFit, context: usize, known: bool) -> [String; 5] {

@@ -6,9 +6,10 @@ use clap::Command;
 
 use super::inputs::result_files;
 use super::outcome;
-use super::output::say;
 use super::settings::SettingsArgs;
+use super::shown::show_tables;
 use crate::report::warnings;
+use crate::schema::RunResult;
 use crate::session::progress::Terminal;
 use crate::session::store::Stored;
 use crate::session::{interrupt, patch};
@@ -41,7 +42,7 @@ pub struct Args {
     /// auto, cpu, cuda or cuda:N, instead of the recorded device.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// No progress; warnings and errors stay.
+    /// No progress and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
     #[command(flatten, next_help_heading = "Settings (what is not given is as each file's run had it)")]
@@ -61,7 +62,7 @@ pub fn with_own_help(command: Command) -> Command {
     command.mut_arg("output_tokens", |arg| arg.help("Tokens that a timed decode generates; one number"))
 }
 
-/// Measures the blocks again; every other field of the files stays as it is.
+/// Measures the blocks again, and shows them; every other field of the files stays as it is.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
     args.settings.require_one_run()?;
@@ -80,16 +81,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         spec.settings = args.settings.apply(spec.settings.clone());
     };
     let outcomes = patch::run(&files, &request, &adjust, &progress, !args.quiet);
-    // What is wrong with a file's other blocks was told when they were measured.
+    let patched = || outcomes.iter().filter_map(|o| o.stored.as_ref()).filter(|stored| !stored.measured.is_empty());
+    // A file's other blocks, and what is wrong with them, were told when they were measured.
     let measured = |stored: &Stored| {
         let mut result = stored.result.clone();
         result.retain(|block| stored.measured.iter().any(|name| name == block));
         result
     };
-    let results: Vec<_> = outcomes.iter().filter_map(|o| o.stored.as_ref()).map(measured).collect();
-    warnings::tell(&results.iter().collect::<Vec<_>>());
-    for stored in outcomes.iter().filter(|o| o.error.is_none()).filter_map(|o| o.stored.as_ref()) {
-        say!("{}", stored.path.display());
+    let results: Vec<RunResult> = patched().map(measured).collect();
+    let results: Vec<&RunResult> = results.iter().collect();
+    warnings::tell(&results);
+    if !args.quiet {
+        show_tables(&results, patched().map(|stored| stored.path.as_path()))?;
     }
     Ok(outcome::exit_code(&outcomes, files.len(), None))
 }

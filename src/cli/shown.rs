@@ -1,8 +1,10 @@
-//! What `run` and `sweep` show at their end: warnings on standard error, results on standard output.
+//! What `run`, `sweep` and `patch` show at their end: warnings on standard error, results on standard output.
+
+use std::path::Path;
 
 use super::output::say;
 use crate::report::number::counted;
-use crate::report::{instrument_summary, needle_grid, quality_summary, summary, warnings};
+use crate::report::{instrument_summary, needle_grid, quality_summary, summary, terminal, warnings};
 use crate::schema::RunResult;
 use crate::session::runner::Outcome;
 use crate::session::store::Stored;
@@ -29,23 +31,27 @@ pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<()> {
     match form {
         Form::Nothing => {}
         Form::Json => say!("{}", serde_json::to_string_pretty(&results)?),
-        Form::Tables if results.is_empty() => {}
-        Form::Tables => {
-            say!("{}", summary::table(&results));
-            let more =
-                [instrument_summary::table(&results), quality_summary::table(&results), needle_grid::table(&results)];
-            for table in more.into_iter().flatten() {
-                say!("{table}");
-            }
-            for stored in stored {
-                say!("{}", stored.path.display());
-            }
-        }
+        Form::Tables => show_tables(&results, stored.iter().map(|stored| stored.path.as_path()))?,
     }
     if form != Form::Nothing
         && let Some(line) = earlier(outcomes)
     {
         eprintln!("{line}");
+    }
+    Ok(())
+}
+
+/// Shows `results` as tables, and the names of their `files`.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub fn show_tables<'a>(results: &[&RunResult], files: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
+    let tables = [summary::table, instrument_summary::table, quality_summary::table, needle_grid::table];
+    for table in tables.into_iter().filter_map(|table| table(results)) {
+        say!("{}", table.within(terminal::width()));
+    }
+    for file in files {
+        say!("{}", file.display());
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ mod tests {
             ..Default::default()
         };
         let energy = Energy { decode: Some(EnergyWindow::default()), ..Default::default() };
-        let measurements = vec![Measurement { energy: Some(energy), ..Default::default() }];
+        let measurements = vec![Measurement { prefill_ms: Some(1.0), energy: Some(energy), ..Default::default() }];
         let parsed = read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap();
         RunResult { attn_backend: backend.into(), benchmarks, measurements, ..parsed }
     }
@@ -64,9 +64,8 @@ mod tests {
     fn every_table_at_the_end_of_a_run_tells_its_rows_apart() {
         let (eager, fused) = (result("eager"), result("fused"));
         let tables = |results: &[&RunResult]| {
-            let others = [instrument_summary::table, quality_summary::table, needle_grid::table];
-            let others = others.map(|table| table(results).unwrap());
-            [summary::table(results)].into_iter().chain(others).collect::<Vec<String>>()
+            let all = [summary::table, instrument_summary::table, quality_summary::table, needle_grid::table];
+            all.map(|table| table(results).unwrap().to_string())
         };
         for table in tables(&[&eager, &fused]) {
             for told in ["backend", "eager", "fused"] {

@@ -1,10 +1,9 @@
 //! What a decode step takes, for the terminal: energy, and where its time goes.
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
-
 use super::identity::{self, Row};
 use super::kernels::CATEGORIES;
+use super::label::quantization;
+use super::terminal::{TerminalTable, absent};
 use crate::schema::{Measurement, RunResult};
 
 /// What a column says of a measurement.
@@ -16,35 +15,27 @@ struct Column {
     value: Box<Value>,
 }
 
-/// Energy and kernel time of a decode step, one row for each measurement, with the columns that some row has a value for;
-/// `None` when there is none.
-pub fn table(results: &[&RunResult]) -> Option<String> {
+/// Energy and kernel time of a decode step, one row for each measurement; `None` when none has either.
+pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
     let rows: Vec<(&RunResult, &Measurement)> =
         results.iter().flat_map(|r| r.measurements.iter().map(move |m| (*r, m))).collect();
-    let columns: Vec<Column> =
-        columns().into_iter().filter(|c| rows.iter().any(|(_, m)| (c.value)(m).is_some())).collect();
-    if columns.is_empty() {
-        return None;
-    }
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    let columns = columns();
     let varying = identity::varying(&rows.iter().map(|(result, m)| (*result, Some(*m))).collect::<Vec<Row<'_>>>());
     let heads = varying.iter().map(|identity| identity.head).chain(["a decode step", "context"]);
-    table.set_header(heads.map(String::from).chain(columns.iter().map(|c| c.head.clone())));
+    let heads = heads.map(String::from).chain(columns.iter().map(|c| c.head.clone()));
+    let places = varying.len() + 2;
+    let mut table = TerminalTable::new(heads, places).right_from(places - 1);
     for (result, m) in rows {
         let context = match m.batch_size {
             Some(batch) if batch > 1 => format!("{} × {batch}", m.context_len),
             _ => m.context_len.to_string(),
         };
-        let place = [result.kv_quant.name.clone().unwrap_or_else(|| "none".into()), context];
-        let values = columns.iter().map(|c| (c.value)(m).unwrap_or_else(|| "–".into()));
+        let place = [quantization(result), context];
+        let values = columns.iter().map(|c| (c.value)(m).unwrap_or_else(absent));
         let names = varying.iter().map(|identity| (identity.of)((result, Some(m))));
-        table.add_row(names.chain(place).chain(values).map(Cell::new));
+        table.add_row(names.chain(place).chain(values));
     }
-    for column in table.column_iter_mut().skip(varying.len() + 1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    Some(table.to_string())
+    table.has_values().then_some(table)
 }
 
 fn columns() -> Vec<Column> {
@@ -92,7 +83,7 @@ mod tests {
 
     #[test]
     fn only_what_was_measured_has_a_column() {
-        assert_eq!(table(&[&result(Measurement::default())]), None);
+        assert!(table(&[&result(Measurement::default())]).is_none());
         let window = EnergyWindow { j_per_token: 1.25, mean_w: 320.0, ..Default::default() };
         let energy = Energy { decode: Some(window), ..Default::default() };
         let ffn = CategoryTime { ms: 3.0, count: 4, share: 0.75 };
@@ -105,7 +96,7 @@ mod tests {
         let kernels = KernelTimes { decode: Some(decode), ..Default::default() };
         let measured =
             Measurement { decode_tokens: Some(4), energy: Some(energy), kernels: Some(kernels), ..Default::default() };
-        let text = table(&[&result(measured), &result(Measurement::default())]).unwrap();
+        let text = table(&[&result(measured), &result(Measurement::default())]).unwrap().to_string();
         for shown in ["J/token", "1.250", "320", "1.00", "50 %", "ffn", "75.0 %", "–"] {
             assert!(text.contains(shown), "{shown} in\n{text}");
         }

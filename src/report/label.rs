@@ -137,6 +137,15 @@ pub fn cache(result: &RunResult) -> String {
     format!("{}{overrides}{residual}", preset.to_uppercase())
 }
 
+/// A cache as `--kv-quant` names it; where a file of 2.0 does not say how, as [`cache`] does.
+pub fn quantization(result: &RunResult) -> String {
+    match &result.kv_quant.name {
+        Some(name) => name.clone(),
+        None if result.kv_quant.enabled => cache(result),
+        None => "none".into(),
+    }
+}
+
 /// The residual length in the name of a cache; the usual one where it names none.
 pub fn residual(cache: &str) -> usize {
     let named = cache.split(',').find_map(|part| part.strip_prefix("residual="));

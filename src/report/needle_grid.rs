@@ -1,13 +1,12 @@
 //! The needle grid: context × depth, one block of columns for each cache.
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, Table};
-
 use super::identity::{self, Row};
+use super::label::quantization;
+use super::terminal::{TerminalTable, absent};
 use crate::schema::{NeedleTrial, RunResult};
 
 /// Successes at every context length and depth, one row for each cache and context; `None` when no result has needles.
-pub fn table(results: &[&RunResult]) -> Option<String> {
+pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
     let trials = |result: &RunResult| result.benchmarks.needle_in_haystack_trials.clone().unwrap_or_default();
     let mut depths: Vec<f64> = results.iter().flat_map(|r| trials(r)).map(|t| t.depth_percent).collect();
     depths.sort_by(f64::total_cmp);
@@ -15,40 +14,33 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
     if depths.is_empty() {
         return None;
     }
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
     let columns = depths.iter().map(|depth| format!("at {:.0} %", depth * 100.0));
     let rows: Vec<Row<'_>> = results.iter().filter(|r| !trials(r).is_empty()).map(|r| (*r, None)).collect();
     let varying = identity::varying(&rows);
     let heads = varying.iter().map(|identity| identity.head).chain(["needle", "context"]);
-    table.set_header(heads.map(String::from).chain(columns));
+    let places = varying.len() + 2;
+    let mut table = TerminalTable::new(heads.map(String::from).chain(columns), places).right_from(places - 1);
     for result in results {
         let trials = trials(result);
         let mut contexts: Vec<usize> = trials.iter().map(|t| t.context_length).collect();
         contexts.sort_unstable();
         contexts.dedup();
         for (row, context) in contexts.iter().enumerate() {
-            let name = result.kv_quant.name.clone().unwrap_or_else(|| "none".into());
+            let name = quantization(result);
             let names = identity::cells(&varying, result).into_iter().chain([name]);
-            let mut cells: Vec<Cell> =
-                names.map(|name| Cell::new(if row == 0 { name } else { String::new() })).collect();
-            cells.push(right(context.to_string()));
-            cells.extend(depths.iter().map(|depth| right(score(&trials, *context, *depth))));
-            table.add_row(cells);
+            let names = names.map(|name| if row == 0 { name } else { String::new() });
+            let scores = depths.iter().map(|depth| score(&trials, *context, *depth));
+            table.add_row(names.chain([context.to_string()]).chain(scores));
         }
     }
-    Some(table.to_string())
-}
-
-fn right(text: String) -> Cell {
-    Cell::new(text).set_alignment(CellAlignment::Right)
+    Some(table)
 }
 
 /// `3/4`, or a dash where nothing was tried.
 fn score(trials: &[NeedleTrial], context: usize, depth: f64) -> String {
     let here = || trials.iter().filter(|t| t.context_length == context && t.depth_percent == depth);
     match here().count() {
-        0 => "–".into(),
+        0 => absent(),
         tried => format!("{}/{tried}", here().filter(|t| t.success).count()),
     }
 }

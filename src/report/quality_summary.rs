@@ -1,16 +1,14 @@
 //! The table of divergence and question sets at the end of a run.
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, Table};
-
 use super::identity::{self, Row};
+use super::label::quantization;
 use super::number::{self, Digits};
 use super::scoring::{self, of_run};
+use super::terminal::{TerminalTable, absent};
 use crate::schema::{Accuracy, Kld, RunResult};
 
-/// One row for each result that has a divergence, MMLU or MATH; `None` when no result has. Columns that would be empty
-/// throughout are left out.
-pub fn table(results: &[&RunResult]) -> Option<String> {
+/// One row for each result that has a divergence, MMLU or MATH; `None` when no result has.
+pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
     let any = |has: fn(&RunResult) -> bool| results.iter().any(|r| has(r));
     let kld = any(|r| r.divergence().is_some());
     let (mmlu, math) = (any(|r| r.benchmarks.mmlu.is_some()), any(|r| r.benchmarks.math.is_some()));
@@ -37,13 +35,13 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
         header.extend(math_over.iter().map(|_| "MATH over"));
         header.extend(["MATH", "Δ points (p)", "unparsed", "corrupted"]);
     }
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
+    let names = varying.len() + 1;
+    let mut table = TerminalTable::new(header, names).right_from(names);
     for (at, result) in results.iter().enumerate() {
         let over = |words: &Option<Vec<String>>| words.as_ref().map(|words| words[at].clone());
         let b = &result.benchmarks;
         let mut row = identity::cells(&varying, result);
-        row.push(result.kv_quant.name.clone().unwrap_or_else(|| "none".into()));
+        row.push(quantization(result));
         if kld {
             row.extend(over(&kld_over));
             row.extend(divergence(result.divergence()));
@@ -55,41 +53,34 @@ pub fn table(results: &[&RunResult]) -> Option<String> {
         if math {
             row.extend(over(&math_over));
             row.extend(score(b.math.as_ref(), result.kv_quant.enabled));
-            let count = |n: Option<usize>| n.map_or_else(dash, |n| n.to_string());
+            let count = |n: Option<usize>| n.map_or_else(absent, |n| n.to_string());
             row.push(count(b.math.as_ref().and_then(|m| m.unparsed)));
             row.push(count(b.math.as_ref().and_then(|m| m.corrupted)));
         }
-        table.add_row(row.into_iter().map(Cell::new));
+        table.add_row(row);
     }
-    for column in table.column_iter_mut().skip(varying.len() + 1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    Some(table.to_string())
-}
-
-fn dash() -> String {
-    "–".into()
+    Some(table)
 }
 
 /// Mean with half its interval, 99th percentile, share of equal top tokens.
 fn divergence(kld: Option<&Kld>) -> [String; 3] {
-    let Some(kld) = kld else { return [dash(), dash(), dash()] };
+    let Some(kld) = kld else { return [absent(), absent(), absent()] };
     let half = kld.intervals.as_ref().map(|i| format!(" ± {:.1e}", (i.mean.1 - i.mean.0) / 2.0)).unwrap_or_default();
     [
         format!("{:.2e}{half}", kld.mean),
-        kld.p99.map_or_else(dash, |v| format!("{v:.2e}")),
-        kld.top1_agreement.map_or_else(dash, |v| format!("{:.2} %", 100.0 * v)),
+        kld.p99.map_or_else(absent, |v| format!("{v:.2e}")),
+        kld.top1_agreement.map_or_else(absent, |v| format!("{:.2} %", 100.0 * v)),
     ]
 }
 
 /// Share of right answers with its interval; the change of a `quantized` cache against the unquantized one with McNemar's p.
 fn score(score: Option<&Accuracy>, quantized: bool) -> [String; 2] {
-    let Some(score) = score else { return [dash(), dash()] };
+    let Some(score) = score else { return [absent(), absent()] };
     let interval = score.paired.interval.map(|(low, high)| format!(" [{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
     // A cache is not held against itself.
     let paired = score.paired.delta.zip(score.paired.mcnemar_p).filter(|_| quantized);
     let change = paired.map(|(delta, p)| format!("{} ({p:.2})", number::shown(100.0 * delta, Digits::Signed(1))));
-    [format!("{:.1} %{}", 100.0 * score.accuracy, interval.unwrap_or_default()), change.unwrap_or_else(dash)]
+    [format!("{:.1} %{}", 100.0 * score.accuracy, interval.unwrap_or_default()), change.unwrap_or_else(absent)]
 }
 
 #[cfg(test)]
@@ -136,10 +127,10 @@ mod tests {
             RunResult { benchmarks: Benchmarks { kld, mmlu, ..Default::default() }, ..result }
         };
         let (none, int4) = (result(false, None), result(true, None));
-        let text = table(&[&none, &int4]).unwrap();
+        let text = table(&[&none, &int4]).unwrap().to_string();
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('│')).skip(1).collect();
-        assert_eq!((rows[0].matches('–').count(), rows[1].matches("3.00e-2").count()), (3, 1), "{text}");
-        assert_eq!(table(&[&none]), None, "a column of nothing is left out");
-        assert!(!table(&[&result(false, Some(Accuracy::default()))]).unwrap().contains("KL"));
+        assert_eq!((rows[0].matches('–').count(), rows[1].matches("3.00e-2").count()), (2, 1), "{text}");
+        assert!(table(&[&none]).is_none(), "a column of nothing is left out");
+        assert!(!table(&[&result(false, Some(Accuracy::default()))]).unwrap().to_string().contains("KL"));
     }
 }

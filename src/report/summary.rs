@@ -1,19 +1,16 @@
 //! The table at the end of a run.
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
-
 use super::identity::{self, Row};
+use super::label::quantization;
 use super::number::{self, Digits};
 use super::scoring::{self, Scoring};
+use super::terminal::{TerminalTable, absent};
 use crate::base::stats::change_of_log;
 use crate::schema::{Measurement, RunResult};
 
 /// One row for each result × context length × batch size; perplexity is told once, on a result's first row, needles on the first row of
-/// their context.
-pub fn table(results: &[&RunResult]) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+/// their context. `None` when there is neither a cost nor one of these scores.
+pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
     let rows = |result: &RunResult| result.measurements.len().max(1);
     let all: Vec<Row<'_>> =
         results.iter().flat_map(|r| (0..rows(r)).map(move |row| (*r, r.measurements.get(row)))).collect();
@@ -23,61 +20,58 @@ pub fn table(results: &[&RunResult]) -> String {
     let scored: Vec<Option<Scoring>> = results.iter().map(|result| scoring::of_run::ppl(result)).collect();
     let over = scoring::telling(&scored);
     let quality = over.iter().map(|_| "PPL over").chain(["PPL", "ΔPPL", "needle"]);
-    table.set_header(names.chain(cost).chain(quality));
+    let places = varying.len() + 2;
+    let mut table = TerminalTable::new(names.chain(cost).chain(quality), places).right_from(places - 1);
     for (at, result) in results.iter().enumerate() {
         for row in 0..rows(result) {
             let m = result.measurements.get(row);
             let before = row.checked_sub(1).and_then(|row| result.measurements.get(row));
             let identity = varying.iter().map(|identity| {
                 let told = (identity.of)((result, m));
-                Cell::new(if row > 0 && told == (identity.of)((result, before)) { String::new() } else { told })
+                if row > 0 && told == (identity.of)((result, before)) { String::new() } else { told }
             });
             let over = over.as_ref().map(|words| words[at].as_str());
             let needle = match (m, before) {
                 (Some(m), Some(before)) if m.context_len == before.context_len => String::new(),
                 _ => needle(result, m),
             };
-            table.add_row(identity.chain(cells(result, m, row == 0, over)).chain([Cell::new(needle)]));
+            table.add_row(identity.chain(cells(result, m, row == 0, over)).chain([needle]));
         }
     }
-    for column in table.column_iter_mut().skip(varying.len() + 1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.to_string()
+    table.has_values().then_some(table)
 }
 
 /// A row but for its needles; `over` stands before the perplexity, where there is such a column.
-fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<&str>) -> Vec<Cell> {
-    let number = |value: Option<f64>, digits: usize| value.map_or("–".to_string(), |v| format!("{v:.digits$}"));
-    let name = result.kv_quant.name.clone().unwrap_or_else(|| "none".into());
-    let context = m.map_or("–".to_string(), |m| match m.batch_size {
+fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<&str>) -> Vec<String> {
+    let number = |value: Option<f64>, digits: usize| value.map_or_else(absent, |v| format!("{v:.digits$}"));
+    let name = quantization(result);
+    let context = m.map_or_else(absent, |m| match m.batch_size {
         Some(batch) if batch > 1 => format!("{} × {batch}", m.context_len),
         _ => m.context_len.to_string(),
     });
-    let mut cells = vec![Cell::new(if first { name } else { String::new() }), Cell::new(context)];
+    let mut cells = vec![if first { name } else { String::new() }, context];
     match m {
         Some(m) if m.skipped == Some(true) => {
             // Why is among the warnings, in full.
-            cells.push(Cell::new("skipped"));
-            cells.extend((0..4).map(|_| Cell::new("–")));
+            cells.push("skipped".into());
+            cells.extend((0..4).map(|_| absent()));
         }
         _ => {
             let saved = m.and_then(|m| m.kv_bytes).map(|b| b.unquantized_bytes as f64 / b.total_bytes as f64);
-            cells.push(Cell::new(number(m.and_then(|m| m.prefill_ms), 1)));
-            cells.push(Cell::new(number(m.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms), 2)));
-            cells.push(Cell::new(number(m.and_then(|m| m.decode_tokens_per_sec), 1)));
-            cells.push(Cell::new(number(m.and_then(|m| m.kv_cache_mb), 2)));
-            cells.push(Cell::new(saved.map_or("–".into(), |s| format!("{s:.2}×"))));
+            cells.push(number(m.and_then(|m| m.prefill_ms), 1));
+            cells.push(number(m.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms), 2));
+            cells.push(number(m.and_then(|m| m.decode_tokens_per_sec), 1));
+            cells.push(number(m.and_then(|m| m.kv_cache_mb), 2));
+            cells.push(saved.map_or_else(absent, |s| format!("{s:.2}×")));
         }
     }
-    cells.extend(over.map(|over| Cell::new(if first { over } else { "" })));
-    cells.extend(if first { perplexity(result) } else { [String::new(), String::new()] }.map(Cell::new));
+    cells.extend(over.map(|over| if first { over.to_string() } else { String::new() }));
+    cells.extend(if first { perplexity(result) } else { [String::new(), String::new()] });
     cells
 }
 
 /// Perplexity, and its change against the unquantized cache.
 fn perplexity(result: &RunResult) -> [String; 2] {
-    let none = || "–".to_string();
     let b = &result.benchmarks;
     let ppl = result.own_perplexity();
     let delta = b.perplexity_quantized.as_ref().and_then(|p| {
@@ -88,7 +82,7 @@ fn perplexity(result: &RunResult) -> [String; 2] {
         let interval = interval.map(|(low, high)| format!(" [{}, {}]", percent(low), percent(high)));
         Some(format!("{}{} %", percent(ln.exp_m1()), interval.unwrap_or_default()))
     });
-    [ppl.map_or_else(none, |p| format!("{:.3}", p.value)), delta.unwrap_or_else(none)]
+    [ppl.map_or_else(absent, |p| format!("{:.3}", p.value)), delta.unwrap_or_else(absent)]
 }
 
 /// Needles found at the context of the row `m`; at all contexts in a result without rows.
@@ -97,13 +91,17 @@ fn needle(result: &RunResult, m: Option<&Measurement>) -> String {
         Some(m) => needle.per_context.get(&m.context_len.to_string()).map(|score| (score.successes, score.trials)),
         None => Some((needle.successes, needle.total_trials)),
     });
-    found.map_or_else(|| "–".into(), |(found, trials)| format!("{found}/{trials}"))
+    found.map_or_else(absent, |(found, trials)| format!("{found}/{trials}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::schema::{Benchmarks, KvQuant, Needle, NeedleScore, Perplexity, Steps, read};
+
+    fn shown(results: &[&RunResult]) -> String {
+        table(results).unwrap().to_string()
+    }
 
     fn result() -> RunResult {
         let text = r#"{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{"num_params_b":1,
@@ -118,7 +116,7 @@ mod tests {
     fn a_step_of_several_sequences_is_told_as_a_step_not_as_a_token() {
         let steps = Some(Steps { median_ms: 8.25, ..Default::default() });
         let m = Measurement { batch_size: Some(4), steps, decode_tokens_per_sec: Some(480.0), ..Default::default() };
-        let text = table(&[&RunResult { measurements: vec![m], ..result() }]);
+        let text = shown(&[&RunResult { measurements: vec![m], ..result() }]);
         assert!(text.contains("decode ms/step") && text.contains("8.25") && !text.contains("ms/token"), "{text}");
     }
 
@@ -132,9 +130,19 @@ mod tests {
         };
         let benchmarks = Benchmarks { perplexity_quantized: Some(through), ..Default::default() };
         let text =
-            table(&[&RunResult { benchmarks, kv_quant: KvQuant { enabled: true, ..Default::default() }, ..result() }]);
+            shown(&[&RunResult { benchmarks, kv_quant: KvQuant { enabled: true, ..Default::default() }, ..result() }]);
         // 2·e^(±0.196): the lower side is 35.6 wide, the upper 43.3.
         assert!(text.contains("+100.00 [+64.40, +143.30] %"), "{text}");
+    }
+
+    #[test]
+    fn only_what_was_measured_has_a_column() {
+        assert!(table(&[&result()]).is_none());
+        let ppl = Perplexity { value: 2.0, tokens: 16, ..Default::default() };
+        let benchmarks = Benchmarks { perplexity: Some(ppl), ..Default::default() };
+        let text = shown(&[&RunResult { benchmarks, ..result() }]);
+        let head: Vec<&str> = text.lines().nth(1).unwrap().split(['│', '┆']).map(str::trim).collect();
+        assert_eq!(head, ["", "KV cache", "PPL", ""], "{text}");
     }
 
     #[test]
@@ -142,7 +150,7 @@ mod tests {
         let through = Perplexity { ln_ratio: Some(-1e-7), value: 2.0, ..Default::default() };
         let benchmarks = Benchmarks { perplexity_quantized: Some(through), ..Default::default() };
         let kv_quant = KvQuant { enabled: true, ..Default::default() };
-        let text = table(&[&RunResult { benchmarks, kv_quant, ..result() }]);
+        let text = shown(&[&RunResult { benchmarks, kv_quant, ..result() }]);
         assert!(text.contains(" 0.00 %") && !text.contains("-0.00") && !text.contains("−0.00"), "{text}");
     }
 
@@ -163,7 +171,7 @@ mod tests {
             rows.map(|line| line.trim_end_matches('│').rsplit('┆').next().unwrap().trim().to_string()).collect()
         };
         let run = RunResult { benchmarks, ..result() };
-        assert_eq!(last(&table(&[&RunResult { measurements, ..run.clone() }])), ["–", "4/5", ""]);
-        assert_eq!(last(&table(&[&run])), ["4/5"], "without rows there is no other place");
+        assert_eq!(last(&shown(&[&RunResult { measurements, ..run.clone() }])), ["–", "4/5", ""]);
+        assert_eq!(last(&shown(&[&run])), ["4/5"], "without rows there is no other place");
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::label::quantization;
 use super::number;
 use crate::schema::concerns::concerns;
 use crate::schema::{Accuracy, Flags, Measurement, RunResult};
@@ -61,9 +62,9 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
         None => said.push((text, vec![place])),
     };
     for result in results {
-        let cache = result.kv_quant.name.as_deref().unwrap_or("none");
+        let cache = quantization(result);
         for m in &result.measurements {
-            let place = place(cache, m);
+            let place = place(&cache, m);
             let skipped = (m.skipped == Some(true))
                 .then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
@@ -74,13 +75,12 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
             say(format!("{cache}, needle at {context}"), format!("no score: {reason}"));
         }
         for warning in beyond_the_model(result) {
-            say(cache.to_string(), warning);
+            say(cache.clone(), warning);
         }
     }
     let said = said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", ")));
-    let machines = results.iter().filter_map(|result| {
-        Some(format!("{}: {}", result.kv_quant.name.as_deref().unwrap_or("none"), result.machines()?))
-    });
+    let machines =
+        results.iter().filter_map(|result| Some(format!("{}: {}", quantization(result), result.machines()?)));
     said.chain(results.iter().flat_map(|result| patched(result))).chain(machines).collect()
 }
 
@@ -91,7 +91,7 @@ fn place(cache: &str, m: &Measurement) -> String {
 
 /// Blocks that a patch measured with other settings than the run's, which a run that goes on in the file leaves as they are.
 fn patched(result: &RunResult) -> Vec<String> {
-    let cache = result.kv_quant.name.as_deref().unwrap_or("none");
+    let cache = quantization(result);
     let b = &result.benchmarks;
     let scores = [
         ("ppl", result.own_perplexity().and_then(|block| block.settings.as_ref())),
@@ -101,7 +101,7 @@ fn patched(result: &RunResult) -> Vec<String> {
         ("math", b.math.as_ref().and_then(|block| block.settings.as_ref())),
     ];
     let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), name, settings));
-    let rows = result.measurements.iter().map(|m| (place(cache, m), "profile", m.settings.as_ref()));
+    let rows = result.measurements.iter().map(|m| (place(&cache, m), "profile", m.settings.as_ref()));
     rows.chain(scores)
         .filter_map(|(place, block, settings)| Some(format!("{place}: {}", difference(block, settings?, result)?)))
         .collect()

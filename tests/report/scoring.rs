@@ -24,6 +24,16 @@ fn another_text(p: &mut Perplexity) {
     p.data = Some(DataSource { name: "wikitext2".into(), revision: None, sha256: "ab".repeat(32) });
 }
 
+/// The first table at the end of a run.
+fn first_table(results: &[&RunResult]) -> String {
+    summary::table(results).unwrap().to_string()
+}
+
+/// That of divergence and question sets.
+fn quality_table(results: &[&RunResult]) -> String {
+    quality_summary::table(results).unwrap().to_string()
+}
+
 fn int(bits: u8) -> RunResult {
     let name = if bits == 8 { "int8-hqq" } else { "int4-hqq" };
     results::run("m", &Cache::new(name, bits, 0.004))
@@ -112,22 +122,22 @@ fn the_unquantized_run_is_no_reference_for_another_text() {
 
 #[test]
 fn the_tables_at_the_end_of_a_run_say_what_was_scored() {
-    assert!(!summary::table(&[&window(int(8), 1024), &window(int(4), 1024)]).contains("PPL over"));
-    let text = summary::table(&[&window(int(8), 1024), &window(int(4), 512)]);
+    assert!(!first_table(&[&window(int(8), 1024), &window(int(4), 1024)]).contains("PPL over"));
+    let text = first_table(&[&window(int(8), 1024), &window(int(4), 512)]);
     assert!(text.contains("PPL over") && text.contains("windows of 512"), "{text}");
     let mut short = int(4);
     short.config.ppl_tokens = 8192;
-    let text = summary::table(&[&short]);
+    let text = first_table(&[&short]);
     assert!(text.contains("4096 of 8192 tokens"), "{text}");
     short.config.flags.insert("mmlu-questions".into(), 300.into());
-    let text = quality_summary::table(&[&short]).unwrap();
+    let text = quality_table(&[&short]);
     assert!(text.contains("4096 of 8192 tokens") && text.contains("200 of 300 questions"), "{text}");
     short.config.flags.insert("mmlu-questions".into(), 0.into());
-    let text = quality_summary::table(&[&short]).unwrap();
+    let text = quality_table(&[&short]);
     assert!(!text.contains("MMLU over"), "all there are were asked for: {text}");
     let mut fewer = int(4);
     fewer.benchmarks.kld.as_mut().unwrap().tokens = 512;
-    let text = quality_summary::table(&[&int(8), &fewer]).unwrap();
+    let text = quality_table(&[&int(8), &fewer]);
     assert!(text.contains("KL over") && text.contains("512 tokens") && !text.contains("MMLU over"), "{text}");
 }
 
@@ -166,7 +176,7 @@ fn a_question_set_that_was_stopped_is_marked_in_every_table() {
         assert_eq!((&*row["mmlu_questions"], &*row["mmlu_planned"], &*row["mmlu_stopped"]), expected);
     }
     // Also where all rows were stopped alike.
-    let text = quality_summary::table(&[&stopped(int(8)), &stopped(int(4))]).unwrap();
+    let text = quality_table(&[&stopped(int(8)), &stopped(int(4))]);
     assert_eq!(text.matches(told).count(), 2, "{text}");
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("stopped before 200"), "advice says what it rests on");
