@@ -1,7 +1,5 @@
 //! Layer 7: one file for each command.
 
-#![deny(clippy::print_stdout, reason = "it panics where it cannot write; `output` does not")]
-
 pub mod aggregate;
 pub mod compare;
 pub mod completions;
@@ -27,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::base::message::tell;
 use crate::session::interrupt;
 use crate::{Error, device};
 
@@ -142,6 +141,8 @@ fn start_log(level: &str) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // What cannot be written is lost, as any message is: told of by `eprintln!`, it would end the program.
+        .log_internal_errors(false)
         .with_ansi(colours)
         .without_time()
         .init();
@@ -153,8 +154,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     // An error of our own has its source in its words already.
     let own = error.downcast_ref::<Error>();
     match own {
-        Some(own) => eprintln!("error: {own}"),
-        None => eprintln!("error: {error:#}"),
+        Some(own) => tell!("error: {own}"),
+        None => tell!("error: {error:#}"),
     }
     match own {
         Some(Error::Interrupted) => ExitCode::from(interrupt::EXIT_CODE as u8),

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::Error;
+use crate::base::message::tell;
 use crate::session::interrupt;
 use crate::session::runner::Outcome;
 
@@ -21,9 +22,9 @@ pub fn exit_code(outcomes: &[Outcome], planned: usize, resuming: Option<&str>) -
     }
     for (message, names) in said {
         match names.as_slice() {
-            [one] if message.contains(one) => eprintln!("error: {message}"),
-            [one] => eprintln!("error: {one}: {message}"),
-            [first, rest @ ..] => eprintln!("error: {first} and {} more: {message}", rest.len()),
+            [one] if message.contains(one) => tell!("error: {message}"),
+            [one] => tell!("error: {one}: {message}"),
+            [first, rest @ ..] => tell!("error: {first} and {} more: {message}", rest.len()),
             [] => {}
         }
     }
@@ -32,13 +33,13 @@ pub fn exit_code(outcomes: &[Outcome], planned: usize, resuming: Option<&str>) -
         let kept = || outcomes.iter().filter(|outcome| outcome.stored.is_some());
         if let Some(resuming) = resuming.filter(|_| kept().count() > 0) {
             let complete = kept().filter(|outcome| outcome.error.is_none()).count();
-            eprintln!("{complete} of {planned} runs are complete; {resuming}");
+            tell!("{complete} of {planned} runs are complete; {resuming}");
         }
         return ExitCode::from(interrupt::EXIT_CODE as u8);
     }
     if errors.iter().any(|e| e.is_out_of_space()) && outcomes.len() < planned {
         let left = planned - outcomes.len();
-        eprintln!(
+        tell!(
             "no room for results: stopped with {left} runs not begun; what was written is complete. Make room and run again"
         );
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::base::message::tell;
 use crate::device;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -14,7 +15,7 @@ pub fn listen() {
             // Not `exit`: its handlers (CUDA has some) would run beside the thread that is still computing.
             device::exit_at_once(EXIT_CODE);
         }
-        eprintln!("\ninterrupted: stopping at the next step; finished blocks are saved (press again to end at once)");
+        tell!("\ninterrupted: stopping at the next step; finished blocks are saved (press again to end at once)");
     });
 }
 
