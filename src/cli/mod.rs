@@ -20,6 +20,7 @@ mod size;
 pub mod sweep;
 pub mod validate;
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -137,7 +138,7 @@ fn start_log(level: &str) -> anyhow::Result<()> {
         return Err(wrong("no such level".into()).into());
     }
     let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|e| wrong(e.to_string()))?;
-    let colours = std::io::stderr().is_terminal();
+    let colours = in_colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -147,6 +148,11 @@ fn start_log(level: &str) -> anyhow::Result<()> {
         .without_time()
         .init();
     Ok(())
+}
+
+/// Whether messages have colours: on a `terminal`, unless NO_COLOR is set to anything (<https://no-color.org>).
+fn in_colour(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// One line on standard error, and the exit code that belongs to it.
@@ -161,5 +167,18 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         Some(Error::Interrupted) => ExitCode::from(interrupt::EXIT_CODE as u8),
         Some(error) if error.is_usage() => ExitCode::from(USAGE),
         _ => ExitCode::from(SOME_FAILED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_colours_on_a_terminal_unless_no_color_is_set() {
+        assert!(in_colour(true, None));
+        assert!(in_colour(true, Some(OsStr::new(""))));
+        assert!(!in_colour(true, Some(OsStr::new("1"))));
+        assert!(!in_colour(false, None));
     }
 }
