@@ -30,13 +30,13 @@ use crate::base::message::tell;
 use crate::session::interrupt;
 use crate::{Error, device};
 
-/// Exit code when some runs failed.
+/// Exit code when some runs failed, or nothing could be measured.
 pub const SOME_FAILED: u8 = 1;
 /// Exit code of a wrong request or configuration.
 pub const USAGE: u8 = 2;
 
-const EXIT_CODES: &str = "Exit codes: 0 where all was done, 1 where something failed or was found wrong, 2 for a wrong request or input \
-                          (nothing was measured), 130 after Ctrl-C.";
+const EXIT_CODES: &str = "Exit codes: 0 where all was done, 1 where something failed or was found wrong, or every row was skipped, 2 for \
+                          a wrong request or input (nothing was measured), 130 after Ctrl-C.";
 
 /// Measures what quantizing a language model's KV cache saves, what it costs, and what it breaks.
 #[derive(Parser)]
@@ -76,8 +76,8 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// Parses the arguments, runs the command, and turns its outcome into an exit code: 0 all done, 1 some runs failed, 2 usage
-/// or configuration, 130 interrupted.
+/// Parses the arguments, runs the command, and turns its outcome into an exit code: 0 all done, 1 some runs failed or
+/// nothing fitted, 2 usage or configuration, 130 interrupted.
 pub fn main() -> ExitCode {
     device::end_quietly_when_a_pipe_closes();
     let cli = match grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use crate::Error;
 use crate::base::message::tell;
+use crate::schema::RunResult;
 use crate::session::interrupt;
 use crate::session::runner::Outcome;
 
 /// One line for each failure on standard error, and the exit code of them all together; after Ctrl-C also how much is complete and, by
-/// `resuming`, how the rest is had.
-pub fn exit_code(outcomes: &[Outcome], planned: usize, resuming: Option<&str>) -> ExitCode {
+/// `resuming`, how the rest is had. `results` are what the outcomes have of what was asked for; where none of them holds a number, that is
+/// no success.
+pub fn exit_code(outcomes: &[Outcome], results: &[&RunResult], planned: usize, resuming: Option<&str>) -> ExitCode {
     // Runs often fail for one reason, which is said once.
     let mut said: Vec<(String, Vec<&str>)> = Vec::new();
     for outcome in outcomes {
@@ -45,7 +47,18 @@ pub fn exit_code(outcomes: &[Outcome], planned: usize, resuming: Option<&str>) -
     }
     // A request is wrong as a whole only where nothing came of it.
     let nothing = |outcome: &Outcome| outcome.stored.as_ref().is_none_or(|stored| stored.measured.is_empty());
+    // A run that another process has may be measured there.
+    let all_skipped = !results.is_empty()
+        && outcomes.iter().all(|outcome| outcome.stored.is_some())
+        && !results.iter().any(|result| result.has_measurements());
     match errors.as_slice() {
+        [] if all_skipped => {
+            tell!(
+                "error: nothing was measured: every row was skipped, for the reasons warned of above; give shorter --context-lengths, \
+                 smaller --batch-sizes or a smaller model, or make memory free"
+            );
+            ExitCode::from(super::SOME_FAILED)
+        }
         [] => ExitCode::SUCCESS,
         errors
             if errors.len() == outcomes.len()

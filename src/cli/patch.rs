@@ -94,5 +94,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !args.quiet {
         show_tables(&results, patched().map(|stored| stored.path.as_path()))?;
     }
-    Ok(outcome::exit_code(&outcomes, files.len(), None))
+    Ok(outcome::exit_code(&outcomes, &results, files.len(), None))
 }

@@ -183,8 +183,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (false, true) => Form::Nothing,
         (false, false) => Form::Tables,
     };
-    show(&outcomes, form)?;
-    Ok(outcome::exit_code(&outcomes, runs.len(), Some("to go on with the rest, give the same command with --resume")))
+    let results = show(&outcomes, form)?;
+    let resuming = "to go on with the rest, give the same command with --resume";
+    Ok(outcome::exit_code(&outcomes, &results, runs.len(), Some(resuming)))
 }
 
 #[cfg(test)]

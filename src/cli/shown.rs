@@ -21,11 +21,11 @@ pub enum Form {
     Nothing,
 }
 
-/// Shows the results of `outcomes` as `form`, and their warnings in any form.
+/// Shows the results of `outcomes` as `form`, and their warnings in any form; returns them.
 ///
 /// # Errors
 /// When standard output cannot be written to.
-pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<()> {
+pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<Vec<&RunResult>> {
     let stored: Vec<&Stored> = outcomes.iter().filter_map(|o| o.stored.as_ref()).collect();
     let results: Vec<&RunResult> = stored.iter().map(|s| &s.result).collect();
     warnings::tell(&results);
@@ -39,7 +39,7 @@ pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<()> {
     {
         tell!("{line}");
     }
-    Ok(())
+    Ok(results)
 }
 
 /// Shows `results` as tables, and the names of their `files`.

@@ -83,6 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         show_loading: !args.quiet,
     };
     let outcomes = runner::run(&runs, &output)?;
-    show(&outcomes, if args.quiet { Form::Nothing } else { Form::Tables })?;
-    Ok(outcome::exit_code(&outcomes, runs.len(), Some("to go on with the rest, give the same command again")))
+    let results = show(&outcomes, if args.quiet { Form::Nothing } else { Form::Tables })?;
+    let resuming = "to go on with the rest, give the same command again";
+    Ok(outcome::exit_code(&outcomes, &results, runs.len(), Some(resuming)))
 }

@@ -187,7 +187,13 @@ impl RunResult {
 
     /// Whether nothing is in it: no row, not even a skipped one, and no score. A run that was stopped early leaves such a file.
     pub fn is_empty(&self) -> bool {
-        self.measurements.is_empty() && !["ppl", "kld", "needle", "mmlu", "math"].iter().any(|name| self.holds(name))
+        self.measurements.is_empty() && !self.has_measurements()
+    }
+
+    /// Whether a row of it was measured, or a score.
+    pub fn has_measurements(&self) -> bool {
+        let rows = self.measurements.iter().any(|m| m.skipped != Some(true));
+        rows || ["ppl", "kld", "needle", "mmlu", "math"].iter().any(|name| self.holds(name))
     }
 
     /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know, nothing is held against

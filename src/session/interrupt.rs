@@ -7,6 +7,12 @@ use crate::device;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// What a person who waits must know: for what, and whether to end the wait costs anything.
+const FIRST: &str = "
+interrupted: ends once the step that is being computed is done (on a CPU a chunk of a long prompt can take minutes).
+Finished blocks and answered questions are in their files already; of the block in progress nothing else is kept.
+Ctrl-C again ends at once: it loses no more, but shows no results.";
+
 /// Starts listening. Later calls change nothing.
 pub fn listen() {
     // The only failure is a handler that is already set, which then stays in charge.
@@ -15,7 +21,7 @@ pub fn listen() {
             // Not `exit`: its handlers (CUDA has some) would run beside the thread that is still computing.
             device::exit_at_once(EXIT_CODE);
         }
-        tell!("\ninterrupted: stopping at the next step; finished blocks are saved (press again to end at once)");
+        tell!("{FIRST}");
     });
 }
 

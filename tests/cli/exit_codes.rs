@@ -110,6 +110,26 @@ fn work_that_failed_in_part_ends_with_1_and_keeps_the_rest() {
 }
 
 #[test]
+fn what_skipped_every_row_has_measured_nothing_and_ends_with_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = "run --kv-quant none int4-hqq --context-lengths 64 --output-tokens 4 --warmup-runs 0 --measure-runs 1 --benchmarks none";
+    let ended = |line: &str| {
+        let (code, text) = outcome(line, folder.path());
+        (code, text.lines().last().unwrap_or_default().contains("nothing was measured"), text)
+    };
+    for form in ["", "--quiet", "--json", "--resume"] {
+        let (code, told, text) = ended(&format!("{run} --batch-sizes 1000000000 --output-dir FOLDER/none {form}"));
+        assert!(code == Some(1) && told, "{form}: {text}");
+    }
+    let (code, told, text) = ended(&format!("{run} --batch-sizes 1 1000000000 --output-dir FOLDER/some"));
+    assert!(code == Some(0) && !told, "one row is a result: {text}");
+    // A patch goes by what it was to measure, whatever else its files hold.
+    let patch = "patch FOLDER/some --benchmarks profile --batch-sizes 1000000000 --no-backup --quiet";
+    let (code, told, text) = ended(patch);
+    assert!(code == Some(1) && told, "{text}");
+}
+
+#[test]
 fn what_was_done_as_asked_ends_with_0() {
     let folder = tempfile::tempdir().unwrap();
     for line in ["--help", "--version", "env", "schema -o FOLDER/schema.json", "models builtin", "completions zsh"] {

@@ -101,6 +101,45 @@ fn an_interrupted_run_says_what_is_complete_and_how_to_go_on() {
     assert!(text.contains("1 of 2 runs are complete") && text.contains("--resume"), "{text}");
 }
 
+/// The second row's prompt is one chunk of minutes.
+#[cfg(unix)]
+#[test]
+fn a_second_interrupt_ends_a_long_chunk_at_once_and_loses_no_finished_block() {
+    use std::io::{BufRead, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let line = "run --kv-quant none --benchmarks none --context-lengths 64 2000 --batch-sizes 64 --prefill-chunk 2000 --output-tokens 4 \
+                --warmup-runs 0 --measure-runs 1 --energy-seconds 0.01 --output-dir";
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+        .args(line.split_whitespace())
+        .arg(folder.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let completed = || json_files(folder.path()).first().map(|path| read(path)["completed"].clone());
+    let first = serde_json::json!(["profile@64x64"]);
+    while completed().as_ref() != Some(&first) && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = run.id().to_string();
+    let interrupt = || std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(interrupt().success());
+    let mut told = BufReader::new(run.stderr.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("Ctrl-C again ends at once") {
+        assert!(told.read_line(&mut text).unwrap() > 0, "{text}");
+    }
+    assert!(text.contains("a chunk of a long prompt") && text.contains("in their files already"), "{text}");
+    assert!(interrupt().success());
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), output.stdout.len()),
+        (Some(130), 0),
+        "no step was waited for, and nothing shown"
+    );
+    assert_eq!(completed(), Some(first));
+}
+
 #[test]
 fn weights_that_changed_are_measured_anew_by_resume_and_what_was_there_is_told() {
     let folder = tempfile::tempdir().unwrap();
