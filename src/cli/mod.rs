@@ -26,9 +26,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::Error;
 use crate::base::message::tell;
+use crate::device::signals;
 use crate::session::interrupt;
-use crate::{Error, device};
 
 /// Exit code when some runs failed, or nothing could be measured.
 pub const SOME_FAILED: u8 = 1;
@@ -79,7 +80,8 @@ enum Command {
 /// Parses the arguments, runs the command, and turns its outcome into an exit code: 0 all done, 1 some runs failed or
 /// nothing fitted, 2 usage or configuration, 130 interrupted.
 pub fn main() -> ExitCode {
-    device::end_quietly_when_a_pipe_closes();
+    signals::end_quietly_when_a_pipe_closes();
+    signals::fail_where_a_file_grows_too_large();
     let cli = match grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(answer) => return tell(&answer),

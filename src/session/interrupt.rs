@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::message::tell;
-use crate::device;
+use crate::device::{self, signals};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -15,13 +15,15 @@ Ctrl-C again ends at once: it loses no more, but shows no results.";
 
 /// Starts listening. Later calls change nothing.
 pub fn listen() {
-    // The only failure is a handler that is already set, which then stays in charge.
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            // Not `exit`: its handlers (CUDA has some) would run beside the thread that is still computing.
-            device::exit_at_once(EXIT_CODE);
-        }
-        tell!("{FIRST}");
+    signals::keep_ignored(|| {
+        // The only failure is a handler that is already set, which then stays in charge.
+        let _ = ctrlc::set_handler(|| {
+            if INTERRUPTED.swap(true, Ordering::SeqCst) {
+                // Not `exit`: its handlers (CUDA has some) would run beside the thread that is still computing.
+                device::exit_at_once(EXIT_CODE);
+            }
+            tell!("{FIRST}");
+        });
     });
 }
 
