@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod error;
 pub mod hex;
+pub mod interrupt;
 pub mod message;
 pub mod progress;
 pub mod rng;

@@ -1,11 +1,9 @@
 //! Ctrl-C: the first stops the work at its next unit with everything finished on disk, the second ends the process.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
+use crate::base::interrupt::request;
+pub use crate::base::interrupt::requested;
 use crate::base::message::tell;
 use crate::device::{self, signals};
-
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// What a person who waits must know: for what, and whether to end the wait costs anything.
 const FIRST: &str = "
@@ -18,7 +16,7 @@ pub fn listen() {
     signals::keep_ignored(|| {
         // The only failure is a handler that is already set, which then stays in charge.
         let _ = ctrlc::set_handler(|| {
-            if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            if request() {
                 // Not `exit`: its handlers (CUDA has some) would run beside the thread that is still computing.
                 device::exit_at_once(EXIT_CODE);
             }
@@ -29,8 +27,3 @@ pub fn listen() {
 
 /// Exit code of an interrupted process, as shells expect it.
 pub const EXIT_CODE: i32 = 130;
-
-/// Whether Ctrl-C was pressed.
-pub fn requested() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
-}
