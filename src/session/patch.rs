@@ -115,7 +115,7 @@ impl Target {
         let backup = request.backup.then(|| backup(&self.stored.path)).transpose()?;
         let settings = bench.settings(spec);
         forget(spec, &settings, &mut self.stored.result);
-        self.stored.block_settings = Some(flags(&settings));
+        self.stored.block_settings = Some(flags(&settings)?);
         let note = json!({
             "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
             "blocks": self.blocks,
