@@ -80,7 +80,6 @@ enum Command {
 /// Parses the arguments, runs the command, and turns its outcome into an exit code: 0 all done, 1 some runs failed or
 /// nothing fitted, 2 usage or configuration, 130 interrupted.
 pub fn main() -> ExitCode {
-    signals::end_quietly_when_a_pipe_closes();
     signals::fail_where_a_file_grows_too_large();
     let cli = match grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,

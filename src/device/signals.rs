@@ -4,14 +4,16 @@
 #[cfg(unix)]
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Lets a closed pipe end the process as it ends others (`kvprof … | head`), instead of panicking when it is printed to. Sockets are not
-/// concerned: Rust asks for no signal there.
-pub fn end_quietly_when_a_pipe_closes() {
+/// Ends the process as a closed pipe ends others (`kvprof … | head`), quietly. Rust has that signal ignored from the start, and it must
+/// stay so while something is measured: messages go through pipes too (`2>&1 | tee`).
+pub fn end_by_closed_pipe() -> ! {
     #[cfg(unix)]
-    // SAFETY: the default action is set for one signal, before any thread is started.
+    // SAFETY: the default action of one signal is set, which is to end the process, and the signal is raised.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::raise(libc::SIGPIPE);
     }
+    super::exit_at_once(1)
 }
 
 /// Lets a write past the limit on file sizes (`ulimit -f`) fail as one on a full disk does, instead of ending the process.

@@ -26,3 +26,22 @@ fn messages_that_cannot_be_written_lose_no_measurement() {
         assert_eq!(without_room_for_messages(line, folder.path()), Some(code), "{line}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_what_prints_results_and_not_what_prints_messages() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+    /// SIGPIPE.
+    const CLOSED: i32 = 13;
+    let closed = || std::io::pipe().unwrap().1;
+    let folder = tempfile::tempdir().unwrap();
+    let line =
+        "run --kv-quant none --benchmarks none --context-lengths 64 --decode-tokens 4 --measure-runs 1 --output-dir";
+    let mut run = Command::new(kvprof().get_program());
+    run.args(line.split_whitespace()).arg(folder.path()).stdout(Stdio::null()).stderr(closed());
+    assert!(run.status().unwrap().success());
+    assert_eq!(json_files(folder.path()).len(), 1);
+    let printing = Command::new(kvprof().get_program()).arg("schema").stdout(closed()).output().unwrap();
+    assert_eq!((printing.status.signal(), printing.stderr.len()), (Some(CLOSED), 0));
+}
