@@ -20,6 +20,9 @@
 //! Shape letters used in every doc comment: B batch, T new tokens, S cached tokens, Hq query heads, Hkv KV heads,
 //! D head dim, G group, L layers, V vocabulary, W window slots.
 
+#![deny(clippy::print_stdout, reason = "it panics where it cannot write; `cli::output` does not")]
+#![deny(clippy::print_stderr, reason = "it panics where it cannot write; `base::message` does not")]
+
 pub mod base;
 pub mod bench;
 pub mod cache;

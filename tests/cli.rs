@@ -4,6 +4,8 @@
 
 #[path = "cli/exit_codes.rs"]
 mod exit_codes;
+#[path = "cli/messages.rs"]
+mod messages;
 #[path = "support/program.rs"]
 mod program;
 #[path = "cli/refusals.rs"]

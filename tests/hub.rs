@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 use kvprof::model::{LoadOptions, Subject};
 use support::fixture;
-use support::hub::{COMMIT, LoopbackHub};
+use support::hub::{COMMIT, LoopbackHub, silent_hub};
 
 /// Runs `child` with this environment and nothing else of the hub's.
 fn run_child(child: &str, home: &Path, environment: &[(&str, &str)]) -> Output {
@@ -20,13 +20,17 @@ fn run_child(child: &str, home: &Path, environment: &[(&str, &str)]) -> Output {
 }
 
 fn run(mut command: Command, home: &Path, environment: &[(&str, &str)]) -> Output {
+    in_environment(&mut command, home, environment).output().unwrap()
+}
+
+fn in_environment<'a>(command: &'a mut Command, home: &Path, environment: &[(&str, &str)]) -> &'a mut Command {
     for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
         command.env_remove(name);
     }
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env_remove(name);
     }
-    command.env("KVPROF_TEST_CHILD", "1").env("HF_HOME", home).envs(environment.iter().copied()).output().unwrap()
+    command.env("KVPROF_TEST_CHILD", "1").env("HF_HOME", home).envs(environment.iter().copied())
 }
 
 /// Whether this is such a process: with `--ignored` alone, the children would run without their hub.
@@ -146,6 +150,52 @@ fn a_revision_is_asked_for_by_name_and_a_repository_that_is_not_there_is_said_to
     let seen = hub.seen();
     assert!(seen.iter().any(|s| s.path.contains("/gpt2/resolve/v1%2Ffinal/")), "{seen:?}");
     assert!(seen.iter().all(|s| s.authorization.is_none()), "{seen:?}");
+}
+
+/// Runs the tiny GPT-2 of the hub.
+fn run_of_gpt2(results: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvprof"));
+    command.args(["run", "--model", "gpt2", "--kv-quant", "none", "--benchmarks", "none", "--context-lengths", "64"]);
+    command.args(["--decode-tokens", "4", "--measure-runs", "1", "--device", "cpu", "--output-dir"]).arg(results);
+    command
+}
+
+#[test]
+fn a_cached_model_loads_though_the_hub_never_answers_and_one_that_is_not_cached_is_an_error() {
+    let home = tempfile::tempdir().unwrap();
+    let served = LoopbackHub::serving(&[("gpt2", fixture("models/gpt2"))]);
+    let results = tempfile::tempdir().unwrap();
+    assert!(run(run_of_gpt2(results.path()), home.path(), &[("HF_ENDPOINT", &served.endpoint())]).status.success());
+    drop(served);
+    let (endpoint, _listener) = silent_hub();
+    let environment = [("HF_ENDPOINT", endpoint.as_str())];
+    let started = std::time::Instant::now();
+    let output = run(run_of_gpt2(results.path()), home.path(), &environment);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("no answer within"), "{said}");
+    // One wait, not one for each file that is looked for.
+    assert!(started.elapsed().as_secs() < 20, "{:?}: {said}", started.elapsed());
+    let nowhere = tempfile::tempdir().unwrap();
+    let output = run(run_of_gpt2(results.path()), nowhere.path(), &environment);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no answer within") && said.contains("HF_ENDPOINT"), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_wait_for_a_hub_that_does_not_answer() {
+    let (home, results) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (endpoint, listener) = silent_hub();
+    let mut command = run_of_gpt2(results.path());
+    let command = in_environment(&mut command, home.path(), &[("HF_ENDPOINT", &endpoint)]);
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let connection = listener.accept().unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let interrupted = std::time::Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(interrupted.elapsed().as_secs() < 5, "{:?}", interrupted.elapsed());
+    drop(connection);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 pub mod atomic;
 pub mod error;
 pub mod hex;
+pub mod interrupt;
+pub mod message;
 pub mod number;
 pub mod progress;
 pub mod rng;

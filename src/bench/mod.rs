@@ -61,7 +61,11 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// An empty cache for `batch` sequences of up to `capacity` tokens, fed at most `max_chunk` at a time.
+    /// An empty cache for `batch` sequences of up to `capacity` tokens, fed at most `max_chunk` at a time, and what the model needs to use
+    /// all of it.
+    ///
+    /// # Errors
+    /// As [`cache::new`], and as [`Decoder::prepare`](crate::model::Decoder::prepare).
     pub fn new_cache(
         &self,
         spec: &QuantSpec,
@@ -69,7 +73,9 @@ impl Context<'_> {
         capacity: usize,
         max_chunk: usize,
     ) -> Result<Box<dyn KvCache>> {
-        cache::new(spec.clone(), self.cache_shape(batch, capacity, max_chunk))
+        let cache = cache::new(spec.clone(), self.cache_shape(batch, capacity, max_chunk))?;
+        self.subject.decoder.prepare(capacity)?;
+        Ok(cache)
     }
 
     /// The shape such a cache has.

@@ -185,6 +185,13 @@ impl Settings {
         if let Some((name, value)) = bounded.iter().find(|(_, value)| *value > MOST) {
             return Some(format!("{name} {value} is more than {MOST}"));
         }
+        // Result files are JSON, and a patch reads there where the data is.
+        if let Some(path) = self.data.as_ref().filter(|path| path.to_str().is_none()) {
+            return Err(Error::usage(format!(
+                "--data {}: the name is not UTF-8, so that no result file can record it; rename it, or give a link to it",
+                path.display()
+            )));
+        }
         let seconds = self.energy_seconds;
         if seconds.is_nan() || seconds <= 0.0 || seconds > MOST_SECONDS {
             return Some(format!("energy-seconds {seconds} must be more than 0, and no more than {MOST_SECONDS}"));
@@ -362,6 +369,15 @@ mod tests {
         assert!(check(|s| s.warmup_runs = 1_000_000_000).contains("--warmup-runs"));
         assert!(check(|s| s.energy_seconds = f64::INFINITY).contains("--energy-seconds inf must be"));
         assert!(check(|s| s.energy_seconds = f64::INFINITY).contains("no more than 86400"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn data_whose_name_no_result_file_can_record_is_refused() {
+        use std::os::unix::ffi::OsStringExt;
+        let name = std::ffi::OsString::from_vec(b"texts-\xff".into());
+        let told = Settings { data: Some(name.into()), ..Settings::default() }.check().unwrap_err().to_string();
+        assert!(told.contains("--data texts-") && told.contains("is not UTF-8"), "{told}");
     }
 
     #[test]

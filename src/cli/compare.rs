@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::inputs::{canonical, refuse_input};
 use super::output;
 use crate::Error;
+use crate::base::message::tell;
 use crate::report::compare::change::Verdict;
 use crate::report::compare::condition::Condition;
 use crate::report::compare::{self, Comparison, Line};
@@ -64,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     if files(&base) == files(&new) {
-        eprintln!("warning: BASE and --against are the same files, which cannot differ");
+        tell!("warning: BASE and --against are the same files, which cannot differ");
     }
     if let Some(path) = &args.output {
         let found = base.result_files().chain(new.result_files());
@@ -72,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let comparison = compare::compare(&base, &new);
     for line in &comparison.unpaired {
-        eprintln!("not compared: {}", line.text);
+        tell!("not compared: {}", line.text);
     }
     if comparison.lines.is_empty() {
         let why = match comparison.unpaired.is_empty() {
@@ -89,7 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(path) => write_file(path, &bytes)?,
         None => output::write(&bytes)?,
     }
-    eprintln!("{}", summary(&comparison));
+    tell!("{}", summary(&comparison));
     let failed = conditions.iter().filter(|condition| fails(condition, &comparison)).count();
     Ok(ExitCode::from(u8::from(failed > 0 || skipped)))
 }
@@ -118,17 +119,17 @@ fn fails(condition: &Condition, comparison: &Comparison) -> bool {
         let place =
             line.place.map_or_else(String::new, |(context, batch)| format!(" at {context} tokens, batch {batch}"));
         let (text, change) = (&condition.text, line.metric.words(&line.delta));
-        eprintln!("{word}: {text}: {} {}{place}: {change}", line.model, line.what);
+        tell!("{word}: {text}: {} {}{place}: {change}", line.model, line.what);
     };
     judged.crossed.iter().for_each(|line| say("failed", line));
     judged.unclear.iter().for_each(|line| say("not told from noise", line));
     for lost in &judged.lost {
-        eprintln!("failed: {} cannot be told: {}", condition.text, lost.text);
+        tell!("failed: {} cannot be told: {}", condition.text, lost.text);
     }
     if judged.lines == 0 && judged.lost.is_empty() {
-        eprintln!("failed: {} cannot be told: no pair has this metric on both sides", condition.text);
+        tell!("failed: {} cannot be told: no pair has this metric on both sides", condition.text);
     } else if !judged.failed() {
-        eprintln!("passed: {}: {} compared", condition.text, judged.lines);
+        tell!("passed: {}: {} compared", condition.text, judged.lines);
     }
     judged.failed()
 }

@@ -1,7 +1,5 @@
 //! Layer 7: one file for each command.
 
-#![deny(clippy::print_stdout, reason = "it panics where it cannot write; `output` does not")]
-
 pub mod aggregate;
 pub mod compare;
 pub mod completions;
@@ -21,13 +19,16 @@ mod size;
 pub mod sweep;
 pub mod validate;
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::Error;
+use crate::base::message::tell;
+use crate::device::signals;
 use crate::session::interrupt;
-use crate::{Error, device};
 
 /// Exit code when some runs failed, or nothing could be measured.
 pub const SOME_FAILED: u8 = 1;
@@ -78,7 +79,7 @@ enum Command {
 /// Parses the arguments, runs the command, and turns its outcome into an exit code: 0 all done, 1 some runs failed or
 /// nothing fitted, 2 usage or configuration, 130 interrupted.
 pub fn main() -> ExitCode {
-    device::end_quietly_when_a_pipe_closes();
+    signals::fail_where_a_file_grows_too_large();
     let cli = match grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(answer) => return tell(&answer),
@@ -137,14 +138,21 @@ fn start_log(level: &str) -> anyhow::Result<()> {
         return Err(wrong("no such level".into()).into());
     }
     let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|e| wrong(e.to_string()))?;
-    let colours = std::io::stderr().is_terminal();
+    let colours = in_colour(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // What cannot be written is lost, as any message is: told of by `eprintln!`, it would end the program.
+        .log_internal_errors(false)
         .with_ansi(colours)
         .without_time()
         .init();
     Ok(())
+}
+
+/// Whether messages have colours: on a `terminal`, unless NO_COLOR is set to anything (<https://no-color.org>).
+fn in_colour(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// One line on standard error, and the exit code that belongs to it.
@@ -152,12 +160,25 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     // An error of our own has its source in its words already.
     let own = error.downcast_ref::<Error>();
     match own {
-        Some(own) => eprintln!("error: {own}"),
-        None => eprintln!("error: {error:#}"),
+        Some(own) => tell!("error: {own}"),
+        None => tell!("error: {error:#}"),
     }
     match own {
         Some(Error::Interrupted) => ExitCode::from(interrupt::EXIT_CODE as u8),
         Some(error) if error.is_usage() => ExitCode::from(USAGE),
         _ => ExitCode::from(SOME_FAILED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_colours_on_a_terminal_unless_no_color_is_set() {
+        assert!(in_colour(true, None));
+        assert!(in_colour(true, Some(OsStr::new(""))));
+        assert!(!in_colour(true, Some(OsStr::new("1"))));
+        assert!(!in_colour(false, None));
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{self, say};
+use crate::base::message::tell;
 use crate::model::families::FAMILIES;
 use crate::model::weights::gguf;
 use crate::quant::QuantSpec;
@@ -64,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(text) => output::write(text.as_bytes())?,
             Err(error) if args.models.len() == 1 => return Err(error.into()),
             Err(error) => {
-                eprintln!("error: {error}");
+                tell!("error: {error}");
                 failed += 1;
             }
         }

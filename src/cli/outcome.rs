@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::Error;
+use crate::base::message::tell;
 use crate::schema::RunResult;
 use crate::session::interrupt;
 use crate::session::runner::Outcome;
@@ -23,9 +24,9 @@ pub fn exit_code(outcomes: &[Outcome], results: &[&RunResult], planned: usize, r
     }
     for (message, names) in said {
         match names.as_slice() {
-            [one] if message.contains(one) => eprintln!("error: {message}"),
-            [one] => eprintln!("error: {one}: {message}"),
-            [first, rest @ ..] => eprintln!("error: {first} and {} more: {message}", rest.len()),
+            [one] if message.contains(one) => tell!("error: {message}"),
+            [one] => tell!("error: {one}: {message}"),
+            [first, rest @ ..] => tell!("error: {first} and {} more: {message}", rest.len()),
             [] => {}
         }
     }
@@ -34,13 +35,13 @@ pub fn exit_code(outcomes: &[Outcome], results: &[&RunResult], planned: usize, r
         let kept = || outcomes.iter().filter(|outcome| outcome.stored.is_some());
         if let Some(resuming) = resuming.filter(|_| kept().count() > 0) {
             let complete = kept().filter(|outcome| outcome.error.is_none()).count();
-            eprintln!("{complete} of {planned} runs are complete; {resuming}");
+            tell!("{complete} of {planned} runs are complete; {resuming}");
         }
         return ExitCode::from(interrupt::EXIT_CODE as u8);
     }
     if errors.iter().any(|e| e.is_out_of_space()) && outcomes.len() < planned {
         let left = planned - outcomes.len();
-        eprintln!(
+        tell!(
             "no room for results: stopped with {left} runs not begun; what was written is complete. Make room and run again"
         );
     }
@@ -52,7 +53,7 @@ pub fn exit_code(outcomes: &[Outcome], results: &[&RunResult], planned: usize, r
         && !results.iter().any(|result| result.has_measurements());
     match errors.as_slice() {
         [] if all_skipped => {
-            eprintln!(
+            tell!(
                 "error: nothing was measured: every row was skipped, for the reasons warned of above; give shorter --context-lengths, \
                  smaller --batch-sizes or a smaller model, or make memory free"
             );

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use anyhow::Context;
 
+use crate::device::signals::end_by_closed_pipe;
+
 /// Writes to standard output.
 ///
 /// # Errors
@@ -13,11 +15,15 @@ pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
     told(out.write_all(bytes).and_then(|()| out.flush()))
 }
 
-/// What came of writing to standard output. A failure is none of the request, as one of a file that was named may be.
+/// What came of writing to standard output. A failure is none of the request, as one of a file that was named may be. Where nobody reads
+/// any more, the process ends.
 ///
 /// # Errors
 /// Where it failed.
 pub(super) fn told(written: std::io::Result<()>) -> anyhow::Result<()> {
+    if written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        end_by_closed_pipe();
+    }
     written.context("standard output")
 }
 

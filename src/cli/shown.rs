@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::output::say;
+use crate::base::message::tell;
 use crate::report::number::counted;
 use crate::report::{instrument_summary, needle_grid, quality_summary, summary, terminal, warnings};
 use crate::schema::RunResult;
@@ -36,7 +37,7 @@ pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<Vec<&RunResult>>
     if form != Form::Nothing
         && let Some(line) = earlier(outcomes)
     {
-        eprintln!("{line}");
+        tell!("{line}");
     }
     Ok(results)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::inputs::result_files;
 use super::output::say;
+use crate::base::message::tell;
 use crate::bench;
 use crate::report::number::counted;
 use crate::schema::RunResult;
@@ -35,7 +36,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 }
                 // Resuming or patching elsewhere is no mistake, but a reader must know.
                 if let Some(machines) = result.machines() {
-                    eprintln!("note: {}: {machines}", path.display());
+                    tell!("note: {}: {machines}", path.display());
                 }
                 // Measuring the same again makes another run, whose id has another time. One id in two files is one run, copied: a
                 // patch of one would leave the other behind. Runs of two machines may share a second, so the hash counts too.
@@ -50,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         say!("{line}");
     }
     let (count, found) = (files.len(), findings.len());
-    eprintln!("{} checked, {}", counted(count, "file"), counted(found, "finding"));
+    tell!("{} checked, {}", counted(count, "file"), counted(found, "finding"));
     Ok(if found == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::SOME_FAILED) })
 }
 

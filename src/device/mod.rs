@@ -18,6 +18,7 @@ pub mod nvml;
 pub mod ranges;
 #[cfg(feature = "cuda")]
 pub mod sequence;
+pub mod signals;
 #[cfg(feature = "cuda")]
 pub mod tensor_map;
 
@@ -63,16 +64,6 @@ pub fn gpu_count() -> Result<usize> {
 /// When something it was given failed.
 pub fn synchronize(device: &Device) -> Result<()> {
     device.synchronize().map_err(Error::from)
-}
-
-/// Lets a closed pipe end the process as it ends others (`kvprof … | head`), instead of panicking when it is printed to. Sockets are not
-/// concerned: Rust asks for no signal there.
-pub fn end_quietly_when_a_pipe_closes() {
-    #[cfg(unix)]
-    // SAFETY: the default action is set for one signal, before any thread is started.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-    }
 }
 
 /// Ends the process without running what is registered for its end: handlers of CUDA among them, which would run beside a thread

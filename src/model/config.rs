@@ -184,6 +184,23 @@ impl DecoderConfig {
         }
     }
 
+    /// Positions of the rotary tables with which a cache of `capacity` tokens is read and written: a power of two, so that caches of which
+    /// each is a little longer than the last seldom need new ones, and no more than are usable. 0 where positions are learned.
+    pub fn rotary_positions(&self, capacity: usize) -> usize {
+        match self.position {
+            Position::Learned => 0,
+            Position::Rope(_) => {
+                let most = self.usable_positions();
+                capacity.min(most).next_power_of_two().min(most)
+            }
+        }
+    }
+
+    /// Bytes of those tables: cos and sin of each position and channel pair in f32.
+    pub fn rotary_bytes(&self, capacity: usize) -> u64 {
+        self.rotary_positions(capacity) as u64 * self.head_dim as u64 * size_of::<f32>() as u64
+    }
+
     /// How queries and keys are rotated; `None` where positions are learned.
     pub fn rope(&self) -> Option<&Rope> {
         match &self.position {

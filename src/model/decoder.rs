@@ -1,10 +1,12 @@
 //! One decoder for all families: embedding, layers of attention and MLP, final norm, output layer.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module};
 
 use super::attention::Attention;
-use super::config::{DecoderConfig, Position};
+use super::config::DecoderConfig;
 use super::families::Names;
 use super::layers::Layer;
 use super::loader::Loader;
@@ -27,13 +29,15 @@ pub enum LogitsOf {
     All,
 }
 
-/// A loaded model. It holds no state between passes: what it remembers is in the [`KvCache`] it is given.
+/// A loaded model. It holds no state between passes but how far its rotary table reaches: what it remembers is in the [`KvCache`] it is
+/// given.
 #[derive(Debug)]
 pub struct Decoder {
     config: DecoderConfig,
     pub(super) embedding: Tensor,
     positions: Option<Tensor>,
-    pub(super) rope: Option<RopeTable>,
+    /// As long as the newest cache needs it, or an older one that was read since; `None` until there is one, and where positions are learned.
+    rope: Mutex<Option<RopeTable>>,
     pub(super) layers: Vec<Layer>,
     pub(super) final_norm: NormLayer,
     pub(super) head: Linear,
@@ -72,12 +76,8 @@ impl Decoder {
         let head = loader.head(&embedding)?;
         settle()?;
         on_layer(config.layers, config.layers);
-        let rope = match &config.position {
-            Position::Learned => None,
-            Position::Rope(rope) => Some(RopeTable::new(rope, config.head_dim, config.usable_positions(), device)?),
-        };
         let parameters = loader.parameters();
-        Ok(Decoder { config, embedding, positions, rope, layers, final_norm, head, parameters })
+        Ok(Decoder { config, embedding, positions, rope: Mutex::default(), layers, final_norm, head, parameters })
     }
 
     /// What was built.
@@ -107,6 +107,36 @@ impl Decoder {
         self.embedding.device()
     }
 
+    /// Makes what a cache of `capacity` tokens needs beside the weights, so that no timed pass has to: [`forward`](Self::forward) does it
+    /// where nobody did.
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub fn prepare(&self, capacity: usize) -> Result<()> {
+        let positions = self.config.rotary_positions(capacity);
+        // What an earlier, larger cache needed must not count in the memory of this one.
+        self.rotary().take_if(|table| table.positions() > positions);
+        self.rope_table(capacity).map(drop)
+    }
+
+    fn rotary(&self) -> MutexGuard<'_, Option<RopeTable>> {
+        self.rope.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rotary table for a cache of `capacity` tokens, `None` where positions are learned. A longer one takes the place of a shorter one,
+    /// which lives on with those who hold it, with the same values: a recorded decode step reads it by its address.
+    pub(super) fn rope_table(&self, capacity: usize) -> Result<Option<RopeTable>> {
+        let Some(rope) = self.config.rope() else { return Ok(None) };
+        let positions = self.config.rotary_positions(capacity);
+        let mut table = self.rotary();
+        if table.as_ref().is_none_or(|table| table.positions() < positions) {
+            // The shorter one goes before the longer one comes.
+            *table = None;
+            *table = Some(RopeTable::new(rope, self.config.head_dim, positions, self.device())?);
+        }
+        Ok(table.clone())
+    }
+
     /// Reads `tokens` `[B, T]` (u32, on the model's device), which continue what `cache` holds, and leaves their keys and
     /// values in it. Logits are f32: `[B, V]` or `[B, T, V]`.
     ///
@@ -130,9 +160,10 @@ impl Decoder {
                 self.config.usable_positions()
             )));
         }
+        let rope = self.rope_table(cache.shape().capacity.max(position + count))?;
         let mut x = self.embed(tokens, position)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, index, self.rope.as_ref(), cache, attention)?;
+            x = layer.forward(&x, index, rope.as_ref(), cache, attention)?;
         }
         cache.advance(count);
         let wanted = match logits {
@@ -160,5 +191,56 @@ impl Decoder {
             Some(positions) => x.broadcast_add(&positions.narrow(0, position, count)?)?,
             None => x,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache;
+    use crate::model::{attention, builtin};
+    use crate::quant::QuantSpec;
+
+    fn decoder(max_positions: usize) -> Decoder {
+        let (config, names) = builtin::config().unwrap();
+        let config = DecoderConfig { max_positions, ..config };
+        Decoder::load(config, &names, &builtin::weights().unwrap(), DType::F32, &Device::Cpu, &mut |_, _| {}).unwrap()
+    }
+
+    fn positions(decoder: &Decoder) -> usize {
+        decoder.rotary().as_ref().map_or(0, RopeTable::positions)
+    }
+
+    #[test]
+    fn the_rotary_table_is_as_long_as_the_cache_needs_however_far_the_model_could_count() {
+        let decoder = decoder(1 << 30);
+        assert_eq!(positions(&decoder), 0);
+        let sizes = [100, 64, 129].map(|capacity| {
+            decoder.prepare(capacity).unwrap();
+            positions(&decoder)
+        });
+        assert_eq!(sizes, [128, 64, 256]);
+        assert_eq!(decoder.config().rotary_bytes(129), 256 * decoder.config().head_dim as u64 * 4);
+        let short = self::decoder(2048);
+        let most = short.config().usable_positions();
+        short.prepare(most + 1).unwrap();
+        assert_eq!(positions(&short), most);
+    }
+
+    #[test]
+    fn a_longer_rotary_table_changes_no_logit() {
+        let decoder = decoder(2048);
+        let attention = attention::new("sdpa").unwrap();
+        let logits = |capacity: usize| {
+            let shape = decoder.config().cache_shape(1, capacity, 16, DType::F32, &Device::Cpu);
+            let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
+            let prompt = Tensor::arange(0u32, 16, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let all = decoder.forward(&prompt, cache.as_mut(), attention.as_ref(), LogitsOf::All).unwrap();
+            all.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let short = logits(16);
+        assert_eq!(positions(&decoder), 16);
+        assert_eq!(logits(512), short);
+        assert_eq!(positions(&decoder), 512);
     }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
+use indicatif::ProgressBar;
 
+use super::answer;
 use crate::{Error, Result};
 
 /// A repository at a revision.
@@ -42,6 +44,8 @@ pub struct Hub {
     cache: Cache,
     /// None when offline.
     api: Option<Api>,
+    /// Whether downloads have bars.
+    progress: bool,
 }
 
 impl Hub {
@@ -53,16 +57,15 @@ impl Hub {
         let cache = Cache::new(cache_folder()?);
         let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().any(is_on);
         if offline {
-            return Ok(Hub { cache, api: None });
+            return Ok(Hub { cache, api: None, progress });
         }
         let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN")).or_else(|| cache.token());
-        let mut builder =
-            ApiBuilder::from_cache(cache.clone()).with_progress(progress).with_retries(2).with_token(token);
+        let mut builder = ApiBuilder::from_cache(cache.clone()).with_retries(2).with_token(token);
         if let Some(endpoint) = variable("HF_ENDPOINT") {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
         }
         let api = builder.build().map_err(|e| Error::Hub(format!("the hub cannot be reached: {e}")))?;
-        Ok(Hub { cache, api: Some(api) })
+        Ok(Hub { cache, api: Some(api), progress })
     }
 
     /// The file if the cache has it.
@@ -91,7 +94,9 @@ impl Hub {
         let Some(api) = &self.api else {
             return Err(Error::usage(format!("the files of {} cannot be listed: HF_HUB_OFFLINE is set", repo.id)));
         };
-        let info = api.repo(repo.repo()).info().map_err(|e| not_fetched(&repo.id, &e.to_string()))?;
+        let asked = api.repo(repo.repo());
+        let info = answer::wait(&ProgressBar::hidden(), move |_| asked.info().map_err(|e| e.to_string()))?
+            .map_err(|said| not_fetched(&repo.id, &said))?;
         Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
     }
 
@@ -127,21 +132,19 @@ impl Hub {
     /// The file, downloaded unless cached; `None` when the repository does not have it (or, offline, the cache).
     ///
     /// # Errors
-    /// [`Error::Usage`] when access is refused, [`Error::Hub`] when the hub cannot be reached.
+    /// [`Error::Usage`] when access is refused, [`Error::Hub`] when the hub cannot be reached, [`Error::Interrupted`] after Ctrl-C.
     pub fn find(&self, repo: &HubRepo, file: &str) -> Result<Option<PathBuf>> {
         if let Some(path) = self.cached(repo, file) {
             return Ok(Some(path));
         }
         let Some(api) = &self.api else { return Ok(None) };
-        match api.repo(repo.repo()).download(file) {
+        let (asked, name) = (api.repo(repo.repo()), file.to_owned());
+        let bar = if self.progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let download = move |signs| asked.download_with_progress(&name, signs).map_err(|e| e.to_string());
+        match answer::wait(&bar, download)? {
             Ok(path) => Ok(Some(path)),
-            Err(error) => {
-                let text = error.to_string();
-                if text.contains("status: 404") {
-                    return Ok(None);
-                }
-                Err(not_fetched(&format!("{file} of {}", repo.id), &text))
-            }
+            Err(said) if said.contains("status: 404") => Ok(None),
+            Err(said) => Err(not_fetched(&format!("{file} of {}", repo.id), &said)),
         }
     }
 }

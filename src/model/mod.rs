@@ -1,5 +1,6 @@
 //! Layer 4: one decoder for all families, and everything it takes to load and run one.
 
+mod answer;
 mod arena;
 pub mod attention;
 mod builtin;

@@ -29,10 +29,16 @@ impl RopeTable {
             RopeScaling::Yarn { attention_factor, .. } => attention_factor as f32,
             _ => 1.0,
         };
-        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
-        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() * amplitude, a.sin() * amplitude)).unzip();
         let shape = (positions, head_dim / 2);
+        // In one range, whose length is known: vectors that grow would hold up to twice as much.
+        let angles = (0..positions * shape.1).map(|i| (i / shape.1) as f32 * frequencies[i % shape.1]);
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() * amplitude, a.sin() * amplitude)).unzip();
         Ok(RopeTable { cos: Tensor::from_vec(cos, shape, device)?, sin: Tensor::from_vec(sin, shape, device)? })
+    }
+
+    /// Positions that it holds.
+    pub fn positions(&self) -> usize {
+        self.cos.dims()[0]
     }
 
     /// cos of each position and channel pair, `[positions, D/2]` f32.
@@ -68,7 +74,7 @@ impl RopeTable {
             let single = innermost.to_dtype(DType::F32)?.contiguous()?;
             return Ok(candle_nn::rotary_emb::rope(&single, &cos, &sin)?.to_dtype(x.dtype())?);
         }
-        if position + tokens > self.cos.dim(0)? {
+        if position + tokens > self.positions() {
             return Err(crate::Error::usage(format!("position {} is past the RoPE tables", position + tokens - 1)));
         }
         let rotation = Rotation { position, norm };

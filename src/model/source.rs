@@ -119,7 +119,7 @@ impl ModelFiles {
                 match hub.find(repo, file) {
                     // A model that is in the cache must load without a network: the hub is only asked whether it has
                     // one of these, since an absent file leaves no trace in the cache.
-                    Err(error) if known && OPTIONAL.contains(&file) => {
+                    Err(error) if known && OPTIONAL.contains(&file) && !matches!(error, Error::Interrupted) => {
                         tracing::warn!("{error}; going on without {file}");
                         Ok(None)
                     }

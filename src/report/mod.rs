@@ -38,15 +38,17 @@ pub mod warnings;
 
 use std::process::ExitCode;
 
+use crate::base::message::tell;
+
 /// Says on standard error which files `study` skipped or holds nothing of, and how much in it later measurements replace, each line
 /// after `side`, which tells it from another study; exit code 1 when any was skipped.
 pub fn report_rejected(study: &study::Study, side: &str) -> ExitCode {
     for error in &study.rejected {
-        eprintln!("{side}skipped {error}");
+        tell!("{side}skipped {error}");
     }
     for path in &study.empty {
         let path = path.display();
-        eprintln!("{side}left out {path}: nothing in it was measured; the same run with --resume goes on in it");
+        tell!("{side}left out {path}: nothing in it was measured; the same run with --resume goes on in it");
     }
     for (count, what, why) in [
         (study.superseded, "measurement", "a later file has the same experiment"),
@@ -54,7 +56,7 @@ pub fn report_rejected(study: &study::Study, side: &str) -> ExitCode {
     ] {
         if count > 0 {
             let are = if count == 1 { "is" } else { "are" };
-            eprintln!("{side}{} {are} left out: {why}", number::counted(count, what));
+            tell!("{side}{} {are} left out: {why}", number::counted(count, what));
         }
     }
     ExitCode::from(u8::from(!study.rejected.is_empty()))

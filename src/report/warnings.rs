@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::label::quantization;
 use super::number;
+use crate::base::message::tell;
 use crate::schema::concerns::concerns;
 use crate::schema::{Accuracy, Flags, Measurement, RunResult};
 
@@ -123,7 +124,7 @@ fn difference(block: &str, settings: &Flags, result: &RunResult) -> Option<Strin
 /// Prints [`lines`] on standard error.
 pub fn tell(results: &[&RunResult]) {
     for line in lines(results) {
-        eprintln!("warning: {line}");
+        tell!("warning: {line}");
     }
 }
 

@@ -45,9 +45,12 @@ impl<'a> Described<'a> {
 }
 
 /// A result with everything but measurements and environment.
-pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) -> RunResult {
+///
+/// # Errors
+/// As [`flags`].
+pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) -> Result<RunResult> {
     let now = chrono::Local::now();
-    RunResult {
+    Ok(RunResult {
         schema_version: SCHEMA_VERSION.into(),
         experiment_id: experiment_id(&spec.model.model, &spec.attn_backend, &spec.kv_quant.label(), &now),
         timestamp: now.format("%Y-%m-%dT%H:%M:%S").to_string(),
@@ -64,7 +67,7 @@ pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) 
             decode_tokens: settings.decode_tokens,
             ppl_dataset: ppl_dataset(spec, settings),
             ppl_tokens: settings.ppl_tokens,
-            flags: flags(settings),
+            flags: flags(settings)?,
             extra: Default::default(),
         },
         measurements: Vec::new(),
@@ -74,14 +77,19 @@ pub fn empty_result(spec: &RunSpec, settings: &Settings, model: &Described<'_>) 
         warnings: Vec::new(),
         combo_elapsed_s: 0.0,
         extra: Default::default(),
-    }
+    })
 }
 
 /// Settings as a file records them.
-pub fn flags(settings: &Settings) -> Flags {
+///
+/// # Errors
+/// Where JSON cannot hold one of them: a path that [`Settings::check`] would have refused.
+pub fn flags(settings: &Settings) -> Result<Flags> {
+    let cannot = |why: &dyn std::fmt::Display| Error::usage(format!("the settings cannot be recorded: {why}"));
     match serde_json::to_value(settings) {
-        Ok(Value::Object(map)) => map.into_iter().collect(),
-        _ => Flags::default(),
+        Ok(Value::Object(map)) => Ok(map.into_iter().collect()),
+        Ok(other) => Err(cannot(&other)),
+        Err(error) => Err(cannot(&error)),
     }
 }
 

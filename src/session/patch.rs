@@ -122,7 +122,7 @@ impl Target {
         let complete = self.stored.result.completed.iter().filter(|block| self.stored.has(block));
         let before: Vec<String> = complete.cloned().collect();
         forget(spec, &settings, &mut self.stored.result);
-        self.stored.block_settings = Some(flags(&settings));
+        self.stored.block_settings = Some(flags(&settings)?);
         let note = json!({
             "time": chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string(),
             "blocks": self.blocks,

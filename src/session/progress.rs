@@ -9,6 +9,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use super::interrupt;
 use super::store::Stored;
+use crate::base::message::tell;
 use crate::base::progress::Progress;
 use crate::{Error, Result};
 
@@ -68,7 +69,7 @@ impl Progress for Terminal {
         if self.form == Form::Lines {
             let time = HumanDuration(run.began.elapsed());
             let time = if run.measuring { format!(" after {time}") } else { String::new() };
-            eprintln!("{}{}: {how}{time}", run.place(), run.name);
+            tell!("{}{}: {how}{time}", run.place(), run.name);
         }
     }
 
@@ -77,7 +78,7 @@ impl Progress for Terminal {
         let first = !std::mem::replace(&mut run.measuring, true);
         // What is refused never comes here, and has one line that says why.
         if self.form == Form::Lines && first {
-            eprintln!("{}{}: measuring", run.place(), run.name);
+            tell!("{}{}: measuring", run.place(), run.name);
         }
         if self.form == Form::Bars {
             let bar = ProgressBar::new(total).with_message(format!("{}{stage}", run.place()));

@@ -275,7 +275,7 @@ impl Bench {
     /// Makes the run's file.
     fn create(&self, run: &Prepared, folder: &Path) -> Result<Stored> {
         let settings = self.settings(&run.spec);
-        let mut result = empty_result(&run.spec, &settings, &Described::loaded(&self.subject));
+        let mut result = empty_result(&run.spec, &settings, &Described::loaded(&self.subject))?;
         result.environment = self.environment.clone();
         result.hardware = self.hardware.clone();
         Stored::create(folder, result)

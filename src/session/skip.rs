@@ -42,7 +42,7 @@ pub(super) fn skip_all(
     let settings = spec.settings.for_model(&shape.config);
     let mut stored = match stored {
         Some(stored) => stored,
-        None => Stored::create(folder, empty_result(spec, &settings, &Described::unloaded(shape)))?,
+        None => Stored::create(folder, empty_result(spec, &settings, &Described::unloaded(shape))?)?,
     };
     stored.result.warnings = vec![reason.to_string()];
     let free = available_bytes(&spec.model);

@@ -101,6 +101,29 @@ fn an_interrupted_run_says_what_is_complete_and_how_to_go_on() {
     assert!(text.contains("1 of 2 runs are complete") && text.contains("--resume"), "{text}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "run --kv-quant none --benchmarks none --context-lengths 64 --output-tokens 4 300 --measure-runs 5 --quiet --output-dir";
+    // As nohup does, and a shell for what it starts in the background.
+    let mut run = std::process::Command::new("sh")
+        .args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof")])
+        .args(line.split_whitespace())
+        .arg(folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while json_files(folder.path()).is_empty() && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = run.id().to_string();
+    for signal in ["-HUP", "-INT"] {
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+    assert_eq!((run.wait().unwrap().code(), json_files(folder.path()).len()), (Some(0), 2));
+}
+
 /// The second row's prompt is one chunk of minutes.
 #[cfg(unix)]
 #[test]

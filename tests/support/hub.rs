@@ -18,6 +18,14 @@ pub struct Seen {
     pub authorization: Option<String>,
 }
 
+/// Where connections are accepted and nothing is ever answered, as behind a firewall that drops packets: HF_ENDPOINT, and the listener
+/// that must live as long.
+pub fn silent_hub() -> (String, std::net::TcpListener) {
+    // The system accepts connections up to a backlog that no test fills.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    (format!("http://{}", listener.local_addr().expect("an address")), listener)
+}
+
 /// A running hub; it stops when dropped.
 pub struct LoopbackHub {
     server: Arc<Server>,

@@ -74,7 +74,9 @@ impl StepEngine {
             return Err(Error::usage(reason));
         }
         let shape = cache.shape();
-        let weights = StepWeights::of(decoder).map_err(Error::usage)?;
+        let rope = decoder.rope_table(shape.capacity)?;
+        let rope = rope.ok_or_else(|| Error::usage("learned positions have no step kernel"))?;
+        let weights = StepWeights::of(decoder, &rope).map_err(Error::usage)?;
         let Device::Cuda(device) = decoder.device() else {
             return Err(Error::usage("the step kernels run on CUDA devices only"));
         };

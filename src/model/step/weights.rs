@@ -8,6 +8,7 @@ use crate::model::config::{Mlp, Norm};
 use crate::model::decoder::Decoder;
 use crate::model::layers::Layer;
 use crate::model::norm::NormLayer;
+use crate::model::rope::RopeTable;
 
 /// One layer's weights.
 pub(super) struct LayerWeights {
@@ -70,7 +71,7 @@ pub(super) fn unserved(decoder: &Decoder, batch: usize) -> Option<String> {
     if config.mlp != Mlp::SwiGlu || config.biases.mlp || config.biases.output {
         return no("an MLP or attention output other than plain SwiGLU without biases".into());
     }
-    if decoder.rope.is_none() {
+    if config.rope().is_none() {
         return no("learned positions".into());
     }
     if ![64, 128].contains(&config.head_dim) {
@@ -83,11 +84,10 @@ pub(super) fn unserved(decoder: &Decoder, batch: usize) -> Option<String> {
 }
 
 impl StepWeights {
-    /// Shares the weights of a decoder that [`unserved`] found nothing against; says what is missing otherwise.
-    pub fn of(decoder: &Decoder) -> Result<Self, String> {
+    /// Shares the weights of a decoder that [`unserved`] found nothing against, and its rotary table; says what is missing otherwise.
+    pub fn of(decoder: &Decoder, rope: &RopeTable) -> Result<Self, String> {
         let config = decoder.config();
         let Norm::RmsNorm { eps } = config.norm else { return Err("LayerNorm has no step kernel".into()) };
-        let rope = decoder.rope.as_ref().ok_or("learned positions have no step kernel")?;
         Ok(StepWeights {
             embedding: decoder.embedding.clone(),
             head: decoder.head.weight().clone(),

@@ -19,8 +19,8 @@ pub struct Memory {
     pub weights_bytes: u64,
     /// Cache, by the ledger.
     pub cache_bytes: u64,
-    /// A guess at what a forward pass holds besides: the widest moments of one layer for one prefill chunk, the logits, and the
-    /// dense copy of one layer's cache where attention makes one.
+    /// A guess at what a forward pass holds besides: the widest moments of one layer for one prefill chunk, the logits, the dense copy
+    /// of one layer's cache where attention makes one, and the rotary tables.
     pub workspace_bytes: u64,
 }
 
@@ -77,7 +77,8 @@ pub fn memory(shape: &Shape, spec: &RunSpec, settings: &Settings, length: usize,
     Memory {
         weights_bytes: shape.weights_bytes(),
         cache_bytes,
-        workspace_bytes: ((batch * chunk) as f64 * per_token * bytes + logits + dense_copy + scores) as u64,
+        workspace_bytes: ((batch * chunk) as f64 * per_token * bytes + logits + dense_copy + scores) as u64
+            + config.rotary_bytes(capacity),
     }
 }
 
