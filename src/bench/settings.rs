@@ -187,10 +187,10 @@ impl Settings {
         }
         // Result files are JSON, and a patch reads there where the data is.
         if let Some(path) = self.data.as_ref().filter(|path| path.to_str().is_none()) {
-            return Err(Error::usage(format!(
-                "--data {}: the name is not UTF-8, so that no result file can record it; rename it, or give a link to it",
+            return Some(format!(
+                "data {}: the name is not UTF-8, so that no result file can record it; rename it, or give a link to it",
                 path.display()
-            )));
+            ));
         }
         let seconds = self.energy_seconds;
         if seconds.is_nan() || seconds <= 0.0 || seconds > MOST_SECONDS {

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::output::say;
 use crate::Error;
+use crate::base::message::tell;
 use crate::report::advice::Bound;
 use crate::report::draw::Drawn;
 use crate::report::export::svg::Colours;
@@ -77,10 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         + remove_earlier(&figures_folder, &["svg", "pdf", "png"], no_figure)?;
     if removed > 0 {
         let are = if removed == 1 { "is" } else { "are" };
-        eprintln!(
-            "{} of an earlier report {are} removed: this one has no such table or figure",
-            counted(removed, "file")
-        );
+        tell!("{} of an earlier report {are} removed: this one has no such table or figure", counted(removed, "file"));
     }
     let written = Instant::now();
     std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
