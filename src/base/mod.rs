@@ -5,6 +5,7 @@ pub mod error;
 pub mod hex;
 pub mod interrupt;
 pub mod message;
+pub mod number;
 pub mod progress;
 pub mod rng;
 pub mod stats;

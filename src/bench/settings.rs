@@ -130,11 +130,16 @@ const MOST_SECONDS: f64 = 86_400.0;
 pub const OUTPUT_TOKENS: &str = "output-tokens (--decode-tokens)";
 
 impl Settings {
-    /// Refuses settings that cannot measure anything.
+    /// Refuses settings that cannot measure anything, or cannot be recorded.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the first such setting, as on the command line.
     pub fn check(&self) -> Result<()> {
+        self.fault().map_or(Ok(()), |fault| Err(Error::usage(format!("--{fault}"))))
+    }
+
+    /// The first setting that cannot measure anything, or cannot be recorded, by its key, with what is wrong with it.
+    pub fn fault(&self) -> Option<String> {
         let least = |list: &[usize]| list.iter().copied().min();
         let positive = [
             ("measure-runs", Some(self.measure_runs)),
@@ -151,7 +156,7 @@ impl Settings {
             ("needle-depths", Some(self.needle_depths.len())),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == Some(0)) {
-            return Err(Error::usage(format!("--{name} must be at least 1")));
+            return Some(format!("{name} must be at least 1"));
         }
         let most = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
         let bounded = [
@@ -175,28 +180,24 @@ impl Settings {
             ("needle-trials", self.needle_trials),
         ];
         if let Some((name, value)) = repeated.iter().find(|(_, value)| *value > MOST_REPEATS) {
-            return Err(Error::usage(format!("--{name} {value} is more than {MOST_REPEATS}")));
+            return Some(format!("{name} {value} is more than {MOST_REPEATS}"));
         }
         if let Some((name, value)) = bounded.iter().find(|(_, value)| *value > MOST) {
-            return Err(Error::usage(format!("--{name} {value} is more than {MOST}")));
+            return Some(format!("{name} {value} is more than {MOST}"));
         }
         // Result files are JSON, and a patch reads there where the data is.
         if let Some(path) = self.data.as_ref().filter(|path| path.to_str().is_none()) {
-            return Err(Error::usage(format!(
-                "--data {}: the name is not UTF-8, so that no result file can record it; rename it, or give a link to it",
-                path.display()
-            )));
+            let path = path.display();
+            return Some(format!(
+                "data {path}: the name is not UTF-8, so that no result file can record it; rename it, or give a link to it"
+            ));
         }
         let seconds = self.energy_seconds;
         if seconds.is_nan() || seconds <= 0.0 || seconds > MOST_SECONDS {
-            return Err(Error::usage(format!(
-                "--energy-seconds {seconds} must be more than 0, and no more than {MOST_SECONDS}"
-            )));
+            return Some(format!("energy-seconds {seconds} must be more than 0, and no more than {MOST_SECONDS}"));
         }
-        match self.needle_depths.iter().find(|depth| !(0.0..=1.0).contains(*depth)) {
-            Some(depth) => Err(Error::usage(format!("--needle-depths {depth} is not between 0 and 1"))),
-            None => Ok(()),
-        }
+        let depth = self.needle_depths.iter().find(|depth| !(0.0..=1.0).contains(*depth))?;
+        Some(format!("needle-depths {depth} is not between 0 and 1"))
     }
 
     /// Tokens of a prompt of `length` that `profile` computes together, of each of `batch` sequences, by a model of so many `layers`. The

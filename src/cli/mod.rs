@@ -7,7 +7,6 @@ mod dry_run;
 pub mod env;
 mod inputs;
 pub mod models;
-mod number;
 mod outcome;
 mod output;
 pub mod patch;

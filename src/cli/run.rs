@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::number::whole;
 use super::outcome;
 use super::settings::SettingsArgs;
 use super::shown::{Form, show};
+use crate::base::number::whole;
 use crate::measure::trace::chrome;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};

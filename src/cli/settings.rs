@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::number::{real, whole};
+use crate::base::number::{real, whole};
 use crate::bench::Settings;
 use crate::bench::settings::{NeedleKind, OUTPUT_TOKENS, Protocol};
 use crate::model::step::StepMode;

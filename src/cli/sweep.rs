@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::dry_run::{self, Machine};
-use super::number::real;
 use super::outcome;
 use super::output::{self, say};
 use super::shown::{Form, show};
 use crate::Error;
+use crate::base::number::real;
 use crate::session::plan;
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};

@@ -1,6 +1,7 @@
 //! Layer 6: from a plan to result files.
 
 pub mod claim;
+mod config_error;
 pub mod describe;
 pub mod environment;
 pub mod estimate;

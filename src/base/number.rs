@@ -1,4 +1,4 @@
-//! Numbers on the command line.
+//! Numbers as people write them, on the command line and in configuration files.
 
 use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// Reads a number of tokens, runs or the like.
 ///
 /// # Errors
-/// What is expected, for the parser to put behind the flag and its value.
+/// What is expected, to be put behind the flag or key and its value.
 pub fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: ParseIntError| match error.kind() {
         IntErrorKind::PosOverflow => "the number is too large".into(),
