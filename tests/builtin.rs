@@ -29,7 +29,7 @@ fn number(value: &Value, path: &str) -> f64 {
 #[test]
 fn quantization_costs_perplexity_in_the_order_of_bits() {
     let quantizations = ["--kv-quant", "none", "int8-hqq", "int2-hqq-token"];
-    let results = run(&[&quantizations[..], &["--benchmarks", "ppl", "--ppl-tokens", "3584"]].concat());
+    let results = run(&[&quantizations[..], &["--benchmarks", "ppl", "--ppl-tokens", "7168"]].concat());
     let [none, int8, int2] = results.as_slice() else { panic!("{} results", results.len()) };
 
     let reference = number(none, "/benchmarks/perplexity/value");

@@ -117,8 +117,9 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
 fn intervals(kl: &[f64], pairs: &[Pair]) -> Option<KldIntervals> {
     let squares: Vec<f64> = pairs.iter().map(squared_delta).collect();
     let same: Vec<bool> = pairs.iter().map(|pair| pair.same_top).collect();
+    let mean = Estimate::of(kl)?.interval();
     Some(KldIntervals {
-        mean: Estimate::of(kl)?.interval(),
+        mean: (mean.0.max(0.0), mean.1),
         median: percentile_interval(kl, 50.0)?,
         p90: percentile_interval(kl, 90.0)?,
         p99: percentile_interval(kl, 99.0)?,

@@ -130,7 +130,7 @@ const MOST_SECONDS: f64 = 86_400.0;
 pub const OUTPUT_TOKENS: &str = "output-tokens (--decode-tokens)";
 
 impl Settings {
-    /// Refuses settings that cannot measure anything.
+    /// Refuses settings that cannot measure anything, or cannot be recorded.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the first such setting, as on the command line.
@@ -138,7 +138,7 @@ impl Settings {
         self.fault().map_or(Ok(()), |fault| Err(Error::usage(format!("--{fault}"))))
     }
 
-    /// The first setting that cannot measure anything, by its key, with what is wrong with it.
+    /// The first setting that cannot measure anything, or cannot be recorded, by its key, with what is wrong with it.
     pub fn fault(&self) -> Option<String> {
         let least = |list: &[usize]| list.iter().copied().min();
         let positive = [
@@ -187,9 +187,9 @@ impl Settings {
         }
         // Result files are JSON, and a patch reads there where the data is.
         if let Some(path) = self.data.as_ref().filter(|path| path.to_str().is_none()) {
+            let path = path.display();
             return Some(format!(
-                "data {}: the name is not UTF-8, so that no result file can record it; rename it, or give a link to it",
-                path.display()
+                "data {path}: the name is not UTF-8, so that no result file can record it; rename it, or give a link to it"
             ));
         }
         let seconds = self.energy_seconds;
