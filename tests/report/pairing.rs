@@ -116,8 +116,8 @@ fn perplexities_of_two_quantized_caches_are_paired_section_by_section() {
     let ends = |line: &Value| ["change_low", "change_high"].map(|end| line[end].as_f64().unwrap());
     let worse = ppl(&file("b", 0.001, true));
     let [low, high] = ends(&worse);
-    // The sections' differences spread by 0.1069 ‰ about a mean of 1 ‰: of eight, the mean is sure to 0.038 ‰.
-    assert!((high - low - 2.0 * 1.96 * 0.0378e-3).abs() < 1e-6 && worse["verdict"] == "worse", "{worse}");
+    // The sections' differences spread by 0.1069 ‰ about a mean of 1 ‰: of eight, the mean is sure to 0.038 ‰ (Student's t: 2.365).
+    assert!((high - low - 2.0 * 2.3646 * 0.0378e-3).abs() < 1e-6 && worse["verdict"] == "worse", "{worse}");
     // Without them the two count as independent.
     let [low, high] = ends(&ppl(&file("c", 0.001, false)));
     assert!(low < 0.0 && high > 0.005, "{low} {high}");

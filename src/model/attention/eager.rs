@@ -60,13 +60,14 @@ fn attend_block(q: &Tensor, k: &Tensor, v: &Tensor, seen: Option<Tensor>) -> Res
     let (batch, q_heads, tokens, head_dim) = q.dims4()?;
     let (kv_heads, keys) = (k.dim(1)?, k.dim(2)?);
     // The query heads of one KV head stand under each other: [B, Hkv, (Hq/Hkv)·T, D].
-    let group = q_heads / kv_heads;
-    let rows = group * tokens;
+    let rows = q_heads / kv_heads * tokens;
     let q_rows = q.contiguous()?.reshape((batch, kv_heads, rows, head_dim))?;
     // One copy of the scores ends before the next but one begins: they are most of the memory.
     let mut scores = q_rows.matmul(&k.t()?)?.to_dtype(DType::F32)?;
     if let Some(seen) = seen {
-        scores = scores.reshape((batch, kv_heads, group, tokens, keys))?.broadcast_add(&seen)?;
+        // Of two axes, since candle finds the place of an element that is broadcast by a division for each.
+        scores = scores.reshape((batch * q_heads, tokens * keys))?;
+        scores = scores.broadcast_add(&seen.reshape((1, tokens * keys))?)?;
         scores = scores.reshape((batch, kv_heads, rows, keys))?;
     }
     scores = candle_nn::ops::softmax_last_dim(&scores)?;
