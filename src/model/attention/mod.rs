@@ -1,5 +1,6 @@
 //! Attention backends: the `--attn-backend` of the command line.
 
+mod causal_softmax;
 #[cfg(feature = "cuda")]
 pub mod decode;
 mod eager;
