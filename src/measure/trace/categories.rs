@@ -94,7 +94,7 @@ const RULES: &[(Names, Verdict)] = &[
     // It also copies what is not quantized into one piece.
     (Begins(&["dequantize_f16", "dequantize_bf16"]), ByPart),
     (Begins(&["quantize_hqq", "quantize_min_max", "quantize_fp8"]), Quantizes),
-    (Begins(&["decode_", "prefill_", "kvprof_qkv"]), Is(Category::Attention)),
+    (Begins(&["decode_", "prefill_", "softmax_causal_", "kvprof_qkv"]), Is(Category::Attention)),
     (Begins(&["kvprof_gate_up"]), Is(Category::Ffn)),
     (Begins(&["kvprof_linear_add"]), ByPart),
     (Begins(&["kvprof_rms_norm", "kvprof_normalize_heads"]), Is(Category::Normalization)),
