@@ -73,9 +73,8 @@ impl Context<'_> {
         capacity: usize,
         max_chunk: usize,
     ) -> Result<Box<dyn KvCache>> {
-        let cache = cache::new(spec.clone(), self.cache_shape(batch, capacity, max_chunk))?;
         self.subject.decoder.prepare(capacity)?;
-        Ok(cache)
+        cache::new(spec.clone(), self.cache_shape(batch, capacity, max_chunk))
     }
 
     /// The shape such a cache has.

@@ -66,7 +66,7 @@ pub fn wait<T: Send + 'static>(
     let silent = || SILENT.lock().unwrap_or_else(PoisonError::into_inner);
     let no_answer = |limit: Duration| Ok(Err(format!("no answer within {} s", limit.as_secs())));
     if silent().is_some_and(|since| since.elapsed() < REST) {
-        return no_answer(PATIENCE);
+        return Ok(Err("not asked again, since it gave no answer a moment ago".into()));
     }
     let heard = Arc::new(AtomicBool::new(false));
     let signs = Signs { heard: Arc::clone(&heard), bar: bar.clone() };

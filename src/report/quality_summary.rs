@@ -62,10 +62,10 @@ pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
     Some(table)
 }
 
-/// Mean with half its interval, 99th percentile, share of equal top tokens.
+/// Mean with the upper half of its interval (the lower may end at 0), 99th percentile, share of equal top tokens.
 fn divergence(kld: Option<&Kld>) -> [String; 3] {
     let Some(kld) = kld else { return [absent(), absent(), absent()] };
-    let half = kld.intervals.as_ref().map(|i| format!(" ± {:.1e}", (i.mean.1 - i.mean.0) / 2.0)).unwrap_or_default();
+    let half = kld.intervals.as_ref().map(|i| format!(" ± {:.1e}", i.mean.1 - kld.mean)).unwrap_or_default();
     [
         format!("{:.2e}{half}", kld.mean),
         kld.p99.map_or_else(absent, |v| format!("{v:.2e}")),

@@ -217,7 +217,7 @@ pub struct Perplexity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_error: Option<f64>,
     /// Blocks of equal length that the scored tokens were cut into for standard errors, since neighbouring tokens are alike. Absent in older
-    /// files, whose errors took tokens as independent and are two to three times too small.
+    /// files, whose errors took tokens as independent and are up to three times too small.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<usize>,
     /// Share of key reads that came from codes.

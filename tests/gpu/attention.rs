@@ -45,6 +45,10 @@ fn check_all(test: &str, head_dim: usize) {
             check(&gpu, "sdpa", case, head_dim, dtype);
         }
     }
+    // Scores in memory are rounded, which large ones and bf16 do not stand.
+    for case in CASES.into_iter().filter(|case| case.kind == Kind::Normal) {
+        check(&gpu, "eager", case, head_dim, DType::F16);
+    }
 }
 
 #[test]

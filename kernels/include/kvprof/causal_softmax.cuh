@@ -86,6 +86,7 @@ struct CausalSoftmax {
       float largest = all.maximum;
 #pragma unroll
       for (int k = 0; k < kEach; ++k) largest = seen(k) ? fmaxf(largest, piece.values[k]) : largest;
+      if (largest == -INFINITY) continue;  // scores below what fp16 holds
       all.sum *= largest > all.maximum ? __expf(all.maximum - largest) : 1.f;
       all.maximum = largest;
 #pragma unroll

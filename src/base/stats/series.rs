@@ -1,7 +1,7 @@
 //! Scores of a text, token by token, in order: neighbours are alike.
 //!
 //! A hard passage is hard for hundreds of tokens, and what a cache costs goes by passages too. Standard errors of tokens taken as independent are
-//! two to three times too small (`benches/NOTES_QUALITY.md`). So a text is cut into blocks so long that their means hardly depend on one
+//! up to three times too small (`benches/NOTES_QUALITY.md`). So a text is cut into blocks so long that their means hardly depend on one
 //! another (batch means), and as they are few, intervals use Student's t. Of a short text, whose blocks are shorter, they remain
 //! too narrow.
 
@@ -45,7 +45,7 @@ impl Estimate {
 
     /// This less `other`, which is taken as independent of it.
     pub fn less(&self, other: Self) -> Self {
-        let blocks = self.blocks.min(other.blocks);
+        let blocks = [self.blocks, other.blocks].into_iter().filter(|blocks| *blocks > 0).min().unwrap_or(0);
         Estimate { value: self.value - other.value, error: self.error.hypot(other.error), blocks }
     }
 
@@ -193,6 +193,14 @@ mod tests {
         let ratio = section_log_ratio(&base, &new, 16).unwrap();
         assert!((ratio.value - 2f64.ln()).abs() < 1e-12 && ratio.error < 1e-12, "{ratio:?}");
         assert_eq!(section_log_ratio(&[0.0; 4], &new, 16), None);
+    }
+
+    #[test]
+    fn a_difference_is_as_sure_as_the_side_of_fewer_blocks() {
+        let of = |blocks| Estimate { value: 1.0, error: 3.0, blocks };
+        let blocks = |a, b| of(a).less(of(b)).blocks;
+        assert_eq!((blocks(64, 4), blocks(0, 4), blocks(4, 0), blocks(0, 0)), (4, 4, 4, 0));
+        assert!((of(8).less(Estimate { error: 4.0, ..of(8) }).error - 5.0).abs() < 1e-12);
     }
 
     #[test]

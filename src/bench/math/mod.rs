@@ -32,7 +32,7 @@ impl Benchmark for MathBenchmark {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {

@@ -105,7 +105,8 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let started = Instant::now();
     let steps = settings.decode_tokens;
     let chunk = settings.prefill_chunk(length, batch, subject.config().layers);
-    // What an earlier, larger measurement left in the pool must not count in this one.
+    // What an earlier, larger measurement left in the pool must not count in this one, nor its rotary table.
+    subject.decoder.prepare(length + steps)?;
     device::release_unused_memory(&subject.device)?;
     let idle_w = context.energy.idle_w();
     let mut watch = context.energy.watch();

@@ -11,8 +11,17 @@ use crate::cache::{LayerView, ops};
 pub const MOST_SCORES: usize = 1 << 28;
 
 /// Dequantize, then matmul, softmax (in f32), matmul; of as many query tokens at once as have [`MOST_SCORES`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Eager;
+#[derive(Debug, Clone, Copy)]
+pub struct Eager {
+    /// Most scores at once.
+    pub(super) most_scores: usize,
+}
+
+impl Default for Eager {
+    fn default() -> Self {
+        Eager { most_scores: MOST_SCORES }
+    }
+}
 
 impl Attention for Eager {
     fn name(&self) -> &'static str {
@@ -28,7 +37,7 @@ impl Attention for Eager {
         let (k, v) = (dense.get(0)?, dense.get(1)?);
         let scaled = (q.to_dtype(dtype)? * scale)?;
 
-        let at_once = (MOST_SCORES / (batch * q_heads * keys.len()).max(1)).clamp(1, tokens);
+        let at_once = (self.most_scores / (batch * q_heads * keys.len()).max(1)).clamp(1, tokens);
         let outputs = (0..tokens)
             .step_by(at_once)
             .map(|start| {

@@ -33,7 +33,7 @@ pub fn new(name: &str) -> Result<Box<dyn Attention>> {
     match name {
         "fused" => Ok(Box::new(Fused)),
         "sdpa" => Ok(Box::new(Sdpa)),
-        "eager" => Ok(Box::new(Eager)),
+        "eager" => Ok(Box::new(Eager::default())),
         _ => Err(Error::usage(format!("unknown attention backend '{name}'; there are {}", NAMES.join(", ")))),
     }
 }

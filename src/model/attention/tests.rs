@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{NAMES, new};
+use super::{Attention, Eager, NAMES, new};
 use crate::cache::{self, CacheShape, KvCache, ops};
 use crate::quant::QuantSpec;
 
@@ -80,8 +80,11 @@ fn check(case: &Case) {
         let v = random((batch, case.kv_heads, tokens, case.head_dim), &mut rng, case.dtype);
         let q = random((batch, case.q_heads, tokens, case.head_dim), &mut rng, case.dtype);
         cache.append(0, &k, &v).unwrap();
-        for name in NAMES {
-            let out = new(name).unwrap().attend(&q, &cache.view(0), scale).unwrap();
+        // Two thousand scores are a few query tokens.
+        let in_blocks: Box<dyn Attention> = Box::new(Eager { most_scores: 2000 });
+        let named = NAMES.map(|name| (name, new(name).unwrap()));
+        for (name, backend) in named.into_iter().chain([("eager in blocks", in_blocks)]) {
+            let out = backend.attend(&q, &cache.view(0), scale).unwrap();
             assert_eq!(out.dtype(), case.dtype);
             let out = flat(&out);
             let expected = expected(case, cache.as_ref(), &q, scale);

@@ -47,16 +47,15 @@ pub fn draw(plot: &Points) -> Scene {
             scene.push(Form::Line { points: line, width, dashed }, ink);
         }
         for p in &series.points {
-            let Some((low, high)) = p.interval.and_then(|(l, h)| Some((place(p.x, l)?, place(p.x, h)?))) else {
-                continue;
-            };
+            let Some((low, high)) = p.interval.and_then(|(l, h)| Some((l, place(p.x, h)?))) else { continue };
             let mut stroke = |a: (f64, f64), b: (f64, f64)| {
                 scene.push(Form::Line { points: vec![a, b], width: 1.1, dashed: false }, ink)
             };
-            stroke(low, high);
-            for end in [low, high] {
-                stroke((end.0 - 3.0, end.1), (end.0 + 3.0, end.1));
-            }
+            let mut end = |at: (f64, f64)| stroke((at.0 - 3.0, at.1), (at.0 + 3.0, at.1));
+            end(high);
+            let low = place(p.x, low).inspect(|low| end(*low));
+            // What reaches 0 has no end on a logarithm: the bar goes on to the foot of the panel.
+            stroke(low.unwrap_or((high.0, map(0.0, y.range.0).1)), high);
         }
     }
     // Marks last, so that no line hides one.

@@ -87,10 +87,8 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
                     .filter(|bin| bin.mean > 0.0)
                     .map(|bin| {
                         let blocks = kld.blocks.map_or(0, |_| blocks(bin.tokens));
-                        let interval = bin
-                            .standard_error
-                            .map(|error| Estimate { value: bin.mean, error, blocks }.interval())
-                            .filter(|(low, _)| *low > 0.0);
+                        let interval =
+                            bin.standard_error.map(|error| Estimate { value: bin.mean, error, blocks }.interval());
                         let top = bin
                             .top1_agreement
                             .map_or_else(String::new, |share| format!("\nsame top token {:.1} %", share * 100.0));
@@ -130,7 +128,8 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
     Chart {
         id: "kld_by_position".into(),
         title: "Divergence by position".into(),
-        caption: "Mean KL(unquantized ‖ quantized) of the next-token distributions, by position in the window; bars: 95 % intervals."
+        caption: "Mean KL(unquantized ‖ quantized) of the next-token distributions, by position in the window; bars: 95 % intervals, to the foot of the panel \
+                  where they reach 0."
             .into(),
         panels: group.scored.iter().filter_map(panel).collect(),
     }
