@@ -133,11 +133,11 @@ pub fn describe(runs: &[RunSpec], machine: &Machine, done: Option<&Path>) -> Res
         let place = if machine.memory.is_some() { "are given" } else { "are free here" };
         let _ = writeln!(text, "{:.1} GiB {place}", free as f64 / GIB);
     }
-    if let Some(speed) = speed {
+    if let Some(speed) = speed.filter(|_| complete < runs.len()) {
         let _ = writeln!(
             text,
             "about {} of computing in all: an estimate from bytes read and operations done at {:.0} GB/s and {:.2} TFLOP/s{}; \
-             loading and downloads are not in it",
+             loading and downloads are not in it, nor the passes of energy, traces and timelines",
             duration(seconds),
             speed.bytes_per_s / 1e9,
             speed.operations_per_s / 1e12,

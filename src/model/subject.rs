@@ -177,10 +177,10 @@ impl Subject {
             ModelSource::Builtin => builtin::config()?.0,
             ModelSource::Gguf(path) => GgufFile::open(&path)?.config()?.0,
             ModelSource::Config(config) => config_of(&ModelFiles { config, ..Default::default() }, None)?.0,
-            ModelSource::Folder(folder) => read_of(&ModelFiles::in_folder(&folder, false)?)?,
+            ModelSource::Folder(folder) => read_of(options, &ModelFiles::in_folder(&folder, false)?)?,
             ModelSource::Hub(id) => {
                 let repo = HubRepo::model(id, options.revision.as_deref());
-                read_of(&ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?)?
+                read_of(options, &ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?)?
             }
         };
         Ok(if options.sliding_window { config } else { config.without_sliding_window() })
@@ -233,10 +233,7 @@ impl Subject {
             let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
         }
-        if let Some(method) = ConfigJson::parse(&files.config, &text_of(&files.config)?)?.weight_quantization() {
-            let message = format!("says that {method} quantized the weights, which cannot be read; give the original");
-            return Err(Error::file(&files.config, message));
-        }
+        refuse_quantized(&files.config)?;
         let weights = SafetensorsWeights::open(&files.weights)?;
         // A commit of the hub names the content already.
         let weights_sha256 = if files.revision.is_none() { Some(options.sha256_of(&files.weights)?) } else { None };
@@ -351,8 +348,22 @@ fn config_of(files: &ModelFiles, tokenizer: Option<&Tokenizer>) -> Result<(Decod
 }
 
 /// The configuration alone.
-fn read_of(files: &ModelFiles) -> Result<DecoderConfig> {
+fn read_of(options: &LoadOptions, files: &ModelFiles) -> Result<DecoderConfig> {
+    if options.weights == WeightsKind::Trained {
+        refuse_quantized(&files.config)?;
+    }
     Ok(config_of(files, Tokenizer::from_files(files)?.as_ref())?.0)
+}
+
+/// Refuses weights that are quantized in a form which cannot be read.
+fn refuse_quantized(config: &Path) -> Result<()> {
+    match ConfigJson::parse(config, &text_of(config)?)?.weight_quantization() {
+        Some(method) => {
+            let message = format!("says that {method} quantized the weights, which cannot be read; give the original");
+            Err(Error::file(config, message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a source gives besides weights.

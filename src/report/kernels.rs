@@ -53,11 +53,12 @@ fn traced<'a>(row: &Row<'a>) -> Vec<Traced<'a>> {
     let Some((m, kernels)) = row.measured.and_then(|m| Some((m, m.kernels.as_ref()?))) else { return Vec::new() };
     let sequences = m.batch_size.unwrap_or(1);
     let phases = [
-        ("prefill", kernels.prefill.as_ref(), m.context_len * sequences),
-        ("decode", kernels.decode.as_ref(), m.decode_tokens.unwrap_or(0) * sequences),
+        ("prefill", kernels.prefill.as_ref(), m.context_len),
+        ("decode", kernels.decode.as_ref(), m.decode_tokens.unwrap_or(0)),
     ];
     let told = phases.into_iter().filter_map(|(name, kernels, tokens)| {
-        Some(Traced { name, kernels: kernels?, tokens: Some(tokens as f64).filter(|t| *t > 0.0)? })
+        let tokens = tokens as f64 * sequences as f64;
+        Some(Traced { name, kernels: kernels?, tokens: Some(tokens).filter(|tokens| *tokens > 0.0)? })
     });
     told.collect()
 }

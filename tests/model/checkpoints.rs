@@ -111,6 +111,10 @@ fn weights_that_were_quantized_by_another_tool_are_refused() {
     let config = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, config.replacen('{', r#"{"quantization_config": {"quant_method": "gptq"},"#, 1)).unwrap();
     assert!(refusal(folder.path()).contains("gptq"));
+    // Nor is it said of such weights that they fit.
+    let options = LoadOptions::new(folder.path().to_str().unwrap());
+    assert!(Subject::shape(&options).unwrap_err().to_string().contains("gptq"));
+    assert!(Subject::shape(&LoadOptions { weights: WeightsKind::Dummy, ..options }).is_ok());
 }
 
 #[test]
