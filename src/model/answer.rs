@@ -24,8 +24,8 @@ const REST: Duration = Duration::from_secs(60);
 /// How often it is looked whether the user pressed Ctrl-C.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// When the hub was found silent.
-static SILENT: Mutex<Option<Instant>> = Mutex::new(None);
+/// When the hub was found silent, and how long it had been waited for.
+static SILENT: Mutex<Option<(Instant, Duration)>> = Mutex::new(None);
 
 /// What a download tells while it goes on: that the hub is there, and on a bar how far it is.
 pub struct Signs {
@@ -64,9 +64,9 @@ pub fn wait<T: Send + 'static>(
     request: impl FnOnce(Signs) -> Result<T, String> + Send + 'static,
 ) -> Result<Result<T, String>> {
     let silent = || SILENT.lock().unwrap_or_else(PoisonError::into_inner);
-    let no_answer = |limit: Duration| Ok(Err(format!("no answer within {} s", limit.as_secs())));
-    if silent().is_some_and(|since| since.elapsed() < REST) {
-        return Ok(Err("not asked again, since it gave no answer a moment ago".into()));
+    let no_answer = |limit: Duration| format!("no answer within {} s", limit.as_secs());
+    if let Some((_, limit)) = silent().filter(|(since, _)| since.elapsed() < REST) {
+        return Ok(Err(format!("{} a moment ago", no_answer(limit))));
     }
     let heard = Arc::new(AtomicBool::new(false));
     let signs = Signs { heard: Arc::clone(&heard), bar: bar.clone() };
@@ -91,8 +91,8 @@ pub fn wait<T: Send + 'static>(
         }
         if last.elapsed() > limit {
             bar.finish_and_clear();
-            *silent() = Some(Instant::now());
-            return no_answer(limit);
+            *silent() = Some((Instant::now(), limit));
+            return Ok(Err(no_answer(limit)));
         }
     }
 }

@@ -51,11 +51,12 @@ pub fn draw(plot: &Points) -> Scene {
             let mut stroke = |a: (f64, f64), b: (f64, f64)| {
                 scene.push(Form::Line { points: vec![a, b], width: 1.1, dashed: false }, ink)
             };
-            let mut end = |at: (f64, f64)| stroke((at.0 - 3.0, at.1), (at.0 + 3.0, at.1));
-            end(high);
-            let low = place(p.x, low).inspect(|low| end(*low));
             // What reaches 0 has no end on a logarithm: the bar goes on to the foot of the panel.
+            let low = place(p.x, low);
             stroke(low.unwrap_or((high.0, map(0.0, y.range.0).1)), high);
+            for end in low.into_iter().chain([high]) {
+                stroke((end.0 - 3.0, end.1), (end.0 + 3.0, end.1));
+            }
         }
     }
     // Marks last, so that no line hides one.
