@@ -175,7 +175,11 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
             advice.reason = format!("The smallest measured cache that keeps to the bound: {words}.");
             let place = row(&chosen.run.cache).zip(ground);
             advice.saves = place.and_then(|(row, ground)| saves(row, unquantized(row)?, ground));
-            advice.costs = place.zip(baseline).and_then(|((row, _), full)| costs(row, full));
+            advice.costs = place
+                .zip(baseline)
+                .map(|((row, _), full)| (row, full))
+                .filter(within_memory)
+                .and_then(|(row, full)| costs(row, full));
             advice.caveats.extend(caveats(subject, chosen.run, baseline.is_some(), advice.saves.is_some()));
         }
         None => {
@@ -223,6 +227,11 @@ fn saves(row: &Row<'_>, before: f64, (context, batch): (usize, usize)) -> Option
     ))
 }
 
+/// Whether neither spilled to the host's memory: times and energy of those that did are the host link's.
+fn within_memory((row, full): &(&Row<'_>, &Row<'_>)) -> bool {
+    !row.spilled() && !full.spilled()
+}
+
 fn costs(row: &Row<'_>, full: &Row<'_>) -> Option<String> {
     let change = |new: f64, old: f64| number::shown(new / old - 1.0, Digits::SignedPercent(0));
     let mut parts = Vec::new();
@@ -261,18 +270,20 @@ fn caveats(subject: &Subject<'_>, chosen: &Run, baseline: bool, saves: bool) -> 
     if chosen.quality.ln_ratio.is_none() {
         out.push("Perplexity was not measured.".into());
     }
-    let spilled: Vec<String> = subject
-        .rows
-        .iter()
-        .filter(|r| r.spilled() && !r.run.quantized())
-        .filter_map(|r| r.context().map(number::tokens))
-        .collect();
-    if !spilled.is_empty() {
-        out.push(format!(
-            "At {} tokens the unquantized cache did not fit into device memory; its times there are the host link's.",
-            spilled.join(", ")
-        ));
-    }
+    let of_cache = |row: &Row<'_>| row.run.quantized() && row.run.cache == chosen.cache;
+    let did_not_fit = |name: &str, wanted: &dyn Fn(&Row<'_>) -> bool| {
+        let rows = subject.rows.iter().filter(|row| row.spilled() && wanted(row));
+        let at: BTreeSet<usize> = rows.filter_map(Row::context).collect();
+        let at: Vec<String> = at.into_iter().map(number::tokens).collect();
+        (!at.is_empty()).then(|| {
+            format!(
+                "At {} tokens {name} did not fit into device memory; its times there are the host link's.",
+                at.join(", ")
+            )
+        })
+    };
+    out.extend(did_not_fit("the unquantized cache", &|row| !row.run.quantized()));
+    out.extend(did_not_fit(&chosen.cache, &of_cache));
     out
 }
 
@@ -297,6 +308,18 @@ mod tests {
         Quality { ln_ratio: Some(value), ln_ratio_estimate, ..Quality::default() }
     }
 
+    /// A result file.
+    fn parsed(quant: &str, blocks: &str) -> crate::schema::RunResult {
+        let text = format!(
+            r#"{{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{{"num_params_b":1,
+            "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64}},
+            "attn_backend":"fused","kv_quant":{quant},"environment":{{}},"hardware":{{}},"config":{{"seed":1,"warmup_runs":0,
+            "measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16}},"measurements":[],
+            "benchmarks":{{{blocks}}},"combo_elapsed_s":1.0}}"#
+        );
+        crate::schema::read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap()
+    }
+
     #[test]
     fn the_upper_end_of_the_interval_decides() {
         let bound = Bound::default();
@@ -308,26 +331,87 @@ mod tests {
 
     #[test]
     fn a_cache_of_unknown_size_is_neither_recommended_nor_ruled_out() {
-        use crate::schema::read;
-        let text = |quant: &str, blocks: &str| {
-            format!(
-                r#"{{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{{"num_params_b":1,
-                "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64}},
-                "attn_backend":"fused","kv_quant":{quant},"environment":{{}},"hardware":{{}},"config":{{"seed":1,"warmup_runs":0,
-                "measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16}},"measurements":[],
-                "benchmarks":{{{blocks}}},"combo_elapsed_s":1.0}}"#
-            )
-        };
-        let int8 = text(
+        let int8 = parsed(
             r#"{"enabled":true,"nbits":8,"asymmetric":false,"name":"int8-hqq"}"#,
             r#""perplexity_quantized":{"dataset":"b","tokens":16,"value":9.0,"reference_value":9.0,"ln_ratio":0.0,
             "ln_ratio_standard_error":0.0001}"#,
         );
-        let parse = |text: &str| read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap();
-        let study = crate::report::study::Study::of(vec![("a.json".into(), parse(&int8))]);
+        let study = crate::report::study::Study::of(vec![("a.json".into(), int8)]);
         let advice = &all(&Group::of(&study), &Bound::default())[0];
         assert!(advice.choice.is_none());
         assert_eq!(advice.headline, "For m, INT8-HQQ keeps to the bound; its size was not measured.");
+    }
+
+    #[test]
+    fn what_a_cache_costs_is_not_told_from_memory_that_spilled() {
+        use crate::report::study::Study;
+        use crate::report::{figures, kernels, tables};
+        use crate::schema::{CategoryTime, Energy, EnergyWindow, KernelTimes, Measurement, PhaseKernels};
+        // The unquantized cache and two windows of INT4, of which the usual one is the smaller; `spilled`: each of them.
+        let study = |spilled: [bool; 3]| {
+            let run = |at: usize| {
+                let mut m = Measurement { context_len: 1024, batch_size: Some(1), ..Default::default() };
+                m.vram_overflow = Some(spilled[at]);
+                m.kv_cache_mb = Some([100.0, 30.0, 40.0][at]);
+                (m.prefill_ms, m.decode_ms, m.decode_tokens) = (Some(10.0), Some([10.0, 20.0, 15.0][at]), Some(10));
+                let decode = EnergyWindow { tokens: 10, j_per_token: 1.0, mean_w: 300.0, ..Default::default() };
+                m.energy = Some(Energy { decode: Some(decode), ..Default::default() });
+                let categories = [("attention".to_string(), CategoryTime { ms: 5.0, count: 1, share: 1.0 })].into();
+                let decode = Some(PhaseKernels { categories, ..Default::default() });
+                m.kernels = Some(KernelTimes { decode, ..Default::default() });
+                let quant = match at {
+                    0 => r#"{"enabled":false,"asymmetric":false}"#.to_string(),
+                    _ => {
+                        let residual = [0, 128, 512][at];
+                        format!(
+                            r#"{{"enabled":true,"nbits":4,"asymmetric":false,"name":"int4-hqq","residual_length":{residual}}}"#
+                        )
+                    }
+                };
+                let scored = r#""perplexity_quantized":{"dataset":"b","tokens":16,"value":9.0,"reference_value":9.0,"ln_ratio":0.0}"#;
+                let mut result = parsed(&quant, if at == 0 { "" } else { scored });
+                result.measurements = vec![m];
+                (format!("{at}.json").into(), result)
+            };
+            Study::of((0..3).map(run).collect())
+        };
+        let remarks = |study: &Study| -> Vec<bool> {
+            let tables = tables::all(study, &Group::of(study));
+            let energy = tables.iter().find(|table| table.id == "energy").unwrap();
+            let at = energy.columns.iter().position(|column| column.name == "decode_j").unwrap();
+            energy.rows.iter().map(|row| row[at].remark.is_some()).collect()
+        };
+        let differences = |study: &Study| -> usize {
+            let table = kernels::table(&Group::of(study));
+            let at = table.columns.iter().position(|column| column.name == "difference_us_per_token").unwrap();
+            table.rows.iter().filter(|row| row[at].number().is_some()).count()
+        };
+        let doubtful = |study: &Study| -> Vec<bool> {
+            let charts = figures::all(&Group::of(study), &Bound::default());
+            let chart = charts.iter().find(|chart| chart.id == "residual_decode").unwrap();
+            let crate::report::chart::Plot::Points(points) = &chart.panels[0].plot else { panic!("no points") };
+            points.series[0].points.iter().map(|point| point.doubtful).collect()
+        };
+
+        let within = study([false; 3]);
+        let told = &all(&Group::of(&within), &Bound::default())[0];
+        assert!(told.costs.as_ref().is_some_and(|costs| costs.contains("instead of")), "{told:?}");
+        assert!(!told.caveats.iter().any(|caveat| caveat.contains("did not fit")), "{:?}", told.caveats);
+        assert_eq!((remarks(&within), doubtful(&within)), (vec![false; 3], vec![false; 2]));
+        let both = differences(&within);
+
+        for (spilled, name, fewer) in
+            [([true, false, false], "the unquantized cache", both), ([false, true, false], "INT4-HQQ", both / 2)]
+        {
+            let study = study(spilled);
+            let told = &all(&Group::of(&study), &Bound::default())[0];
+            assert!(told.saves.is_some() && told.costs.is_none(), "{told:?}");
+            let why = format!("At 1k tokens {name} did not fit into device memory");
+            assert!(told.caveats.iter().any(|caveat| caveat.starts_with(&why)), "{:?}", told.caveats);
+            assert_eq!(remarks(&study), spilled);
+            assert_eq!(differences(&study), both - fewer);
+            assert_eq!(doubtful(&study), [spilled[0]; 2]);
+        }
     }
 
     #[test]

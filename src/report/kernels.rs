@@ -16,7 +16,8 @@ pub fn table(group: &Group<'_>) -> Table {
     let mut table = Table {
         id: "kernels".into(),
         title: "Kernel time by category, against the unquantized cache".into(),
-        note: "Of a traced pass, per token read (prefill) or generated (decode), those of all sequences. Quantizing is a part of dequantization."
+        note: "Of a traced pass, per token read (prefill) or generated (decode), those of all sequences. Quantizing is a part of dequantization. \
+               Nothing is compared where device memory did not suffice."
             .into(),
         columns: vec![
             Column::text("model", "Model"),
@@ -67,6 +68,8 @@ fn lines(subject: &Subject<'_>, row: &Row<'_>, out: &mut Vec<Vec<Cell>>) {
     let place = row.context().zip(row.batch());
     let full = subject.baseline().filter(|b| *b != row.run.cache);
     let full = full.zip(place).and_then(|(cache, (context, batch))| subject.row(cache, context, batch));
+    // Times in memory that spilled are the host link's: nothing is held against them.
+    let full = full.filter(|full| !full.spilled() && !row.spilled());
     let full = full.map(traced).unwrap_or_default();
     for phase in traced(row) {
         let partner = full.iter().find(|p| p.name == phase.name);

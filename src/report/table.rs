@@ -106,6 +106,15 @@ impl Cell {
         self
     }
 
+    /// The same, a time or an energy from run `source`: with a remark where it was measured in memory that `spilled`.
+    pub fn timed(self, source: usize, spilled: bool) -> Self {
+        let cell = self.from_run(source);
+        match spilled && cell.number().is_some() {
+            true => cell.with_remark("part of the memory was the host's"),
+            false => cell,
+        }
+    }
+
     /// The same, with its 95 % interval.
     pub fn with_interval(mut self, interval: Option<(f64, f64)>) -> Self {
         self.interval = interval;

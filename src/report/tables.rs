@@ -108,14 +108,7 @@ fn latency(group: &Group<'_>) -> Table {
     for s in &group.subjects {
         for row in &s.rows {
             let (Some(m), Some(context), Some(batch)) = (row.measured, row.context(), row.batch()) else { continue };
-            let remark = |cell: Cell| {
-                let cell = cell.from_run(row.index);
-                if row.spilled() && cell.number().is_some() {
-                    cell.with_remark("part of the memory was the host's")
-                } else {
-                    cell
-                }
-            };
+            let remark = |cell: Cell| cell.timed(row.index, row.spilled());
             let full = s.baseline().filter(|b| *b != row.run.cache).and_then(|b| s.row(b, context, batch));
             let change = full
                 .filter(|f| !f.spilled() && !row.spilled())
@@ -140,7 +133,9 @@ fn energy(group: &Group<'_>) -> Table {
     let mut table = Table {
         id: "energy".into(),
         title: "Energy".into(),
-        note: "Of the device, idle power included (gross) and subtracted (net).".into(),
+        note: "Of the device, idle power included (gross) and subtracted (net). An asterisk: device memory did not suffice and part of it was \
+               the host's, so the energy is that of waiting for the host link."
+            .into(),
         columns: vec![
             Column::text("model", "Model"),
             Column::text("cache", "KV cache"),
@@ -162,7 +157,8 @@ fn energy(group: &Group<'_>) -> Table {
             let numbers = [row.energy_j(), net, energy.and_then(|e| e.prefill.as_ref()).map(|w| w.j_per_token), power];
             let head: [Cell; 4] =
                 [s.name.as_str().into(), row.run.cache.as_str().into(), row.context().into(), row.batch().into()];
-            table.rows.push(head.into_iter().chain(numbers.map(|n| Cell::from(n).from_run(row.index))).collect());
+            let numbers = numbers.map(|n| Cell::from(n).timed(row.index, row.spilled()));
+            table.rows.push(head.into_iter().chain(numbers).collect());
         }
     }
     without_empty(table)

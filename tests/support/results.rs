@@ -170,6 +170,7 @@ fn measurement(context: usize, cache: &Cache) -> Measurement {
             .collect(),
         ..PhaseKernels::default()
     };
+    let j_per_token = 0.3 + context as f64 / 65536.0 + f64::from(cache.bits) / 200.0;
     Measurement {
         context_len: context,
         batch_size: Some(1),
@@ -196,12 +197,12 @@ fn measurement(context: usize, cache: &Cache) -> Measurement {
         energy: Some(Energy {
             source: Some("counter".into()),
             decode: Some(EnergyWindow {
-                seconds: 2.0,
-                gross_j: 300.0,
+                seconds: j_per_token * 640.0 / 150.0,
+                gross_j: j_per_token * 640.0,
                 net_j: Some(200.0),
                 mean_w: 150.0,
                 tokens: 640,
-                j_per_token: 0.3 + context as f64 / 65536.0 + f64::from(cache.bits) / 200.0,
+                j_per_token,
                 short: false,
                 ..Default::default()
             }),

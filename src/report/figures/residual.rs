@@ -97,7 +97,7 @@ fn cost(group: &Group<'_>, (label, unit): (&str, &str), value: &dyn Fn(&Row<'_>)
             && let Some(row) = subject.row(cache, context, batch)
             && let Some(y) = value(row)
         {
-            let at = |x| Point { x: x as f64, y, tip: tip(row, y), ..Point::default() };
+            let at = |x| Point { x: x as f64, y, doubtful: row.spilled(), tip: tip(row, y), ..Point::default() };
             let (name, colour, points) = (cache.to_string(), group.colour(cache), vec![at(shortest), at(longest)]);
             series.insert(0, Series { name, colour, joined: true, points, ..Series::default() });
         }
