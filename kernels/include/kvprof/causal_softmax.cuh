@@ -15,7 +15,7 @@ namespace kvprof {
 
 constexpr int kSoftmaxThreads = 256;
 
-/// Mirrored by `SoftmaxParams` in src/model/attention/causal_softmax.rs.
+/// Mirrored by `CausalSoftmaxParams` in src/model/attention/causal_softmax.rs.
 struct CausalSoftmaxParams {
   const void* x;
   void* out;

@@ -78,7 +78,7 @@ mod cuda {
     /// Mirrors `CausalSoftmaxParams` of kernels/include/kvprof/causal_softmax.cuh.
     #[repr(C)]
     #[derive(Debug, Clone, Copy)]
-    struct SoftmaxParams {
+    struct CausalSoftmaxParams {
         x: Address,
         out: Address,
         keys: i32,
@@ -87,10 +87,10 @@ mod cuda {
         sliding_window: i32,
     }
 
-    const _: () = assert!(size_of::<SoftmaxParams>() == 32);
+    const _: () = assert!(size_of::<CausalSoftmaxParams>() == 32);
 
-    // SAFETY: plain numbers in the layout of the C++ struct (size asserted on both sides).
-    unsafe impl DeviceRepr for SoftmaxParams {}
+    // SAFETY: plain numbers in the layout of the C++ struct of the same name (size asserted on both sides).
+    unsafe impl DeviceRepr for CausalSoftmaxParams {}
 
     pub(super) fn launch(
         softmax: &CausalSoftmax,
@@ -100,7 +100,7 @@ mod cuda {
     ) -> Result<CudaStorage> {
         let count = layout.shape().elem_count();
         let out = uninitialized(&scores.device, scores.dtype(), count)?;
-        let params = SoftmaxParams {
+        let params = CausalSoftmaxParams {
             x: address(scores, layout)?,
             out: address(&out, &Layout::contiguous(layout.shape()))?,
             keys: keys as i32,
