@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::inputs::{canonical, refuse_input};
+use super::inputs::refuse_input;
 use super::output;
 use crate::Error;
 use crate::base::message::tell;
@@ -12,7 +12,7 @@ use crate::report::compare::change::Verdict;
 use crate::report::compare::condition::Condition;
 use crate::report::compare::{self, Comparison, Line};
 use crate::report::export::TableFormat;
-use crate::report::study::Study;
+use crate::report::study::{Study, canonical};
 use crate::report::{report_rejected, write_file};
 
 // --against takes all paths that follow it, so that BASE must stand before it; the line that clap would write has it the other way round.

@@ -3,13 +3,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::report::study::search;
+use crate::report::study::{canonical, search};
 use crate::{Error, Result};
-
-/// `path` as it is known whatever links and spellings it was given by; as it is where that cannot be told.
-pub fn canonical(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
-}
 
 /// Refuses an output that would replace one of `inputs`, however either is spelt.
 ///

@@ -1,6 +1,6 @@
 //! Result files, read and set in order: the input of every table and chart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -285,7 +285,7 @@ fn tell_settings(runs: &mut [Run]) {
     }
 }
 
-/// Files named by `paths`, folders searched below for `*.json` (hidden ones and links to folders left out), sorted.
+/// Files named by `paths`, each once, folders searched below for `*.json` (hidden ones and links to folders left out), sorted.
 fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
@@ -294,8 +294,15 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         if metadata.is_dir() { search(path, &mut files)? } else { files.push(path.clone()) }
     }
     files.sort();
-    files.dedup();
+    // Links and spellings may name one file several times.
+    let mut known = HashSet::new();
+    files.retain(|path| known.insert(canonical(path)));
     Ok(files)
+}
+
+/// `path` as it is known whatever links and spellings it was given by; as it is where that cannot be told.
+pub fn canonical(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// Adds the `*.json` files below `folder`, without hidden ones and links to folders: what every command means by a folder of results.

@@ -18,7 +18,7 @@ use super::store::Stored;
 use crate::base::atomic;
 use crate::base::progress::Progress;
 use crate::bench::{self, Settings};
-use crate::schema::{RunResult, profile_block};
+use crate::schema::{Measurement, RunResult, profile_block};
 use crate::{Error, Result};
 
 /// What to measure again, and how.
@@ -138,7 +138,7 @@ impl Target {
         }
         let mut outcome = bench.measure(&self.run, &mut self.stored, progress);
         if self.stored.measured.iter().any(|block| !before.contains(block) && self.stored.has(block)) {
-            renew_warnings(&mut self.stored.result, outcome.as_ref().err());
+            renew_warnings(&mut self.stored);
             outcome = outcome.and(self.stored.save());
         }
         // A patch that failed before it changed anything leaves nothing behind.
@@ -167,12 +167,17 @@ fn forget(spec: &RunSpec, settings: &Settings, result: &mut RunResult) {
 }
 
 /// Brings the warnings of a file, which say why it lacks blocks, up to date once it has some of these: those of rows that are skipped still
-/// stay, and what failed now is added.
-fn renew_warnings(result: &mut RunResult, error: Option<&Error>) {
-    let skipped = result.measurements.iter().filter(|row| row.skipped == Some(true));
-    let reasons: Vec<&String> = skipped.filter_map(|row| row.skip_reason.as_ref()).collect();
-    result.warnings.retain(|warning| reasons.contains(&warning));
-    result.warnings.extend(error.map(ToString::to_string));
+/// and of benchmarks that are missing still stay, and what failed now is added.
+fn renew_warnings(stored: &mut Stored) {
+    let speaks_of = |warning: &str, name: &str| warning.strip_prefix(name).is_some_and(|why| why.starts_with(": "));
+    let failed_now = std::mem::take(&mut stored.failed);
+    let warnings = std::mem::take(&mut stored.result.warnings).into_iter().filter(|warning| {
+        let row = |row: &Measurement| row.skipped == Some(true) && row.skip_reason.as_ref() == Some(warning);
+        let missing = |name: &str| !stored.has(name) && !failed_now.iter().any(|now| speaks_of(now, name));
+        stored.result.measurements.iter().any(row)
+            || bench::all().iter().any(|benchmark| speaks_of(warning, benchmark.name()) && missing(benchmark.name()))
+    });
+    stored.result.warnings = warnings.chain(failed_now.iter().cloned()).collect();
 }
 
 /// The claims of a request by folder and key: repetitions of a run lie in one folder under one hash, which is claimed once for all of them.

@@ -263,9 +263,7 @@ impl Bench {
             let removed = std::fs::remove_file(&stored.path).map_err(|e| Error::io(&stored.path, e));
             return Outcome { name, stored: None, error: removed.err().or(error) };
         }
-        if let Some(error) = &error {
-            stored.result.warnings.push(error.to_string());
-        }
+        stored.result.warnings.append(&mut stored.failed);
         if let Err(failed) = stored.save() {
             error.get_or_insert(failed);
         }
@@ -309,11 +307,21 @@ impl Bench {
         Ok(())
     }
 
-    /// Measures the blocks of a run that `stored` does not hold yet. A context and batch whose cache cannot fit is a row that says so.
+    /// Measures the blocks of a run that `stored` does not hold yet, and notes in it what failed. A context and batch whose cache cannot fit
+    /// is a row that says so.
     ///
     /// # Errors
     /// The first failure; later benchmarks have been tried all the same.
     pub fn measure(&mut self, run: &Prepared, stored: &mut Stored, progress: &dyn Progress) -> Result<()> {
+        let benchmarks = self.measure_blocks(run, stored, progress);
+        if let Err(error) = &benchmarks {
+            stored.failed.push(error.to_string());
+        }
+        benchmarks?
+    }
+
+    /// The outer result is what ended the run, the inner one the first benchmark that failed and cost the others nothing.
+    fn measure_blocks(&mut self, run: &Prepared, stored: &mut Stored, progress: &dyn Progress) -> Result<Result<()>> {
         let spec = &run.spec;
         let settings = self.settings(spec);
         let saved = stored.result.benchmarks.clone();
@@ -352,12 +360,13 @@ impl Bench {
             match bench::score(benchmark.as_ref(), &mut context, &mut |block| stored.keep(block)) {
                 Err(error) if matches!(error, Error::Interrupted) || error.is_out_of_space() => return Err(error),
                 Err(error) => {
+                    stored.fail(benchmark.name(), &error);
                     failed.get_or_insert(error);
                 }
                 Ok(()) => {}
             }
         }
-        failed.map_or(Ok(()), Err)
+        Ok(failed.map_or(Ok(()), Err))
     }
 }
 

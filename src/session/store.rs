@@ -19,6 +19,8 @@ pub struct Stored {
     pub block_settings: Option<Flags>,
     /// Blocks that were measured, or skipped with a reason, since it was opened.
     pub measured: Vec<String>,
+    /// What failed since it was opened, not yet among the file's warnings: `block: why`, where it is a benchmark that failed.
+    pub failed: Vec<String>,
     /// The file as it was found, so that what kvprof does not change is written back as it stood.
     found: Option<Found>,
 }
@@ -53,11 +55,15 @@ pub fn prepare_folder(folder: &Path) -> Result<()> {
 }
 
 impl Stored {
+    fn new(path: PathBuf, result: RunResult, found: Option<Found>) -> Self {
+        Stored { path, result, block_settings: None, measured: Vec::new(), failed: Vec::new(), found }
+    }
+
     /// Puts `result` into `folder` under its experiment id, which is changed when another run took it in the same second.
     pub fn create(folder: &Path, result: RunResult) -> Result<Self> {
         let base = result.experiment_id.clone();
         let path = folder.join(format!("{base}.json"));
-        let mut stored = Stored { path, result, block_settings: None, measured: Vec::new(), found: None };
+        let mut stored = Stored::new(path, result, None);
         let mut n = 2;
         while !atomic::write_new(&stored.path, &stored.text()?)? {
             stored.result.experiment_id = format!("{base}_{n}");
@@ -75,7 +81,7 @@ impl Stored {
         paths.into_iter().rev().filter(|p| p.extension().is_some_and(|e| e == "json")).find_map(|path| {
             let result = read::read(&path).ok()?;
             let same = result.spec_hash.as_deref() == Some(hash) && wanted(&path, &result);
-            same.then_some(Stored { path, result, block_settings: None, measured: Vec::new(), found: None })
+            same.then(|| Stored::new(path, result, None))
         })
     }
 
@@ -91,7 +97,7 @@ impl Stored {
         let raw = serde_json::from_slice(text).map_err(as_json)?;
         let parsed = serde_json::to_value(&result).map_err(as_json)?;
         let found = Some(Found { raw, parsed });
-        Ok(Stored { path: path.to_path_buf(), result, block_settings: None, measured: Vec::new(), found })
+        Ok(Stored::new(path.to_path_buf(), result, found))
     }
 
     /// Writes the file atomically.
@@ -146,6 +152,13 @@ impl Stored {
         if !self.measured.iter().any(|known| known == name) {
             self.measured.push(name.to_string());
         }
+    }
+
+    /// Remembers why the benchmark called `name` is missing.
+    pub fn fail(&mut self, name: &str, error: &Error) {
+        let why = error.to_string();
+        let place = format!("{name}: ");
+        self.failed.push(if why.starts_with(&place) { why } else { place + &why });
     }
 
     /// Whether the block called `name` is complete, and there. A score of another version of its benchmark means something else.

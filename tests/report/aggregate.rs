@@ -47,6 +47,19 @@ fn the_later_of_two_equal_experiments_counts() {
     assert!(stderr(&output).contains("3 measurements are left out"), "{}", stderr(&output));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_file_is_read_once_however_often_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = results::write(folder.path(), &results::run("m", &Cache::new("none", 16, 0.0)));
+    std::os::unix::fs::symlink(&file, folder.path().join("latest.json")).unwrap();
+    let respelt = folder.path().join(".").join(file.file_name().unwrap());
+    let output = kvprof().arg("aggregate").arg(&file).arg(respelt).arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(String::from_utf8(output.stdout.clone()).unwrap().lines().count(), 1 + results::CONTEXTS.len());
+    assert!(!stderr(&output).contains("left out"), "{}", stderr(&output));
+}
+
 #[test]
 fn damaged_foreign_and_empty_files_are_named_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();

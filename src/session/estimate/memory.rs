@@ -66,7 +66,15 @@ pub fn memory(shape: &Shape, spec: &RunSpec, settings: &Settings, length: usize,
     // The residual stream twice, queries, keys, values and their rotation, both halves of the MLP and their product.
     let per_token = 3.0 * config.hidden as f64 + 2.0 * heads + 3.0 * config.intermediate as f64;
     let logits = batch as f64 * config.vocab as f64 * 4.0;
-    let dense_copy = if spec.kv_quant.is_quantized() || spec.attn_backend != "fused" { one_layer } else { 0.0 };
+    let dense_copy = if spec.kv_quant.is_quantized() || spec.attn_backend != "fused" {
+        // Of the layer that sees the most tokens; a chunk sees its own beside its first one's window.
+        let seen =
+            |window: &Option<usize>| window.map_or(capacity, |window| capacity.min(window.saturating_add(chunk)));
+        let most = config.windows.iter().map(seen).max().unwrap_or(capacity);
+        one_layer * most as f64 / capacity.max(1) as f64
+    } else {
+        0.0
+    };
     let scores = match spec.attn_backend.as_str() {
         "eager" => {
             let of_a_token = (batch * config.heads * capacity) as f64;

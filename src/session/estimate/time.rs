@@ -140,20 +140,35 @@ impl Work<'_> {
     fn prompt(&self, length: f64, batch: f64, chunk: f64) -> f64 {
         let config = &self.shape.config;
         let weights = 2.0 * config.parameters() as f64 * length * batch;
-        // Half of the pairs: a token attends to those before it.
-        let pairs = length * length / 2.0 * batch;
-        let attention = 4.0 * pairs * (config.layers * config.heads * config.head_dim) as f64;
+        // A token attends to those before it, as far back as its layer's window reaches: pairs of one head in all layers.
+        let pairs = self.over_layers(length, |seen| seen * length - seen * seen / 2.0) * batch;
+        let attention = 4.0 * pairs * (config.heads * config.head_dim) as f64;
         let computing = (weights + attention) / self.speed.operations_per_s;
         let chunks = (length / chunk).ceil();
         computing.max(chunks * self.step(length / 2.0, batch))
     }
 
-    /// Bytes of the cache, in proportion to its length: of the ledger's sum for one sequence at the model's own limit.
+    /// Bytes of the cache that a step at `length` tokens reads: the ledger's without its scratch, of which a layer with a sliding window
+    /// of its own reads no more than that.
     fn cache_bytes(&self, length: f64, batch: f64) -> f64 {
         let config = &self.shape.config;
-        let capacity = config.max_positions.min(1 << 16);
-        let shape = config.cache_shape(1, capacity, 64, self.shape.dtype, &Device::Cpu);
-        cache::predict(self.quant, &shape).total() as f64 / capacity as f64 * length * batch
+        // Past this caches grow in proportion, and sizes that no machine has would overflow the ledger's integers.
+        let capacity = length.clamp(1.0, (1 << 20) as f64).round();
+        let shape = config.cache_shape(1, capacity as usize, 64, self.shape.dtype, &Device::Cpu);
+        let held = cache::predict(self.quant, &shape);
+        let held = (held.total() - held.scratch) as f64;
+        let share = match config.shared_window() {
+            // Older tokens are not held.
+            Some(_) => 1.0,
+            None => self.over_layers(length, |seen| seen) / (config.layers as f64 * capacity),
+        };
+        held * share * batch
+    }
+
+    /// The sum over all layers of `of` the tokens that a token sees after `length` others.
+    fn over_layers(&self, length: f64, of: impl Fn(f64) -> f64) -> f64 {
+        let seen = |window: &Option<usize>| window.map_or(length, |window| length.min(window as f64));
+        self.shape.config.windows.iter().map(|window| of(seen(window))).sum()
     }
 }
 
@@ -188,6 +203,31 @@ mod tests {
         let expected = (shape.weights_bytes() as f64 + 1000.0 * 4096.0) / 1e6;
         assert!((work.step(1000.0, 1.0) / expected - 1.0).abs() < 0.05, "{} {expected}", work.step(1000.0, 1.0));
         assert!(work.step(1000.0, 8.0) > work.step(1000.0, 1.0));
+    }
+
+    #[test]
+    fn layers_with_a_sliding_window_read_no_more_than_it_holds() {
+        let (quant, settings) = (QuantSpec::none(), Settings::default());
+        // Bytes of a step's cache and operations of a prompt's attention, at 1920 tokens.
+        let work = |windows: [Option<usize>; 4]| {
+            let mut shape = shape();
+            shape.config.windows = windows.to_vec();
+            let weights = shape.weights_bytes() as f64;
+            let reads = Work { shape: &shape, quant: &quant, settings: &settings, speed: READS };
+            let bytes = reads.step(1920.0, 1.0) * READS.bytes_per_s - weights;
+            let speed = Speed { bytes_per_s: f64::INFINITY, operations_per_s: 1.0 };
+            let operations = Work { speed, ..reads }.prompt(1920.0, 1.0, 512.0);
+            (bytes.round(), operations - 2.0 * shape.config.parameters() as f64 * 1920.0)
+        };
+        let (bytes, operations) = work([None; 4]);
+        // 4096 bytes a token in all layers, 2 heads of 64 channels for keys and for values in f32.
+        assert_eq!(bytes, 1920.0 * 4096.0);
+        let (half, fewer) = work([None, Some(480), None, Some(480)]);
+        assert_eq!(half, (1920.0 + 480.0) / 2.0 * 4096.0);
+        // Of the square's half a strip as wide as the window: 1 - 0.75² of it.
+        assert_eq!(fewer / operations, (1.0 + 0.4375) / 2.0);
+        let (short, _) = work([Some(448); 4]);
+        assert!(short >= 448.0 * 4096.0 && short <= (448.0 + 128.0) * 4096.0, "{short}");
     }
 
     #[test]
