@@ -3,7 +3,8 @@
 //!
 //! A file becomes one image: PTX for compute capability 8.0, which the driver compiles for any newer device, and machine
 //! code for 9.0 (files named `*_sm90a.cu`: for 9.0a alone), so that on those devices nothing is compiled at start. Both are
-//! compressed, to half of what nvcc leaves by itself; the driver unpacks what it loads. An image is named after what it is made of, the
+//! compressed, to half of what nvcc leaves by itself; the driver unpacks what it loads. With KVPROF_PORTABLE_KERNELS in the environment there
+//! is PTX only, so that a Hopper device runs what other devices would (what kernels are sized for differs: shared.cuh). An image is named after what it is made of, the
 //! text of its file and of all headers it includes, the compiler and its flags, so that it is compiled once and serves
 //! every checkout with the same target folder.
 
@@ -25,7 +26,7 @@ fn main() {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
-    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"] {
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", PORTABLE] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     if let Err(message) = build_kernels() {
@@ -84,11 +85,16 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>, String> {
 /// with CUDA 12.4).
 const FLAGS: [&str; 5] = ["--fatbin", "-O3", "-std=c++20", "-Xfatbin", "-compress-all"];
 
+/// Set, no machine code is made but that of files that have no other form.
+const PORTABLE: &str = "KVPROF_PORTABLE_KERNELS";
+
 /// What a file is compiled for. The machine code is made from PTX of its own: code that asks for __CUDA_ARCH__ sees 900 there,
 /// not 800.
 fn targets(source: &Path) -> &'static [&'static str] {
     if source.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("_sm90a")) {
         &["-gencode", "arch=compute_90a,code=sm_90a"]
+    } else if env::var_os(PORTABLE).is_some() {
+        &["-gencode", "arch=compute_80,code=compute_80"]
     } else {
         &["-gencode", "arch=compute_80,code=compute_80", "-gencode", "arch=compute_90,code=sm_90"]
     }

@@ -26,7 +26,7 @@ mod gpu {
     use kvprof::device::kernels::tensor_address;
     use kvprof::device::ranges::Part;
     use kvprof::device::sequence::{Kernels, Sequence};
-    use kvprof::device::{self, GpuInfo, Mark};
+    use kvprof::device::{self, DeviceLimits, Mark};
     use kvprof::model::attention::decode::{DecodeKernel, DecodeShape, Scratch};
     use kvprof::quant::{QuantSpec, TileGeometry};
 
@@ -194,10 +194,10 @@ mod gpu {
         let q = Tensor::randn(0f32, 1f32, (shape.batch, shape.heads, 1, HEAD_DIM), device)?.to_dtype(DType::F16)?;
         let out = q.zeros_like()?;
 
-        let gpu = GpuInfo::of(device)?.ok_or_else(|| anyhow::anyhow!("no GPU"))?;
-        let choice = DecodeKernel::choose(geometry.as_ref(), shape, (&gpu).into()).map_err(anyhow::Error::msg)?;
-        let scratch = Scratch::new(&choice, shape, device)?;
         let Device::Cuda(cuda) = device else { anyhow::bail!("no GPU") };
+        let choice =
+            DecodeKernel::choose(geometry.as_ref(), shape, DeviceLimits::of(cuda)?).map_err(anyhow::Error::msg)?;
+        let scratch = Scratch::new(&choice, shape, device)?;
         let stream = cuda.cuda_stream();
         let kernel = Kernels::load(stream.context(), choice.image)?.get(&choice.kernel, choice.shared_bytes as u32)?;
         let (mut in_turn, mut overlapped) = (Sequence::default(), Sequence::default());

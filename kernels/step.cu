@@ -3,12 +3,21 @@
 #include "kvprof/step.cuh"
 
 namespace kvprof {
-// Rows, batch, warps, stages: the best of those tried (benches/NOTES.md).
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+// Rows, batch, warps, stages: what fits every device (shared.cuh).
+using Gemv1 = GemvShape<16, 1, 8, 5>;
+using Gemv2 = GemvShape<16, 2, 8, 5>;
+using Gemv4 = GemvShape<16, 4, 8, 4>;
+using Gemv8 = GemvShape<32, 8, 4, 4>;
+using Gemv16 = GemvShape<32, 16, 4, 3>;
+#else
+// The best of those tried (benches/NOTES.md).
 using Gemv1 = GemvShape<16, 1, 16, 6>;
 using Gemv2 = GemvShape<16, 2, 16, 5>;
 using Gemv4 = GemvShape<16, 4, 16, 5>;
 using Gemv8 = GemvShape<32, 8, 8, 5>;
 using Gemv16 = GemvShape<32, 16, 8, 4>;
+#endif
 }  // namespace kvprof
 
 #define KVPROF_LINEAR(Float, name, N)                                                          \

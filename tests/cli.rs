@@ -15,6 +15,8 @@ mod resume;
 #[path = "cli/rows.rs"]
 mod rows;
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use program::{json_files, kvprof, read};
@@ -254,6 +256,16 @@ fn models_lists_the_families_and_says_what_fits() {
         assert!(fits.contains(fact), "{fact}: {fits}");
     }
     assert!(models(&[config, "--memory", "8GiB"]).contains("the weights do not fit"));
+    // On a GPU of this machine or, with --memory, of another.
+    std::fs::write(
+        Path::new(config),
+        std::fs::read_to_string(config).unwrap().replace("\"vocab_size\"", "\"head_dim\": 96, \"vocab_size\""),
+    )
+    .unwrap();
+    assert!(models(&[config, "--device", "cpu"]).contains("head dim 96"));
+    let refused = kvprof().args(["models", config, "--memory", "24GiB"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("96 channels") && said.contains("--device cpu"), "{said}");
     // More are not looked for.
     assert!(models(&["builtin", "--memory", "64TiB", "--kv-quant", "none"]).contains("65536 or more"));
 }

@@ -337,8 +337,16 @@ mod on_gpu {
         let describe = |cache: &dyn KvCache, attention: &dyn Attention, mode| {
             Stepper::new(decoder, attention, cache, mode).unwrap().describe(cache)
         };
+        let fallback = |spec: &str| {
+            let mut cache = new_cache(decoder, &spec.parse().unwrap(), 1, 300);
+            prompt(decoder, cache.as_mut(), fused.as_ref());
+            let stepper = Stepper::new(decoder, fused.as_ref(), cache.as_ref(), StepMode::Graph).unwrap();
+            stepper.fallback(cache.as_ref()).unwrap_or_default()
+        };
         let said = describe(cache.as_ref(), fused.as_ref(), StepMode::Graph);
         assert!(said.contains("plain decoder") && said.contains("mixture"), "{said}");
+        assert!(fallback("int4-hqq,v-bits=8").contains("mixture"));
+        assert_eq!(fallback("int4-hqq"), "");
         let cache = new_cache(decoder, &"int4-hqq".parse().unwrap(), 1, 300);
         let eager = attention::new("eager").unwrap();
         assert!(describe(cache.as_ref(), eager.as_ref(), StepMode::Graph).contains("not as `eager`"));

@@ -28,7 +28,6 @@ fn ask_context(context: &Arc<CudaContext>) -> Result<GpuInfo, result::DriverErro
         compute_capability: (major as u32, minor as u32),
         multiprocessors: context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
         total_bytes: context.total_mem()? as u64,
-        shared_bytes: context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as u32,
         driver_cuda_version: (version as u32 / 1000, version as u32 % 1000 / 10),
     })
 }

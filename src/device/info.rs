@@ -15,8 +15,6 @@ pub struct GpuInfo {
     pub multiprocessors: u32,
     /// Memory of the device.
     pub total_bytes: u64,
-    /// Shared memory that a block can have.
-    pub shared_bytes: u32,
     /// The newest CUDA version the driver speaks, major and minor.
     pub driver_cuda_version: (u32, u32),
 }

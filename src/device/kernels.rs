@@ -10,6 +10,8 @@ use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
+use super::limits::Code;
+
 pub use cudarc::driver::DeviceRepr;
 
 include!(concat!(env!("OUT_DIR"), "/kernel_images.rs"));
@@ -213,6 +215,13 @@ fn function(
     function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes as i32).w()?;
     loaded.functions.insert(key, (function.clone(), shared_bytes));
     Ok(function)
+}
+
+/// Which form of the images the driver runs: that of one small kernel, since all are compiled alike.
+pub(super) fn code(context: &Arc<CudaContext>) -> Result<Code> {
+    let kernel = function(context, "causal_softmax", "softmax_causal_f16_x1", 0)?;
+    let made_from = kernel.get_attribute(Attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION).w()?;
+    Ok(if made_from >= 90 { Code::Hopper } else { Code::Portable })
 }
 
 /// The compiled form of `kernels/{name}.cu`.

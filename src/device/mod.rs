@@ -12,6 +12,8 @@ pub mod cupti;
 mod info;
 #[cfg(feature = "cuda")]
 pub mod kernels;
+#[cfg(feature = "cuda")]
+mod limits;
 pub mod matmul;
 mod memory;
 pub mod nvml;
@@ -25,6 +27,8 @@ pub mod tensor_map;
 pub use bandwidth::copy_gb_per_s;
 pub use clock::Mark;
 pub use info::{GpuIdentity, GpuInfo};
+#[cfg(feature = "cuda")]
+pub use limits::{Code, DeviceLimits};
 pub use memory::{Memory, memory, memory_now, release_unused_memory, reset_memory_peaks};
 
 use candle_core::Device;

@@ -160,6 +160,9 @@ pub struct DecoderConfig {
     pub stored_dtype: Option<DType>,
 }
 
+/// Channels of a head (D) for which there are CUDA kernels: of the cache, of attention, of rotation.
+pub const GPU_HEAD_DIMS: [usize; 2] = [64, 128];
+
 /// Tokens that a rotary model may write after a prompt as long as its context.
 const DECODE_ROOM: usize = 4096;
 
@@ -207,6 +210,16 @@ impl DecoderConfig {
             Position::Learned => None,
             Position::Rope(rope) => Some(rope),
         }
+    }
+
+    /// Why a GPU does not serve this model; `None` where it does.
+    pub fn unserved_on_gpu(&self) -> Option<String> {
+        let served = GPU_HEAD_DIMS.contains(&self.head_dim);
+        let [few, many] = GPU_HEAD_DIMS;
+        (!served).then(|| {
+            let heads = self.head_dim;
+            format!("its heads have {heads} channels, and the CUDA kernels serve {few} and {many}; use --device cpu")
+        })
     }
 
     /// Multiplies q·k: 1/√D.

@@ -266,6 +266,9 @@ impl Subject {
         if device.is_cuda() && dtype == DType::F32 {
             return Err(Error::usage("on a GPU the cache is made of f16 or bf16; choose one of them, or --device cpu"));
         }
+        if let Some(reason) = config.unserved_on_gpu().filter(|_| device.is_cuda()) {
+            return Err(Error::usage(format!("{}: {reason}", options.model)));
+        }
         let bar = loading_bar(options.progress);
         let mut on_layer = |done: usize, of: usize| {
             bar.set_length(of as u64);

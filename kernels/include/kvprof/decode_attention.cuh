@@ -21,6 +21,7 @@
 #include "kvprof/decode_window.cuh"
 #include "kvprof/merge.cuh"
 #include "kvprof/overlap.cuh"
+#include "kvprof/shared.cuh"
 
 namespace kvprof {
 
@@ -37,8 +38,6 @@ KVPROF_HOST_DEVICE constexpr int decode_slot_bytes(TileLayout tile) {
   return decode_side_bytes(tile, Side::key) + decode_side_bytes(tile, Side::value);
 }
 constexpr int kDecodeSlots = 2;
-/// Shared memory of a multiprocessor, for blocks and the 1 KiB that each takes besides.
-constexpr int kSharedOfMultiprocessor = 227 * 1024;
 /// As many warps as the shared memory of a multiprocessor has rings for, but no more than are of use: 12, which
 /// registers (168 each lane) allow, where 2-bit codes are bound by arithmetic, and 8 where memory is the limit. Mirrored by
 /// `DecodeKernel` in the Rust crate.

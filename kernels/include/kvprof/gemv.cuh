@@ -8,8 +8,8 @@
 // Shared   each warp has a ring of Stages pieces of its own ((Rows + Batch) x 128 bytes each: a piece of W and the same of x),
 //          filled by cp.async without any barrier and running on from tile to tile; and twice Warps x Rows x Batch floats
 //          for the sums.
-// Overlap  the ring is filled with weights before the previous kernel has ended (kvprof/overlap.cuh). Only one block fits a
-//          multiprocessor, on purpose: where two do, those of the next kernel come in unevenly while this one
+// Overlap  the ring is filled with weights before the previous kernel has ended (kvprof/overlap.cuh). Only one block fits
+//          Hopper's multiprocessor, on purpose: where two do, those of the next kernel come in unevenly while this one
 //          ends, some multiprocessors get two of them, and the kernel takes as long as those (measured: 8 % of a step).
 // Reference  float64 loops in kernels/tests/step_check.cu.
 // Bound    memory: 2·N·K bytes over the card's read bandwidth (H200: 4550 GB/s for a pure read).
@@ -24,6 +24,7 @@
 
 #include "kvprof/overlap.cuh"
 #include "kvprof/ptx.cuh"
+#include "kvprof/shared.cuh"
 
 namespace kvprof {
 
@@ -51,7 +52,8 @@ struct GemvShape {
   static constexpr int kRingBytes = kStages * kStageBytes;
   static constexpr int kSumFloats = kWarps * kRows * kBatch;
   static constexpr int kSharedBytes = kWarps * kRingBytes + 2 * kSumFloats * 4;
-  static_assert(kSharedBytes > 114 * 1024 && kSharedBytes <= 227 * 1024, "one block fits a Hopper multiprocessor, two do not");
+  static_assert(2 * (kSharedBytes + 1024) > kSharedOfMultiprocessor && kSharedBytes <= kSharedOfMultiprocessor,
+                "one block fits a multiprocessor, two do not");
   static constexpr int kFragments = kRows / 16;
   static constexpr int kColumnBlocks = (kBatch + 7) / 8;
 };

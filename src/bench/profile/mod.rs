@@ -154,6 +154,10 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         ..Default::default()
     };
     m.warnings.extend(overflow);
+    m.warnings.extend(workload.stepper.fallback(workload.cache).map(|reason| {
+        let backend = context.attention.name();
+        format!("decode is not {backend}'s: {reason}, so each step dequantizes the cache and attends as sdpa does")
+    }));
     fill_times(&mut m, &times, batch);
     let limit = subject.config().max_positions;
     if length + steps > limit {

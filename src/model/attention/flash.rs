@@ -2,13 +2,11 @@
 
 use std::ops::Range;
 
-use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::{CudaDevice, WrapErr};
-use candle_core::{CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
-use cudarc::driver::sys::CUdevice_attribute as Attribute;
-
 use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name, uninitialized};
 use crate::device::tensor_map::TensorMap;
+use crate::device::{Code, DeviceLimits};
+use candle_core::backend::BackendStorage;
+use candle_core::{CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 /// Mirrors `PrefillParams` of kernels/include/kvprof/prefill.cuh.
 #[repr(C)]
@@ -111,10 +109,10 @@ pub(super) fn flash_attention(
     let device = &q.device;
     let rows = tokens * (q_heads / kv_heads);
     let row_tiles = rows.div_ceil(ROWS);
-    let hopper = on_hopper(device, channels)?;
+    let limits = DeviceLimits::of(device)?;
+    let hopper = on_hopper(limits, channels);
     // A block of Hopper's kernel has a multiprocessor to itself, two of the portable one share it.
-    let blocks_at_once =
-        attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? * if hopper { 1 } else { 2 };
+    let blocks_at_once = limits.multiprocessors * if hopper { 1 } else { 2 };
     let splits = choose_splits(blocks_at_once, row_tiles * batch * kv_heads, cached);
 
     let shape = Shape::from((batch, tokens, q_heads, channels));
@@ -193,7 +191,7 @@ pub(super) fn kernel_for(ring: &Tensor) -> Result<String> {
     let (Device::Cuda(device), &[_, _, _, _, channels]) = (ring.device(), ring.dims()) else {
         bail!("flash attention reads a ring on a CUDA device, not {:?} on {:?}", ring.shape(), ring.device());
     };
-    Ok(kernel_name(on_hopper(device, channels)?, float_name(ring.dtype())?, channels))
+    Ok(kernel_name(on_hopper(DeviceLimits::of(device)?, channels), float_name(ring.dtype())?, channels))
 }
 
 fn kernel_name(hopper: bool, dtype: &str, channels: usize) -> String {
@@ -201,19 +199,14 @@ fn kernel_name(hopper: bool, dtype: &str, channels: usize) -> String {
 }
 
 /// Whether the kernel for Hopper's warpgroup products serves this head dimension on this device.
-fn on_hopper(device: &CudaDevice, channels: usize) -> Result<bool> {
-    Ok(channels == 128 && attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? == 9)
+fn on_hopper(device: DeviceLimits, channels: usize) -> bool {
+    channels == 128 && device.code == Code::Hopper
 }
 
 /// In how many pieces the keys are cut: in one if the blocks fill the device as they are, else in as many as do, each at least
 /// a few hundred keys long.
 fn choose_splits(blocks_at_once: usize, blocks: usize, keys: usize) -> usize {
     (blocks_at_once / blocks.max(1)).min(keys / LEAST_KEYS_A_SPLIT).max(1)
-}
-
-/// What the driver says of a device.
-pub(super) fn attribute(device: &CudaDevice, attribute: Attribute) -> Result<usize> {
-    Ok(device.cuda_stream().context().attribute(attribute).w()? as usize)
 }
 
 #[cfg(test)]

@@ -57,4 +57,12 @@ impl Attention for Fused {
             None => "dense online-softmax loop (CPU)".into(),
         }
     }
+
+    #[cfg(feature = "cuda")]
+    fn fallback(&self, heads: usize, tokens: usize, view: &LayerView<'_>) -> Option<String> {
+        let window = view.window.dims();
+        let on_gpu = view.window.device().is_cuda();
+        let kernel = || super::decode::kernel_for(&[window[1], heads, tokens, window[4]], view.window.dtype(), view);
+        on_gpu.then(kernel)?.err()
+    }
 }

@@ -51,4 +51,10 @@ pub trait Attention {
 
     /// Names of the kernels that serve Hq `heads` and T `tokens`, or the path taken instead and why: what ran is recorded.
     fn kernel(&self, heads: usize, tokens: usize, view: &LayerView<'_>) -> String;
+
+    /// Why this backend takes another's path there, where it does.
+    fn fallback(&self, heads: usize, tokens: usize, view: &LayerView<'_>) -> Option<String> {
+        let _ = (heads, tokens, view);
+        None
+    }
 }

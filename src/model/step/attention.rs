@@ -7,9 +7,10 @@ use cudarc::driver::CudaStream;
 use super::buffers::Buffers;
 use super::plan::place;
 use crate::cache::{KvCache, LayerView};
+use crate::device::DeviceLimits;
 use crate::device::kernels::Address;
 use crate::device::sequence::{Kernel, Kernels, Launch};
-use crate::model::attention::decode::{DecodeKernel, DecodeShape, DeviceLimits, Scratch};
+use crate::model::attention::decode::{DecodeKernel, DecodeShape, Scratch};
 use crate::model::config::DecoderConfig;
 use crate::{Error, Result};
 

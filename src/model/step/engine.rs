@@ -13,11 +13,10 @@ use super::gemv::{GemvShape, MAX_BATCH};
 use super::plan::{LayerPlace, Planner, StepKernels, place};
 use super::weights::{self, StepWeights};
 use crate::cache::KvCache;
-use crate::device::GpuInfo;
+use crate::device::DeviceLimits;
 use crate::device::kernels::{Address, float_name};
 use crate::device::ranges::{self, Part};
 use crate::device::sequence::{Graph, Kernels, Sequence};
-use crate::model::attention::decode::DeviceLimits;
 use crate::model::decoder::Decoder;
 use crate::{Error, Result};
 
@@ -53,15 +52,10 @@ pub fn unserved(decoder: &Decoder, cache: &dyn KvCache) -> Result<Option<String>
     if let Some(reason) = weights::unserved(decoder, cache.shape().batch) {
         return Ok(Some(reason));
     }
-    let Some(gpu) = GpuInfo::of(decoder.device())? else {
+    let Device::Cuda(device) = decoder.device() else {
         return Ok(Some("the step kernels do not serve the CPU".into()));
     };
-    let limits = DeviceLimits::from(&gpu);
-    let gemv = GemvShape::for_batch(cache.shape().batch).map_or(0, |shape| shape.shared_bytes());
-    if let Some(reason) = limits.lack_of_shared("the step kernels", gemv as usize) {
-        return Ok(Some(reason));
-    }
-    FusedAttention::unserved(decoder.config(), cache, limits)
+    FusedAttention::unserved(decoder.config(), cache, DeviceLimits::of(device)?)
 }
 
 impl StepEngine {
@@ -85,12 +79,11 @@ impl StepEngine {
         let buffers = Buffers::new(&weights, shape.batch, shape.capacity + 1, ways.len())?;
         let mut held = Vec::new();
         let float = float_name(decoder.dtype())?;
-        let gpu =
-            GpuInfo::of(decoder.device())?.ok_or_else(|| Error::usage("the step kernels run on CUDA devices only"))?;
-        let gemv = GemvShape::for_batch(shape.batch)
+        let limits = DeviceLimits::of(device)?;
+        let gemv = GemvShape::for_batch(shape.batch, limits.code)
             .ok_or_else(|| Error::usage(format!("the step kernels serve at most {MAX_BATCH} sequences")))?;
-        let kernels = StepKernels::new(Kernels::load(stream.context(), "step")?, float, gemv, gpu.multiprocessors);
-        let mut attention = FusedAttention::new(decoder.config(), cache, &buffers, (&gpu).into())?;
+        let kernels = StepKernels::new(Kernels::load(stream.context(), "step")?, float, gemv, limits.multiprocessors);
+        let mut attention = FusedAttention::new(decoder.config(), cache, &buffers, limits)?;
         let mut plan = Planner {
             kernels: &kernels,
             weights: &weights,

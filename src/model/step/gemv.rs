@@ -1,6 +1,7 @@
 //! Which linear-layer kernel serves a batch, and how it is launched (kernels/step.cu).
 
 use super::params::GemvInput;
+use crate::device::Code;
 use crate::device::kernels::Address;
 
 /// Most sequences side by side that the step kernels serve.
@@ -18,8 +19,8 @@ pub(super) struct GemvShape {
     pub stages: usize,
 }
 
-/// `Gemv1` … `Gemv16` of kernels/step.cu.
-const SHAPES: [GemvShape; 5] = [
+/// `Gemv1` … `Gemv16` of kernels/step.cu, for Hopper.
+const HOPPER: [GemvShape; 5] = [
     GemvShape { rows: 16, batch: 1, warps: 16, stages: 6 },
     GemvShape { rows: 16, batch: 2, warps: 16, stages: 5 },
     GemvShape { rows: 16, batch: 4, warps: 16, stages: 5 },
@@ -27,10 +28,23 @@ const SHAPES: [GemvShape; 5] = [
     GemvShape { rows: 32, batch: 16, warps: 8, stages: 4 },
 ];
 
+/// The same for other devices.
+const PORTABLE: [GemvShape; 5] = [
+    GemvShape { rows: 16, batch: 1, warps: 8, stages: 5 },
+    GemvShape { rows: 16, batch: 2, warps: 8, stages: 5 },
+    GemvShape { rows: 16, batch: 4, warps: 8, stages: 4 },
+    GemvShape { rows: 32, batch: 8, warps: 4, stages: 4 },
+    GemvShape { rows: 32, batch: 16, warps: 4, stages: 3 },
+];
+
 impl GemvShape {
-    /// The one made for the fewest sequences of those that serve `batch`.
-    pub fn for_batch(batch: usize) -> Option<Self> {
-        SHAPES.into_iter().find(|shape| shape.batch >= batch)
+    /// The one of `code` made for the fewest sequences of those that serve `batch`.
+    pub fn for_batch(batch: usize, code: Code) -> Option<Self> {
+        let shapes = match code {
+            Code::Hopper => HOPPER,
+            Code::Portable => PORTABLE,
+        };
+        shapes.into_iter().find(|shape| shape.batch >= batch)
     }
 
     pub fn threads(&self) -> u32 {
@@ -63,21 +77,22 @@ mod tests {
 
     #[test]
     fn every_batch_up_to_the_largest_is_served_by_the_smallest_kernel_that_can() {
-        for batch in 1..=MAX_BATCH {
-            let shape = GemvShape::for_batch(batch).unwrap();
-            assert!(shape.batch >= batch && (shape.batch < 2 * batch || batch == 1));
+        for code in [Code::Hopper, Code::Portable] {
+            for batch in 1..=MAX_BATCH {
+                let shape = GemvShape::for_batch(batch, code).unwrap();
+                assert!(shape.batch >= batch && (shape.batch < 2 * batch || batch == 1));
+            }
+            assert_eq!(GemvShape::for_batch(MAX_BATCH + 1, code), None);
         }
-        assert_eq!(GemvShape::for_batch(MAX_BATCH + 1), None);
     }
 
     #[test]
-    fn one_block_fits_a_hopper_multiprocessor_and_two_do_not() {
-        for shape in SHAPES {
-            assert!(
-                (114 * 1024..=227 * 1024).contains(&shape.shared_bytes()),
-                "{shape:?}: {} bytes",
-                shape.shared_bytes()
-            );
+    fn one_block_fits_a_multiprocessor_and_two_do_not() {
+        for (code, shapes) in [(Code::Hopper, HOPPER), (Code::Portable, PORTABLE)] {
+            for shape in shapes {
+                let (bytes, room) = (shape.shared_bytes() as usize, code.shared_bytes());
+                assert!(bytes <= room && 2 * (bytes + 1024) > room, "{shape:?}: {bytes} bytes");
+            }
         }
     }
 }

@@ -174,6 +174,12 @@ impl<'a> Stepper<'a> {
         }
     }
 
+    /// Why attention of a step over `cache` is not the backend's own in some layer: then its cost is another's.
+    pub fn fallback(&self, cache: &dyn KvCache) -> Option<String> {
+        let heads = self.decoder.config().heads;
+        (0..cache.shape().layers()).find_map(|layer| self.attention.fallback(heads, 1, &cache.view(layer)))
+    }
+
     /// What attends to one token, in order of the layers: those that keep full precision have another kernel.
     fn attention_kernels(&self, cache: &dyn KvCache) -> String {
         let heads = self.decoder.config().heads;

@@ -23,12 +23,12 @@ pub(super) struct StepKernels {
     /// `f16` or `bf16`.
     float: &'static str,
     shape: GemvShape,
-    multiprocessors: u32,
+    multiprocessors: usize,
 }
 
 impl StepKernels {
     /// Kernels of `image` that compute with `float`, for a device of so many multiprocessors.
-    pub fn new(image: Kernels, float: &'static str, shape: GemvShape, multiprocessors: u32) -> Self {
+    pub fn new(image: Kernels, float: &'static str, shape: GemvShape, multiprocessors: usize) -> Self {
         StepKernels { image, float, shape, multiprocessors }
     }
 
@@ -197,7 +197,7 @@ impl Planner<'_> {
     fn launch<P: DeviceRepr + Copy>(&mut self, of: Part, part: &str, input: GemvInput, params: P) -> Result<()> {
         let kernel = self.kernels.linear(part)?;
         // A block takes every so many-th tile.
-        let grid = [self.kernels.multiprocessors.min(input.tiles as u32), 1, 1];
+        let grid = [self.kernels.multiprocessors.min(input.tiles as usize) as u32, 1, 1];
         // SAFETY: each caller gives the parameters of its part's kernel; it reads nothing but weights before it waits; weights,
         // buffers and cache are held by the engine, and the cache reserves the slot that the keys go to.
         let launch = unsafe { kernel.launch(grid, self.kernels.shape.threads(), params, true) };

@@ -12,10 +12,10 @@ use std::collections::{HashMap, HashSet};
 use candle_core::DType;
 
 use super::plan::{ModelRequest, RunSpec};
-use crate::Result;
 use crate::bench::profile::too_long;
 use crate::bench::{Settings, score_key};
 use crate::model::{DecoderConfig, Subject};
+use crate::{Error, Result};
 
 pub use memory::{Memory, available_bytes, free_bytes, memory};
 pub use time::Speed;
@@ -72,7 +72,7 @@ impl Shape {
     /// The shape of a model, from its configuration alone, for a run on `place`.
     ///
     /// # Errors
-    /// As [`Subject::shape`].
+    /// As [`Subject::shape`], and a model that a GPU would not serve.
     pub fn of(request: &ModelRequest, place: Place) -> Result<Self> {
         let options = request.options(false)?;
         let config = Subject::shape(&options)?;
@@ -80,6 +80,9 @@ impl Shape {
             Place::Here => options.device.open().is_ok_and(|device| device.is_cuda()),
             Place::OtherGpu => true,
         };
+        if let Some(reason) = config.unserved_on_gpu().filter(|_| on_gpu) {
+            return Err(Error::usage(reason));
+        }
         let dtype = options.dtype.resolve_for(config.stored_dtype, on_gpu);
         Ok(Shape { config, dtype })
     }

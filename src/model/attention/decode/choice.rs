@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 
-use crate::device::GpuInfo;
+use crate::device::DeviceLimits;
 use crate::device::kernels::{Launch, float_name};
 use crate::quant::tile::SideGeometry;
 use crate::quant::{Direction, TileGeometry};
@@ -17,12 +17,11 @@ const ROWS_A_PASS: [usize; 2] = [4, 8];
 /// Positions of the window that a warp takes at once (`kUnitTokens`).
 pub(super) const UNIT_TOKENS: usize = 16;
 
-/// As in kernels/include/kvprof/decode_attention.cuh: slots of a warp's ring, most warps of a block, with 2-bit codes and
-/// otherwise, and shared memory of a multiprocessor that a block can have.
+/// As in kernels/include/kvprof/decode_attention.cuh: slots of a warp's ring, and most warps of a block, with 2-bit codes and
+/// otherwise.
 const SLOTS: usize = 2;
 const MOST_WARPS_2_BIT: usize = 12;
 const MOST_WARPS: usize = 8;
-const SHARED_BYTES: usize = 227 * 1024;
 
 /// Blocks without tiles that a multiprocessor holds where it has the shared memory (`decode_blocks`); with tiles, one.
 const MOST_BLOCKS: usize = 2;
@@ -88,34 +87,6 @@ impl DecodeShape {
     }
 }
 
-/// What a device offers a launch.
-#[derive(Debug, Clone, Copy)]
-pub struct DeviceLimits {
-    /// Streaming multiprocessors.
-    pub multiprocessors: usize,
-    /// Shared memory that a block can have.
-    pub shared_bytes: usize,
-}
-
-impl DeviceLimits {
-    /// Why `kernels` cannot run with `bytes` of shared memory a block; `None` where the device has so much.
-    pub fn lack_of_shared(&self, kernels: &str, bytes: usize) -> Option<String> {
-        (bytes > self.shared_bytes).then(|| {
-            format!(
-                "{kernels} need {} KiB of shared memory a block, this device has {}",
-                bytes.div_ceil(1024),
-                self.shared_bytes / 1024
-            )
-        })
-    }
-}
-
-impl From<&GpuInfo> for DeviceLimits {
-    fn from(gpu: &GpuInfo) -> Self {
-        DeviceLimits { multiprocessors: gpu.multiprocessors as usize, shared_bytes: gpu.shared_bytes as usize }
-    }
-}
-
 /// A kernel and its launch configuration for one shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeKernel {
@@ -156,19 +127,16 @@ impl DecodeKernel {
         let side = |side: &SideGeometry| unit.max(side.code_bytes + side.parameter_bytes);
         let slot = geometry.map_or(2 * unit, |g| side(&g.key) + side(&g.value));
         let most_warps = if geometry.is_some_and(|g| g.key.bits == 2) { MOST_WARPS_2_BIT } else { MOST_WARPS };
-        let warps = (SHARED_BYTES / (SLOTS * slot)).min(most_warps);
+        let room = device.code.shared_bytes();
+        let warps = (room / (SLOTS * slot)).min(most_warps);
         // After the loop the rings hold each warp's part: rows of D + 4 floats, and two sums a row.
         let rows = ROWS_A_PASS[usize::from(shape.rows() > ROWS_A_PASS[0])];
         let merge = warps * rows * ((shape.head_dim + 4) * 4 + 8);
         let shared_bytes = (warps * SLOTS * slot).max(merge);
-        if let Some(reason) = device.lack_of_shared("fused kernels", shared_bytes) {
-            return Err(reason);
-        }
         let passes = shape.rows().div_ceil(rows);
         let blocks = shape.batch * shape.kv_heads * passes;
         let tile_tokens = geometry.map_or(UNIT_TOKENS, |g| g.tokens);
-        let resident =
-            if geometry.is_some() { 1 } else { (SHARED_BYTES / (shared_bytes + 1024)).clamp(1, MOST_BLOCKS) };
+        let resident = if geometry.is_some() { 1 } else { (room / (shared_bytes + 1024)).clamp(1, MOST_BLOCKS) };
         let slots = device.multiprocessors * resident;
         // A few heads of an unquantized cache keep the memory busy from half of the device, and half as many parts are merged
         // sooner (2 to 7 % in all).
@@ -220,13 +188,15 @@ fn choose_splits(slots: usize, blocks: usize, items: usize, least: usize) -> usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Code;
     use crate::quant::QuantSpec;
     use crate::quant::presets::PRESETS;
 
     const SHAPE: DecodeShape =
         DecodeShape { batch: 8, heads: 32, kv_heads: 8, tokens: 1, head_dim: 128, dtype: DType::F16, capacity: 32768 };
 
-    const H200: DeviceLimits = DeviceLimits { multiprocessors: 132, shared_bytes: SHARED_BYTES };
+    const H200: DeviceLimits = DeviceLimits { multiprocessors: 132, code: Code::Hopper };
+    const RTX_5090: DeviceLimits = DeviceLimits { multiprocessors: 170, code: Code::Portable };
 
     fn geometry(spec: &str) -> Option<TileGeometry> {
         TileGeometry::new(&spec.parse::<QuantSpec>().unwrap(), SHAPE.head_dim, SHAPE.dtype)
@@ -235,8 +205,10 @@ mod tests {
     #[test]
     fn every_preset_has_a_kernel() {
         for preset in &PRESETS {
-            let kernel = DecodeKernel::choose(geometry(preset.name).as_ref(), &SHAPE, H200).unwrap();
-            assert!(kernel.shared_bytes <= SHARED_BYTES, "{}: {kernel:?}", preset.name);
+            for device in [H200, RTX_5090] {
+                let kernel = DecodeKernel::choose(geometry(preset.name).as_ref(), &SHAPE, device).unwrap();
+                assert!(kernel.shared_bytes <= device.code.shared_bytes(), "{}: {kernel:?}", preset.name);
+            }
         }
     }
 
@@ -261,14 +233,17 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_the_shared_memory_is_refused_with_a_reason() {
-        let a100 = DeviceLimits { multiprocessors: 108, shared_bytes: 163 * 1024 };
-        assert!(DecodeKernel::choose(geometry("int4-hqq").as_ref(), &SHAPE, a100).is_ok());
-        assert!(DecodeKernel::choose(geometry("int8-hqq").as_ref(), &SHAPE, a100).unwrap_err().contains("163"));
-        let consumer = DeviceLimits { multiprocessors: 128, shared_bytes: 99 * 1024 };
-        let reason = "fused kernels need 128 KiB of shared memory a block, this device has 99";
-        assert_eq!(DecodeKernel::choose(None, &SHAPE, consumer).unwrap_err(), reason);
-        assert_eq!(consumer.lack_of_shared("fused kernels", 99 * 1024), None);
+    fn blocks_have_as_many_warps_as_have_room_for_their_rings() {
+        let warps = |spec: Option<&str>, device| {
+            let geometry = spec.and_then(geometry);
+            DecodeKernel::choose(geometry.as_ref(), &SHAPE, device).unwrap().threads / 32
+        };
+        // A warp's two slots: 16 KiB without tiles, 34 with 8-bit codes, 18 with 4-bit codes, 16 with 2-bit codes in groups of 16.
+        for (spec, hopper, portable) in
+            [(None, 8, 6), (Some("int8-hqq"), 6, 2), (Some("int4-hqq"), 8, 5), (Some("int2-hqq"), 12, 6)]
+        {
+            assert_eq!((warps(spec, H200), warps(spec, RTX_5090)), (hopper, portable), "{spec:?}");
+        }
     }
 
     #[test]

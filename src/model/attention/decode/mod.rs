@@ -7,13 +7,12 @@ mod scratch;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 
-use cudarc::driver::sys::CUdevice_attribute as Attribute;
-
 use self::choice::UNIT_TOKENS;
-pub use self::choice::{DecodeKernel, DecodeShape, DeviceLimits, MAX_TOKENS};
+pub use self::choice::{DecodeKernel, DecodeShape, MAX_TOKENS};
 pub use self::params::{CacheLength, DecodeParams};
 pub use self::scratch::Scratch;
 use crate::cache::LayerView;
+use crate::device::DeviceLimits;
 use crate::device::kernels::address;
 
 /// The shape of attending with `q` `[B, Hq, T, D]` to `view`.
@@ -54,11 +53,7 @@ pub fn shape_of(q: &[usize], dtype: DType, view: &LayerView<'_>) -> Result<Decod
 pub(super) fn kernel_for(q: &[usize], dtype: DType, view: &LayerView<'_>) -> std::result::Result<DecodeKernel, String> {
     let Device::Cuda(device) = view.window.device() else { return Err("the cache is not on a CUDA device".into()) };
     let shape = shape_of(q, dtype, view).map_err(|e| e.to_string())?;
-    let ask = |attribute| super::flash::attribute(device, attribute).map_err(|e| e.to_string());
-    let limits = DeviceLimits {
-        multiprocessors: ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-        shared_bytes: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-    };
+    let limits = DeviceLimits::of(device).map_err(|e| e.to_string())?;
     DecodeKernel::choose(view.packed.as_ref().map(|p| &p.geometry), &shape, limits)
 }
 
