@@ -14,7 +14,7 @@ use crate::base::stats::{self, Estimate, percentile_interval, root_mean_square_i
 use crate::cache::KeyReads;
 use crate::model::Subject;
 use crate::quant::QuantSpec;
-use crate::schema::{Kld, KldBin, KldIntervals};
+use crate::schema::{Benchmarks, Kld, KldBin, KldIntervals};
 
 /// Bins by position in the window.
 const BINS: usize = 8;
@@ -57,7 +57,8 @@ impl Benchmark for DivergenceBenchmark {
         let mut block = summarize(&scores, &plan);
         block.quantized_read_fraction = Some(fraction);
         block.version = Some(self.version());
-        keep(Block::Divergence(Box::new(block)))
+        let blocks = Benchmarks { kld: Some(block), ..Default::default() };
+        keep(Block::Score { name: self.name(), blocks: Box::new(blocks), complete: true })
     }
 }
 

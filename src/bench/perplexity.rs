@@ -12,7 +12,7 @@ use crate::Result;
 use crate::base::stats::{self, Estimate};
 use crate::model::Subject;
 use crate::quant::QuantSpec;
-use crate::schema::Perplexity;
+use crate::schema::{Benchmarks, Perplexity};
 
 /// `--benchmarks ppl`.
 pub struct PerplexityBenchmark;
@@ -45,8 +45,12 @@ impl Benchmark for PerplexityBenchmark {
         let reference_scores = scores(context, &plan, &QuantSpec::none())?;
         let mut reference = summarize(&reference_scores, &plan);
         reference.version = Some(self.version());
+        let mut keep = |reference, perplexity_quantized| {
+            let blocks = Benchmarks { perplexity: Some(reference), perplexity_quantized, ..Default::default() };
+            keep(Block::Score { name: self.name(), blocks: Box::new(blocks), complete: true })
+        };
         if !context.spec.is_quantized() {
-            return keep(Block::Perplexity { reference, quantized: None });
+            return keep(reference, None);
         }
         let tested = scores(context, &plan, context.spec)?;
         require_quantized_reads(context, "ppl", fraction_of(tested.reads))?;
@@ -57,7 +61,7 @@ impl Benchmark for PerplexityBenchmark {
         quantized.ln_ratio = quantized.nll.zip(reference.nll).map(|(after, before)| after - before);
         let difference = stats::mean_difference(&as_f64(&reference_scores.nll), &as_f64(&tested.nll));
         quantized.ln_ratio_standard_error = difference.map(|difference| difference.error);
-        keep(Block::Perplexity { reference, quantized: Some(quantized) })
+        keep(reference, Some(quantized))
     }
 }
 

@@ -41,13 +41,11 @@ fn beyond_the_model(result: &RunResult) -> impl Iterator<Item = String> {
     // The unquantized cache is its own reference.
     let reference = |own: usize, recorded: Option<usize>| recorded.or((!result.kv_quant.enabled).then_some(own));
     let questions = |score: &Accuracy| (reference(score.correct, score.reference_correct), score.questions);
-    let needle = b.needle_in_haystack.as_ref();
-    let scores = [
-        ("needle", needle.map(|score| (reference(score.successes, score.reference_successes), score.total_trials))),
-        ("mmlu", b.mmlu.as_ref().map(questions)),
-        ("math", b.math.as_ref().map(questions)),
-    ];
-    scores.into_iter().filter_map(|(name, score)| match score? {
+    let needle = b.needle_in_haystack.iter();
+    let needle = needle.map(|score| (reference(score.successes, score.reference_successes), score.total_trials));
+    let questions = b.question_sets().map(|(name, score)| (name, questions(score)));
+    let scores: Vec<_> = needle.map(|score| ("needle", score)).chain(questions).collect();
+    scores.into_iter().filter_map(|(name, score)| match score {
         (Some(0), asked) if asked > 0 => Some(format!(
             "{name}: the model scores 0 of {asked} with an unquantized cache too, so that this says nothing about quantization"
         )),
@@ -93,19 +91,16 @@ fn place(cache: &str, m: &Measurement) -> String {
 /// Blocks that a patch measured with other settings than the run's, which a run that goes on in the file leaves as they are.
 fn patched(result: &RunResult) -> Vec<String> {
     let cache = quantization(result);
-    let b = &result.benchmarks;
-    let scores = [
-        ("ppl", result.own_perplexity().and_then(|block| block.settings.as_ref())),
-        ("kld", b.kld.as_ref().and_then(|block| block.settings.as_ref())),
-        ("needle", b.needle_in_haystack.as_ref().and_then(|block| block.settings.as_ref())),
-        ("mmlu", b.mmlu.as_ref().and_then(|block| block.settings.as_ref())),
-        ("math", b.math.as_ref().and_then(|block| block.settings.as_ref())),
-    ];
-    let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), name, settings));
+    let scores = result.benchmarks.each();
+    let scores = scores.map(|block| (format!("{cache}, {}", block.name), block.name, block.settings));
     let rows = result.measurements.iter().map(|m| (place(&cache, m), "profile", m.settings.as_ref()));
-    rows.chain(scores)
-        .filter_map(|(place, block, settings)| Some(format!("{place}: {}", difference(block, settings?, result)?)))
-        .collect()
+    let told = |(place, block, settings): (String, &str, Option<&Flags>)| {
+        Some(format!("{place}: {}", difference(block, settings?, result)?))
+    };
+    let mut lines: Vec<String> = rows.chain(scores).filter_map(told).collect();
+    // Both blocks of a perplexity say the same.
+    lines.dedup();
+    lines
 }
 
 /// In which of the settings that `block` depends on `settings` differ from the run's; `None` where they do not.

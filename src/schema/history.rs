@@ -7,9 +7,6 @@ use serde_json::Value;
 
 use super::{AnsweredOn, Environment, Hardware, Measurement, RunResult};
 
-/// Blocks that are made of questions.
-const QUESTION_SETS: [&str; 2] = ["mmlu", "math"];
-
 /// A machine, as far as its file tells.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Machine {
@@ -101,12 +98,8 @@ impl RunResult {
 
     /// Which machines answered the questions of `block`; nothing for what is no question set, or does not say.
     fn answered_on(&self, block: &str) -> &[AnsweredOn] {
-        let score = match block {
-            "mmlu" => &self.benchmarks.mmlu,
-            "math" => &self.benchmarks.math,
-            _ => &None,
-        };
-        score.as_ref().map_or(&[], |score| &score.answered_on)
+        let score = self.benchmarks.question_sets().find(|(name, _)| *name == block);
+        score.map_or(&[], |(_, score)| &score.answered_on)
     }
 
     /// Where its blocks were measured, in words, if not all on one machine.
@@ -115,8 +108,8 @@ impl RunResult {
         let mut blocks = self.completed.clone();
         blocks.extend(rows.filter(|row| !self.completed.contains(row)));
         // One that was stopped is not complete, and says the more who answered what.
-        let stopped = QUESTION_SETS.map(String::from).into_iter().filter(|set| self.answered_on(set).len() > 1);
-        blocks.extend(stopped.filter(|set| !self.completed.contains(set)).collect::<Vec<_>>());
+        let several = self.benchmarks.question_sets().filter(|(_, score)| score.answered_on.len() > 1);
+        blocks.extend(several.map(|(set, _)| set.to_string()).filter(|set| !self.completed.contains(set)));
         let mut by_machine: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut say = |machine: Option<&str>, what: String| {
             by_machine.entry(machine.unwrap_or("an unknown machine").to_string()).or_default().push(what);

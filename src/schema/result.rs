@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::blocks::{Benchmarks, Flags, Measurement, Perplexity};
 use super::quality::Kld;
+use super::scores::SCORES;
 
 /// A result file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -167,21 +168,8 @@ impl RunResult {
     /// Takes out the rows and scores whose names, as in `completed`, `kept` does not want.
     pub fn retain(&mut self, kept: impl Fn(&str) -> bool) {
         self.measurements.retain(|m| kept(&profile_block(m.context_len, m.batch_size.unwrap_or(1))));
-        let b = &mut self.benchmarks;
-        if !kept("ppl") {
-            (b.perplexity, b.perplexity_quantized) = (None, None);
-        }
-        if !kept("kld") {
-            b.kld = None;
-        }
-        if !kept("needle") {
-            (b.needle_in_haystack, b.needle_in_haystack_trials) = (None, None);
-        }
-        if !kept("mmlu") {
-            b.mmlu = None;
-        }
-        if !kept("math") {
-            b.math = None;
+        for name in SCORES.into_iter().filter(|name| !kept(name)) {
+            self.benchmarks.copy_from(name, &Benchmarks::default());
         }
     }
 
@@ -193,28 +181,15 @@ impl RunResult {
     /// Whether a row of it was measured, or a score.
     pub fn has_measurements(&self) -> bool {
         let rows = self.measurements.iter().any(|m| m.skipped != Some(true));
-        rows || ["ppl", "kld", "needle", "mmlu", "math"].iter().any(|name| self.holds(name))
+        rows || self.benchmarks.each().next().is_some()
     }
 
-    /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know, nothing is held against
-    /// the file.
+    /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know,
+    /// nothing is held against the file.
     pub fn holds(&self, name: &str) -> bool {
-        let b = &self.benchmarks;
-        match name {
-            "ppl" => b.perplexity.is_some() || b.perplexity_quantized.is_some(),
-            "kld" => b.kld.is_some(),
-            "needle" => b.needle_in_haystack.is_some(),
-            "mmlu" => b.mmlu.is_some(),
-            "math" => b.math.is_some(),
-            _ => {
-                match name.strip_prefix("profile@").and_then(|place| place.split_once('x')) {
-                    Some((context, batch)) => self.measurements.iter().filter(|m| m.skipped != Some(true)).any(|m| {
-                        m.context_len.to_string() == context && m.batch_size.unwrap_or(1).to_string() == batch
-                    }),
-                    None => true,
-                }
-            }
-        }
+        let known = SCORES.contains(&name) || (name.starts_with("profile@") && name.contains('x'));
+        let row = || self.measurements.iter().any(|m| m.skipped != Some(true) && m.block() == name);
+        !known || self.benchmarks.has(name) || row()
     }
 }
 

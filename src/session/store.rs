@@ -178,47 +178,20 @@ impl Stored {
     pub fn keep(&mut self, block: Block) -> Result<()> {
         let result = &mut self.result;
         let settings = self.block_settings.clone();
-        let name = match block {
-            Block::Profile(mut measurement) => {
-                let name = profile_block(measurement.context_len, measurement.batch_size.unwrap_or(1));
-                measurement.settings = settings;
-                put(&mut result.measurements, *measurement);
-                name
+        let (name, complete) = match block {
+            Block::Profile(mut row) => {
+                row.settings = settings;
+                let name = row.block();
+                put(&mut result.measurements, *row);
+                (name, true)
             }
-            Block::Perplexity { mut reference, mut quantized } => {
-                if let Some(quantized) = &mut quantized {
-                    quantized.settings.clone_from(&settings);
-                }
-                reference.settings = settings;
-                result.benchmarks.perplexity = Some(reference);
-                result.benchmarks.perplexity_quantized = quantized;
-                "ppl".into()
-            }
-            Block::Divergence(mut divergence) => {
-                divergence.settings = settings;
-                result.benchmarks.kld = Some(*divergence);
-                "kld".into()
-            }
-            Block::Questions { name, mut score, complete } => {
-                score.settings = settings;
-                match name {
-                    "mmlu" => result.benchmarks.mmlu = Some(*score),
-                    _ => result.benchmarks.math = Some(*score),
-                }
-                if !complete {
-                    self.note_measured(name);
-                    return self.save();
-                }
-                name.into()
-            }
-            Block::Needle(mut needle, trials) => {
-                needle.settings = settings;
-                result.benchmarks.needle_in_haystack = Some(needle);
-                result.benchmarks.needle_in_haystack_trials = Some(trials);
-                "needle".into()
+            Block::Score { name, mut blocks, complete } => {
+                blocks.set_settings(settings.as_ref());
+                result.benchmarks.copy_from(name, &blocks);
+                (name.into(), complete)
             }
         };
-        if !result.completed.contains(&name) {
+        if complete && !result.completed.contains(&name) {
             result.completed.push(name.clone());
         }
         self.note_measured(&name);

@@ -17,7 +17,7 @@ use super::{Benchmark, Block, Context, Readings, Settings};
 use crate::model::generate::{Prompt, Written, greedy};
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, DataSource, Outcome};
+use crate::schema::{Accuracy, Benchmarks, DataSource, Outcome};
 use crate::{Error, Result};
 
 /// What the model is asked to do, after the problem.
@@ -71,6 +71,7 @@ impl Benchmark for MathBenchmark {
                 ..Default::default()
             },
             batch: settings.batch_size,
+            blocks: |score| Benchmarks { math: Some(score), ..Default::default() },
             ask: &solve,
         };
         set.run(context, context.saved.math.as_ref(), keep)

@@ -14,7 +14,7 @@ use super::{Benchmark, Block, Context, Readings, Settings};
 use crate::model::generate::feed;
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, DataSource, Outcome};
+use crate::schema::{Accuracy, Benchmarks, DataSource, Outcome};
 use crate::{Error, Result};
 use letters::Letters;
 use sample::{Question, questions, spread};
@@ -65,6 +65,7 @@ impl Benchmark for MmluBenchmark {
                 ..Default::default()
             },
             batch: 1,
+            blocks: |score| Benchmarks { mmlu: Some(score), ..Default::default() },
             ask: &ask,
         };
         set.run(context, context.saved.mmlu.as_ref(), keep)

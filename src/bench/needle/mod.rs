@@ -14,7 +14,7 @@ use crate::cache::{KeyReads, KvCache};
 use crate::model::Subject;
 use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
-use crate::schema::{Needle, NeedleScore, NeedleTrial, Paired};
+use crate::schema::{Benchmarks, Needle, NeedleScore, NeedleTrial, Paired};
 use haystack::{Haystack, Haystacks};
 
 /// Tokens generated greedily after the prompt.
@@ -99,7 +99,12 @@ impl Benchmark for NeedleBenchmark {
         block.data = read.source.clone();
         block.quantized_read_fraction = Some(fraction_of(sum(&reads)));
         block.elapsed_s = Some(started.elapsed().as_secs_f64());
-        keep(Block::Needle(block, trials))
+        let blocks = Benchmarks {
+            needle_in_haystack: Some(block),
+            needle_in_haystack_trials: Some(trials),
+            ..Default::default()
+        };
+        keep(Block::Score { name: self.name(), blocks: Box::new(blocks), complete: true })
     }
 }
 
