@@ -14,7 +14,7 @@ pub fn of(result: &RunResult) -> Vec<String> {
     for m in &result.measurements {
         let place = format!("{} tokens{}", number::tokens(m.context_len), batch(m));
         all.extend(m.warnings.iter().map(|w| format!("{place}: {w}")));
-        if m.skipped == Some(true) {
+        if m.is_skipped() {
             all.push(format!("{place} skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
         }
     }
@@ -64,8 +64,8 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
         let cache = quantization(result);
         for m in &result.measurements {
             let place = place(&cache, m);
-            let skipped = (m.skipped == Some(true))
-                .then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
+            let skipped =
+                (m.is_skipped()).then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
                 say(place.clone(), warning);
             }

@@ -48,13 +48,6 @@ impl Machine {
     }
 }
 
-impl Measurement {
-    /// What `completed` calls it.
-    pub fn block(&self) -> String {
-        format!("profile@{}x{}", self.context_len, self.batch_size.unwrap_or(1))
-    }
-}
-
 impl RunResult {
     fn notes(&self, field: &str) -> impl Iterator<Item = &Value> {
         self.extra.get(field).and_then(Value::as_array).into_iter().flatten()
@@ -104,7 +97,7 @@ impl RunResult {
 
     /// Where its blocks were measured, in words, if not all on one machine.
     pub fn machines(&self) -> Option<String> {
-        let rows = self.measurements.iter().filter(|m| m.skipped != Some(true)).map(Measurement::block);
+        let rows = self.measurements.iter().filter(|m| !m.is_skipped()).map(Measurement::block);
         let mut blocks = self.completed.clone();
         blocks.extend(rows.filter(|row| !self.completed.contains(row)));
         // One that was stopped is not complete, and says the more who answered what.

@@ -149,7 +149,7 @@ impl RunResult {
     /// Tokens decoded in a timed run: those of its first row, which a patch may have measured with others than the run's, or without
     /// a row that was measured, those of the run.
     pub fn decode_tokens(&self) -> usize {
-        let mut measured = self.measurements.iter().filter(|m| m.skipped != Some(true));
+        let mut measured = self.measurements.iter().filter(|m| !m.is_skipped());
         measured.find_map(|m| m.decode_tokens).unwrap_or(self.config.decode_tokens)
     }
 
@@ -167,7 +167,7 @@ impl RunResult {
 
     /// Takes out the rows and scores whose names, as in `completed`, `kept` does not want.
     pub fn retain(&mut self, kept: impl Fn(&str) -> bool) {
-        self.measurements.retain(|m| kept(&profile_block(m.context_len, m.batch_size.unwrap_or(1))));
+        self.measurements.retain(|m| kept(&m.block()));
         for name in SCORES.into_iter().filter(|name| !kept(name)) {
             self.benchmarks.copy_from(name, &Benchmarks::default());
         }
@@ -180,7 +180,7 @@ impl RunResult {
 
     /// Whether a row of it was measured, or a score.
     pub fn has_measurements(&self) -> bool {
-        let rows = self.measurements.iter().any(|m| m.skipped != Some(true));
+        let rows = self.measurements.iter().any(|m| !m.is_skipped());
         rows || self.benchmarks.each().next().is_some()
     }
 
@@ -188,14 +188,9 @@ impl RunResult {
     /// nothing is held against the file.
     pub fn holds(&self, name: &str) -> bool {
         let known = SCORES.contains(&name) || (name.starts_with("profile@") && name.contains('x'));
-        let row = || self.measurements.iter().any(|m| m.skipped != Some(true) && m.block() == name);
+        let row = || self.measurements.iter().any(|m| !m.is_skipped() && m.block() == name);
         !known || self.benchmarks.has(name) || row()
     }
-}
-
-/// Name of a row among the completed blocks.
-pub fn profile_block(context_len: usize, batch: usize) -> String {
-    format!("profile@{context_len}x{batch}")
 }
 
 /// Software and hardware around a run.

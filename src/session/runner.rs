@@ -344,10 +344,7 @@ impl Bench {
             done.extend(stored.result.completed.iter().filter(|block| stored.has(block)).cloned());
             let done = |length, batch| done.contains(&profile_block(length, batch));
             bench::profile::run(&mut context, &done, &mut |block| match block {
-                Block::Profile(row) if row.skipped == Some(true) => {
-                    let reason = row.skip_reason.unwrap_or_default();
-                    stored.skip(row.context_len, row.batch_size.unwrap_or(1), reason, self.free_bytes)
-                }
+                Block::Profile(row) if row.is_skipped() => stored.skip(*row, self.free_bytes),
                 block => stored.keep(block),
             })?;
         }

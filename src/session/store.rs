@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::atomic;
 use crate::bench::{self, Block};
-use crate::schema::{Flags, Measurement, RunResult, model_name, profile_block, read};
+use crate::schema::{Flags, Measurement, RunResult, model_name, read};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -121,23 +121,15 @@ impl Stored {
         Ok(text)
     }
 
-    /// Adds a row for what did not fit, or will not, into the `free` bytes that there were before anything was loaded, with the
-    /// reason, and saves. The block is not complete by that: where there is more memory, a resumed sweep measures it.
+    /// Adds a row for what did not fit, or will not, into the `free` bytes that there were before anything was loaded, and saves. The
+    /// block is not complete by that: where there is more memory, a resumed sweep measures it.
     ///
     /// # Errors
     /// As [`save`](Stored::save).
-    pub fn skip(&mut self, context_len: usize, batch: usize, reason: String, free: Option<u64>) -> Result<()> {
-        let row = Measurement {
-            context_len,
-            batch_size: Some(batch),
-            skipped: Some(true),
-            skip_reason: Some(reason),
-            free_bytes: free,
-            ..Default::default()
-        };
-        put(&mut self.result.measurements, row);
+    pub fn skip(&mut self, row: Measurement, free: Option<u64>) -> Result<()> {
+        let name = row.block();
+        put(&mut self.result.measurements, Measurement { free_bytes: free, ..row });
         // Earlier versions took a row that ran out of memory for complete.
-        let name = profile_block(context_len, batch);
         self.result.completed.retain(|block| *block != name);
         self.note_measured(&name);
         self.save()
@@ -170,8 +162,8 @@ impl Stored {
 
     /// The row of this context and batch, where it was skipped.
     pub fn skipped(&self, context_len: usize, batch: usize) -> Option<&Measurement> {
-        let row = |m: &&Measurement| m.context_len == context_len && m.batch_size.unwrap_or(1) == batch;
-        self.result.measurements.iter().find(row).filter(|m| m.skipped == Some(true))
+        let row = |m: &&Measurement| m.context_len == context_len && m.batch() == batch;
+        self.result.measurements.iter().find(row).filter(|m| m.is_skipped())
     }
 
     /// Adds a block, replacing an older one of the same kind, and saves.
@@ -202,7 +194,7 @@ impl Stored {
 /// Replaces the row of the same context and batch, or adds one: before the first row of a longer context or larger batch, since rows
 /// that are skipped are known before the others are measured.
 fn put(rows: &mut Vec<Measurement>, row: Measurement) {
-    let place = |m: &Measurement| (m.context_len, m.batch_size.unwrap_or(1));
+    let place = |m: &Measurement| (m.context_len, m.batch());
     match rows.iter_mut().find(|m| place(m) == place(&row)) {
         Some(old) => *old = row,
         None => {

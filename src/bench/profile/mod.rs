@@ -56,7 +56,7 @@ fn each_place(
                 continue;
             }
             let measurement = match measure(length, batch) {
-                Err(Error::OutOfMemory(reason)) => skipped(length, batch, reason),
+                Err(Error::OutOfMemory(reason)) => Measurement::skipped(length, batch, reason),
                 other => other?,
             };
             keep(Block::Profile(Box::new(measurement)))?;
@@ -87,16 +87,6 @@ pub fn check_lengths(config: &DecoderConfig, settings: &Settings) -> Result<()> 
     match reasons.unwrap_or_default().into_iter().next() {
         Some(first) => Err(Error::usage(first)),
         None => Ok(()),
-    }
-}
-
-fn skipped(length: usize, batch: usize, reason: String) -> Measurement {
-    Measurement {
-        context_len: length,
-        batch_size: Some(batch),
-        skipped: Some(true),
-        skip_reason: Some(reason),
-        ..Default::default()
     }
 }
 

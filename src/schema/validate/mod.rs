@@ -27,7 +27,7 @@ pub fn validate(result: &RunResult) -> Vec<String> {
     }
     let mut seen = Vec::new();
     for m in &result.measurements {
-        let key = (m.context_len, m.batch_size.unwrap_or(1));
+        let key = (m.context_len, m.batch());
         let at = format!("measurements[context {} × {}]", key.0, key.1);
         if seen.contains(&key) {
             findings.push(format!("{at}: measured twice"));
