@@ -82,7 +82,7 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
                 continue;
             };
             used.insert((model, partner));
-            let remark = (partner.random_weights != way.random_weights).then_some(RANDOM);
+            let remark = (partner.loaded.random_weights != way.loaded.random_weights).then_some(RANDOM);
             let both = Both { before: &ways[partner], after, what: pair::words(partner, way), remark };
             match remark {
                 Some(_) => out.unpaired.extend(both.model().map(|model| {
@@ -210,65 +210,73 @@ impl Comparison {
             let told: String = row.run.told.words().iter().map(|told| format!(", {told}")).collect();
             Unpaired::from(format!("{side}: {} {}{}{told} has no partner", row.run.model, both.what, at(row)))
         };
-        let mut used: Vec<*const Row<'_>> = Vec::new();
+        let mut used = BTreeSet::new();
         for new in &both.after.rows {
-            let place = at(new);
-            let Some(base) = pair::row(&both.before.rows, new) else {
-                self.unpaired.push(lone("new", new));
-                continue;
-            };
-            used.push(base);
-            let model = &new.run.model;
-            let what = format!("{}{}", both.what, pair::settings(base, new));
-            if base.skipped() || new.skipped() {
-                let had = metric::COST.iter().filter(|cost| cost.of_row(base));
-                let lost = had.map(|cost| &cost.metric).collect();
-                self.unpaired.push(Unpaired { text: format!("{model} {what}{place}: skipped on a side"), lost });
-                continue;
-            }
-            let [of_base, of_new] = pair::used(base, new);
-            let differing = of_new.differing(&of_base);
-            let spill = spilled(base, new);
-            let (mut left_out, mut meaningless) = (Vec::new(), Vec::new());
-            // Metrics that only the other side has.
-            let (mut not_in_base, mut not_in_new) = (Vec::new(), Vec::new());
-            for cost in &metric::COST {
-                let metric = &cost.metric;
-                let Some(delta) = (cost.change)(base, new) else {
-                    if cost.of_row(base) {
-                        not_in_new.push(metric);
-                    } else if cost.of_row(new) {
-                        not_in_base.push(metric);
-                    }
-                    continue;
-                };
-                if cost.depends_on.iter().any(|part| differing.contains(part)) {
-                    left_out.push(metric);
-                    continue;
+            match pair::row(&both.before.rows, new) {
+                Some((index, base)) => {
+                    used.insert(index);
+                    self.rows(both, base, new);
                 }
-                if cost.spill_matters && spill.is_some() {
-                    meaningless.push(metric);
-                    continue;
-                }
-                let (model, what, place) = (model.clone(), what.clone(), new.context().zip(new.batch()));
-                self.lines.push(Line { model, what, place, metric, delta, remark: both.remark });
-            }
-            // `what` says in which settings the two differ.
-            let [nothing, in_base, in_new] = ["", " (base has none)", " (new has none)"];
-            let spill = spill.unwrap_or(nothing);
-            let unknown = [(left_out, nothing), (meaningless, spill), (not_in_base, in_base), (not_in_new, in_new)];
-            for (metrics, why) in unknown {
-                if !metrics.is_empty() {
-                    let names: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
-                    let text = format!("{model} {what}{place}: {}{why}", names.join(", "));
-                    let lost = if why == in_base { Vec::new() } else { metrics };
-                    self.unpaired.push(Unpaired { text, lost });
-                }
+                None => self.unpaired.push(lone("new", new)),
             }
         }
-        let left = both.before.rows.iter().filter(|row| !used.contains(&std::ptr::from_ref(*row)));
-        self.unpaired.extend(left.map(|row| lone("base", row)));
+        let left = both.before.rows.iter().enumerate().filter(|(index, _)| !used.contains(index));
+        self.unpaired.extend(left.map(|(_, row)| lone("base", row)));
     }
+
+    /// Compares two rows of one context and batch.
+    fn rows(&mut self, both: &Both<'_, '_>, base: &Row<'_>, new: &Row<'_>) {
+        let (model, place) = (&new.run.model, at(new));
+        let what = format!("{}{}", both.what, pair::settings(base, new));
+        if base.skipped() || new.skipped() {
+            let had = metric::COST.iter().filter(|cost| cost.of_row(base));
+            let lost = had.map(|cost| &cost.metric).collect();
+            self.unpaired.push(Unpaired { text: format!("{model} {what}{place}: skipped on a side"), lost });
+            return;
+        }
+        let [of_base, of_new] = pair::used(base, new);
+        let differing = of_new.differing(&of_base);
+        let spill = spilled(base, new);
+        let mut missing: BTreeMap<Missing, Vec<&'static Metric>> = BTreeMap::new();
+        for cost in &metric::COST {
+            let metric = &cost.metric;
+            let why = match (cost.change)(base, new) {
+                None if cost.of_row(base) => Missing::InNew,
+                None if cost.of_row(new) => Missing::InBase,
+                None => continue,
+                Some(_) if cost.depends_on.iter().any(|part| differing.contains(part)) => Missing::SetOtherwise,
+                Some(_) if cost.spill_matters && spill.is_some() => Missing::Spilled,
+                Some(delta) => {
+                    let (model, what, place) = (model.clone(), what.clone(), new.context().zip(new.batch()));
+                    self.lines.push(Line { model, what, place, metric, delta, remark: both.remark });
+                    continue;
+                }
+            };
+            missing.entry(why).or_default().push(metric);
+        }
+        for (why, metrics) in missing {
+            let words = match why {
+                // `what` says in which settings the two differ.
+                Missing::SetOtherwise => "",
+                Missing::Spilled => spill.unwrap_or_default(),
+                Missing::InBase => " (base has none)",
+                Missing::InNew => " (new has none)",
+            };
+            let names: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
+            let text = format!("{model} {what}{place}: {}{words}", names.join(", "));
+            let lost = if why == Missing::InBase { Vec::new() } else { metrics };
+            self.unpaired.push(Unpaired { text, lost });
+        }
+    }
+}
+
+/// Why a metric of two rows is not compared, in the order in which it is told.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Missing {
+    SetOtherwise,
+    Spilled,
+    InBase,
+    InNew,
 }
 
 /// What was scored by one benchmark, each score once, with a run that has it.
