@@ -4,7 +4,7 @@
 //! `kld` costs nothing.
 
 use super::data::Files;
-use super::feed::{fraction_of, require_quantized_reads};
+use super::feed::require_quantized_reads;
 use super::pass::{self, PairScores, Scores};
 use super::prediction::Pair;
 use super::windows::Plan;
@@ -51,11 +51,9 @@ impl Benchmark for DivergenceBenchmark {
             true => pass::pair(context, &plan, context.spec)?,
             false => from_itself(perplexity::scores(context, &plan, context.spec)?, &plan),
         };
-        let fraction = fraction_of(scores.reads);
-        require_quantized_reads(context, "kld", fraction)?;
+        require_quantized_reads(context, "kld", scores.reads)?;
         remember(context, &plan, &scores);
         let mut block = summarize(&scores, &plan);
-        block.quantized_read_fraction = Some(fraction);
         block.version = Some(self.version());
         let blocks = Benchmarks { kld: Some(block), ..Default::default() };
         keep(Block::Score { name: self.name(), blocks: Box::new(blocks), complete: true })
@@ -105,6 +103,7 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
         intervals: intervals(&kl, pairs),
         by_position: bins(scores, plan),
         by_section: stats::section_means(&kl),
+        quantized_read_fraction: Some(scores.reads.share()),
         protocol: Some(plan.protocol.name().into()),
         window: Some(plan.window),
         burn_in: Some(plan.burn_in),

@@ -3,7 +3,7 @@
 //! The reference and the quantized cache see identical tokens and scored positions, so that their difference is paired.
 
 use super::data::Files;
-use super::feed::{CHUNK, fraction_of, require_quantized_reads};
+use super::feed::{CHUNK, require_quantized_reads};
 use super::pass::{self, Scores};
 use super::settings::Protocol;
 use super::windows::Plan;
@@ -53,7 +53,7 @@ impl Benchmark for PerplexityBenchmark {
             return keep(reference, None);
         }
         let tested = scores(context, &plan, context.spec)?;
-        require_quantized_reads(context, "ppl", fraction_of(tested.reads))?;
+        require_quantized_reads(context, "ppl", tested.reads)?;
         let mut quantized = summarize(&tested, &plan);
         quantized.version = Some(self.version());
         quantized.reference_value = Some(reference.value);
@@ -111,7 +111,7 @@ fn summarize(scores: &Scores, plan: &Plan) -> Perplexity {
         // exp is linear over so small an interval.
         standard_error: estimate.map(|nll| value * nll.error),
         blocks: estimate.map(|nll| nll.blocks),
-        quantized_read_fraction: Some(fraction_of(scores.reads)),
+        quantized_read_fraction: Some(scores.reads.share()),
         data: Some(plan.source.clone()),
         elapsed_s: Some(scores.elapsed_s),
         ..Default::default()

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::feed::{fraction_of, require_quantized_reads};
+use super::feed::require_quantized_reads;
 use super::{Block, Context};
 use crate::Result;
 use crate::base::hex::hex;
@@ -102,7 +102,7 @@ impl QuestionSet<'_> {
             }
         }
         context.progress.finish();
-        require_quantized_reads(context, self.name, fraction_of(reads(&items)))?;
+        require_quantized_reads(context, self.name, reads(&items))?;
         keep(block(&items, true))
     }
 
@@ -177,7 +177,7 @@ impl QuestionSet<'_> {
         score.plan = Some(plan.into());
         score.planned = Some(self.questions.len());
         score.elapsed_s = Some(elapsed_s);
-        score.quantized_read_fraction = Some(fraction_of(reads(items)));
+        score.quantized_read_fraction = Some(reads(items).share());
         score.items = items.to_vec();
         Block::Score { name: self.name, blocks: Box::new((self.blocks)(score)), complete }
     }

@@ -151,7 +151,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
             .push(format!("{steps} tokens after {length} go past the {limit} positions that the model was made for"));
     }
     let reads = workload.cache.key_reads();
-    m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
+    m.quantized_read_fraction = (reads.total > 0).then(|| reads.share());
     if spec.is_quantized() && reads.from_codes == 0 {
         let why = why_unread(spec, subject.config());
         m.warnings.push(format!("no code was read, so that attention is that of an unquantized cache: {why}"));
