@@ -8,11 +8,10 @@ use super::feed::require_quantized_reads;
 use super::pass::{self, PairScores, Scores};
 use super::prediction::Pair;
 use super::windows::Plan;
-use super::{Benchmark, Block, Context, Readings, Settings, perplexity, text};
+use super::{Benchmark, Block, Context, Readings, Request, Settings, perplexity, text};
 use crate::Result;
 use crate::base::stats::{self, Estimate, percentile_interval, root_mean_square_interval, share_interval};
 use crate::cache::KeyReads;
-use crate::model::Subject;
 use crate::quant::QuantSpec;
 use crate::schema::{Benchmarks, Kld, KldBin, KldIntervals};
 
@@ -31,13 +30,8 @@ impl Benchmark for DivergenceBenchmark {
         1
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         Ok(Plan::of(subject, settings, quant, readings)?.scored_without_codes(quant))
     }
 

@@ -112,6 +112,16 @@ pub enum Block {
     },
 }
 
+/// What a score is asked of.
+pub struct Request<'a> {
+    /// The model under test.
+    pub subject: &'a Subject,
+    /// Settings of all benchmarks.
+    pub settings: &'a Settings,
+    /// The cache under test.
+    pub quant: &'a QuantSpec,
+}
+
 /// A benchmark.
 pub trait Benchmark {
     /// Its name on the command line and in result files.
@@ -130,13 +140,7 @@ pub trait Benchmark {
     ///
     /// # Errors
     /// Says what to change.
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>>;
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>>;
 
     /// The files that `--data` and the names of texts supply to it: what it measures depends on what they hold. Those that are missing or
     /// of the hub are not among them.

@@ -7,10 +7,9 @@ use super::feed::{CHUNK, require_quantized_reads};
 use super::pass::{self, Scores};
 use super::settings::Protocol;
 use super::windows::Plan;
-use super::{Benchmark, Block, Context, Readings, Settings, text};
+use super::{Benchmark, Block, Context, Readings, Request, Settings, text};
 use crate::Result;
 use crate::base::stats::{self, Estimate};
-use crate::model::Subject;
 use crate::quant::QuantSpec;
 use crate::schema::{Benchmarks, Perplexity};
 
@@ -26,13 +25,8 @@ impl Benchmark for PerplexityBenchmark {
         1
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         Ok(Plan::of(subject, settings, quant, readings)?.scored_without_codes(quant))
     }
 

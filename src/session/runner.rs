@@ -298,7 +298,8 @@ impl Bench {
                 self.subject.weights.require_trained(benchmark.name())?;
                 self.subject.tokenizer()?;
             }
-            let warning = benchmark.prepare(&self.subject, &settings, &spec.kv_quant, &mut self.readings)?;
+            let request = bench::Request { subject: &self.subject, settings: &settings, quant: &spec.kv_quant };
+            let warning = benchmark.prepare(&request, &mut self.readings)?;
             // Two benchmarks of one text, and other runs of the cache, have the same to say.
             if let Some(warning) = warning.filter(|warning| self.told.insert(warning.clone())) {
                 tracing::warn!("{warning}");

@@ -13,7 +13,7 @@ use super::chat::{Message, render};
 use super::data::{Files, MATH500};
 use super::feed::{CHUNK, require_room_for_codes};
 use super::questions::{Asked, QuestionSet, side_by_side};
-use super::{Benchmark, Block, Context, Readings, Settings};
+use super::{Benchmark, Block, Context, Readings, Request, Settings};
 use crate::model::generate::{Prompt, Written, greedy};
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
@@ -39,13 +39,8 @@ impl Benchmark for MathBenchmark {
         MATH500.local(settings.data.as_deref()).into_iter().collect()
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         let paper = Paper::of(subject, settings, readings)?;
         let lengths = paper.asked.iter().map(|asked| asked.prompt.len() + most_new(subject, settings, asked));
         let longest = lengths.max().unwrap_or(0);

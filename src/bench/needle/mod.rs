@@ -7,11 +7,10 @@ use std::time::Instant;
 
 use super::data::Files;
 use super::feed::{CHUNK, no_score, require_quantized_reads, require_room_for_codes};
-use super::{Benchmark, Block, Context, Readings, Settings, text};
+use super::{Benchmark, Block, Context, Readings, Request, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
-use crate::model::Subject;
 use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
 use crate::schema::{Benchmarks, Needle, NeedleScore, NeedleTrial, Paired};
@@ -32,13 +31,8 @@ impl Benchmark for NeedleBenchmark {
         2
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         let read = Haystacks::of(subject, settings, readings)?;
         let longest = read.haystacks.iter().map(|haystack| haystack.prompt.len()).max().unwrap_or(0) + ANSWER_TOKENS;
         require_room_for_codes(
