@@ -126,22 +126,13 @@ pub fn tell(results: &[&RunResult]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::KvQuant;
+    use crate::schema::{KvQuant, bare_result};
 
     fn result(cache: &str, warnings: &[&str]) -> RunResult {
-        let json = serde_json::json!({
-            "schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "attn_backend": "fused",
-            "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
-                "head_dim": 64, "max_position_embeddings": 64},
-            "kv_quant": {"enabled": false, "nbits": null, "backend": null, "axis_key": null, "axis_value": null,
-                "asymmetric": false},
-            "environment": {}, "hardware": {}, "benchmarks": {}, "combo_elapsed_s": 1.0, "measurements": [],
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 0},
-        });
         let warnings = warnings.iter().map(|w| w.to_string()).collect();
         let m = Measurement { context_len: 4096, batch_size: Some(2), warnings, ..Default::default() };
         let kv_quant = KvQuant { name: Some(cache.into()), ..Default::default() };
-        RunResult { measurements: vec![m], kv_quant, ..serde_json::from_value(json).unwrap() }
+        RunResult { measurements: vec![m], kv_quant, ..bare_result() }
     }
 
     #[test]

@@ -127,20 +127,18 @@ impl RunResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::bare_result;
     use serde_json::json;
 
     fn result(notes: Value) -> RunResult {
-        let mut file = json!({
-            "schema_version": "3.0", "experiment_id": "x", "timestamp": "2026-11-01T12:00:00", "model": "m", "attn_backend": "fused",
-            "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
-                "head_dim": 64, "max_position_embeddings": 64},
-            "kv_quant": {"enabled": false, "nbits": null, "backend": null, "axis_key": null, "axis_value": null,
-                "asymmetric": false},
-            "environment": {"cpu": "A"}, "hardware": {"device": "cpu"}, "benchmarks": {}, "combo_elapsed_s": 1.0,
-            "measurements": [{"context_len": 256}, {"context_len": 512}],
-            "completed": ["profile@256x1", "profile@512x1", "ppl"],
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 0},
-        });
+        let mut result = bare_result();
+        result.timestamp = "2026-11-01T12:00:00".into();
+        result.environment.cpu = Some("A".into());
+        result.hardware.device = Some("cpu".into());
+        let row = |context_len| Measurement { context_len, ..Default::default() };
+        result.measurements = vec![row(256), row(512)];
+        result.completed = ["profile@256x1", "profile@512x1", "ppl"].map(String::from).to_vec();
+        let mut file = serde_json::to_value(result).unwrap();
         for (field, notes) in notes.as_object().unwrap() {
             file[field] = notes.clone();
         }

@@ -271,19 +271,28 @@ pub struct RunConfig {
     pub extra: Map<String, Value>,
 }
 
+/// A file of an unquantized cache that holds nothing yet, for tests.
+#[cfg(test)]
+pub(crate) fn bare_result() -> RunResult {
+    let json = serde_json::json!({
+        "schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "attn_backend": "fused",
+        "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
+            "head_dim": 64, "max_position_embeddings": 64},
+        "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {}, "measurements": [],
+        "benchmarks": {}, "combo_elapsed_s": 1.0,
+        "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 0},
+    });
+    serde_json::from_value(json).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::read;
     use super::*;
 
     #[test]
     fn tokens_decoded_are_those_of_the_rows_where_a_patch_changed_them() {
-        let text = r#"{"schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "model_config": {"num_params_b": 0,
-            "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1", "head_dim": 64, "max_position_embeddings": 64},
-            "attn_backend": "fused", "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {},
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 128, "ppl_dataset": "", "ppl_tokens": 1},
-            "measurements": [], "benchmarks": {}, "combo_elapsed_s": 0}"#;
-        let mut result = read::parse(std::path::Path::new("x.json"), text.as_bytes()).unwrap();
+        let mut result = bare_result();
+        result.config.decode_tokens = 128;
         let row = |skipped, decode_tokens| Measurement { skipped, decode_tokens, ..Default::default() };
         assert_eq!(result.decode_tokens(), 128);
         result.measurements = vec![row(Some(true), None)];

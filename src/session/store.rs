@@ -228,6 +228,7 @@ mod tests {
     use chrono::TimeZone;
 
     use super::*;
+    use crate::schema::{Perplexity, bare_result};
 
     #[test]
     fn files_are_named_as_the_thesis_names_them() {
@@ -252,18 +253,15 @@ mod tests {
     #[test]
     fn a_score_of_another_version_of_its_benchmark_is_not_there() {
         let folder = tempfile::tempdir().unwrap();
-        let text = r#"{"schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "model_config": {"num_params_b": 0,
-            "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1", "head_dim": 64, "max_position_embeddings": 64},
-            "attn_backend": "fused", "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {},
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 128, "ppl_dataset": "", "ppl_tokens": 1},
-            "measurements": [], "benchmarks": {"perplexity": {"dataset": "", "tokens": 1, "value": 1, "version": VERSION}},
-            "completed": ["ppl"], "combo_elapsed_s": 0}"#;
-        let has = |version: &str| {
+        let has = |version: Option<u32>| {
             let path = folder.path().join("x.json");
-            std::fs::write(&path, text.replace("VERSION", version)).unwrap();
+            let mut result = bare_result();
+            result.benchmarks.perplexity = Some(Perplexity { version, ..Default::default() });
+            result.completed = vec!["ppl".into()];
+            std::fs::write(&path, serde_json::to_vec(&result).unwrap()).unwrap();
             Stored::open(&path).unwrap().has("ppl")
         };
-        assert_eq!((has("1"), has("1000"), has("null")), (true, false, true), "older files do not say");
+        assert_eq!((has(Some(1)), has(Some(1000)), has(None)), (true, false, true), "older files do not say");
     }
 
     #[test]
