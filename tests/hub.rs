@@ -10,37 +10,15 @@ use std::process::{Command, Output};
 
 use kvprof::model::{LoadOptions, Subject};
 use support::fixture;
-use support::hub::{COMMIT, LoopbackHub, silent_hub};
-
-/// Runs `child` with this environment and nothing else of the hub's.
-fn run_child(child: &str, home: &Path, environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", child, "--ignored", "--nocapture"]);
-    run(command, home, environment)
-}
+use support::hub::{COMMIT, LoopbackHub, assert_passed, in_environment, run_child, silent_hub};
 
 fn run(mut command: Command, home: &Path, environment: &[(&str, &str)]) -> Output {
     in_environment(&mut command, home, environment).output().unwrap()
 }
 
-fn in_environment<'a>(command: &'a mut Command, home: &Path, environment: &[(&str, &str)]) -> &'a mut Command {
-    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
-        command.env_remove(name);
-    }
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-        command.env_remove(name);
-    }
-    command.env("KVPROF_TEST_CHILD", "1").env("HF_HOME", home).envs(environment.iter().copied())
-}
-
 /// Whether this is such a process: with `--ignored` alone, the children would run without their hub.
 fn is_child() -> bool {
     std::env::var_os("KVPROF_TEST_CHILD").is_some()
-}
-
-fn assert_passed(output: &Output) {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 #[test]

@@ -101,19 +101,8 @@ impl Bench {
 }
 
 fn keep(kept: &mut Benchmarks, block: Block) {
-    match block {
-        Block::Perplexity { reference, quantized } => {
-            kept.perplexity = Some(reference);
-            kept.perplexity_quantized = quantized;
-        }
-        Block::Divergence(divergence) => kept.kld = Some(*divergence),
-        Block::Questions { name: "mmlu", score, .. } => kept.mmlu = Some(*score),
-        Block::Questions { score, .. } => kept.math = Some(*score),
-        Block::Needle(needle, trials) => {
-            kept.needle_in_haystack = Some(needle);
-            kept.needle_in_haystack_trials = Some(trials);
-        }
-        _ => {}
+    if let Block::Score { name, blocks, .. } = block {
+        kept.copy_from(name, &blocks);
     }
 }
 

@@ -4,17 +4,16 @@
 //! `kld` costs nothing.
 
 use super::data::Files;
-use super::feed::{fraction_of, require_quantized_reads};
+use super::feed::require_quantized_reads;
 use super::pass::{self, PairScores, Scores};
 use super::prediction::Pair;
 use super::windows::Plan;
-use super::{Benchmark, Block, Context, Readings, Settings, perplexity, text};
+use super::{Benchmark, Block, Context, Readings, Request, Settings, perplexity, text};
 use crate::Result;
 use crate::base::stats::{self, Estimate, percentile_interval, root_mean_square_interval, share_interval};
 use crate::cache::KeyReads;
-use crate::model::Subject;
 use crate::quant::QuantSpec;
-use crate::schema::{Kld, KldBin, KldIntervals};
+use crate::schema::{Benchmarks, Kld, KldBin, KldIntervals};
 
 /// Bins by position in the window.
 const BINS: usize = 8;
@@ -31,13 +30,8 @@ impl Benchmark for DivergenceBenchmark {
         1
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         Ok(Plan::of(subject, settings, quant, readings)?.scored_without_codes(quant))
     }
 
@@ -51,13 +45,12 @@ impl Benchmark for DivergenceBenchmark {
             true => pass::pair(context, &plan, context.spec)?,
             false => from_itself(perplexity::scores(context, &plan, context.spec)?, &plan),
         };
-        let fraction = fraction_of(scores.reads);
-        require_quantized_reads(context, "kld", fraction)?;
+        require_quantized_reads(context, "kld", scores.reads)?;
         remember(context, &plan, &scores);
         let mut block = summarize(&scores, &plan);
-        block.quantized_read_fraction = Some(fraction);
         block.version = Some(self.version());
-        keep(Block::Divergence(Box::new(block)))
+        let blocks = Benchmarks { kld: Some(block), ..Default::default() };
+        keep(Block::Score { name: self.name(), blocks: Box::new(blocks), complete: true })
     }
 }
 
@@ -104,6 +97,7 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
         intervals: intervals(&kl, pairs),
         by_position: bins(scores, plan),
         by_section: stats::section_means(&kl),
+        quantized_read_fraction: Some(scores.reads.share()),
         protocol: Some(plan.protocol.name().into()),
         window: Some(plan.window),
         burn_in: Some(plan.burn_in),

@@ -19,17 +19,12 @@ pub fn longer_than_model(what: &str, limit: usize) -> String {
     format!("{what} is longer than the model allows ({limit} tokens)")
 }
 
-/// The share of `reads` that came from codes.
-pub fn fraction_of(reads: KeyReads) -> f64 {
-    if reads.total == 0 { 0.0 } else { reads.from_codes as f64 / reads.total as f64 }
-}
-
 /// Refuses a quantized score that never read a code.
 ///
 /// # Errors
 /// Says what to change.
-pub fn require_quantized_reads(context: &Context<'_>, what: &str, fraction: f64) -> Result<()> {
-    if context.spec.is_quantized() && fraction == 0.0 {
+pub fn require_quantized_reads(context: &Context<'_>, what: &str, reads: KeyReads) -> Result<()> {
+    if context.spec.is_quantized() && reads.from_codes == 0 {
         return Err(Error::Invalid(format!("{what}: {}", no_score(context))));
     }
     Ok(())

@@ -98,30 +98,28 @@ pub struct References {
 
 /// What a benchmark adds to the result file.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "a run makes a handful of them")]
 pub enum Block {
     /// One context length × batch size of `profile`.
     Profile(Box<schema::Measurement>),
-    /// `ppl`: the reference, and for a quantized cache its own.
-    Perplexity {
-        /// Unquantized.
-        reference: schema::Perplexity,
-        /// Quantized.
-        quantized: Option<schema::Perplexity>,
-    },
-    /// `kld`.
-    Divergence(Box<schema::Kld>),
-    /// `mmlu` or `math`, by name: all of it, or after each item what there is so far.
-    Questions {
-        /// `mmlu` or `math`.
+    /// A score.
+    Score {
+        /// Its benchmark.
         name: &'static str,
-        /// The score and its items.
-        score: Box<schema::Accuracy>,
-        /// Whether every question has been asked.
+        /// What the file has of it.
+        blocks: Box<schema::Benchmarks>,
+        /// Whether it is all of it: of a question set there is after each item what there is so far.
         complete: bool,
     },
-    /// `needle`.
-    Needle(schema::Needle, Vec<schema::NeedleTrial>),
+}
+
+/// What a score is asked of.
+pub struct Request<'a> {
+    /// The model under test.
+    pub subject: &'a Subject,
+    /// Settings of all benchmarks.
+    pub settings: &'a Settings,
+    /// The cache under test.
+    pub quant: &'a QuantSpec,
 }
 
 /// A benchmark.
@@ -142,13 +140,7 @@ pub trait Benchmark {
     ///
     /// # Errors
     /// Says what to change.
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>>;
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>>;
 
     /// The files that `--data` and the names of texts supply to it: what it measures depends on what they hold. Those that are missing or
     /// of the hub are not among them.
@@ -191,7 +183,7 @@ pub fn score(
     let mut whole = None;
     benchmark.run(context, &mut |block| {
         // Of a question set there is a block after each item: a copy of all of them would be one of each item again and again.
-        if !matches!(block, Block::Questions { complete: false, .. }) {
+        if !matches!(block, Block::Score { complete: false, .. }) {
             whole = Some(block.clone());
         }
         keep(block)
@@ -231,6 +223,15 @@ pub fn expand(names: &[String]) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_benchmark_has_its_blocks_in_a_file() {
+        let mut names: Vec<_> = all().iter().map(|benchmark| benchmark.name()).collect();
+        let mut known = schema::SCORES;
+        names.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(names, known);
+    }
 
     #[test]
     fn a_score_depends_on_its_cache_backend_and_settings_and_on_no_others() {

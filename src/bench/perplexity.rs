@@ -3,16 +3,15 @@
 //! The reference and the quantized cache see identical tokens and scored positions, so that their difference is paired.
 
 use super::data::Files;
-use super::feed::{CHUNK, fraction_of, require_quantized_reads};
+use super::feed::{CHUNK, require_quantized_reads};
 use super::pass::{self, Scores};
 use super::settings::Protocol;
 use super::windows::Plan;
-use super::{Benchmark, Block, Context, Readings, Settings, text};
+use super::{Benchmark, Block, Context, Readings, Request, Settings, text};
 use crate::Result;
 use crate::base::stats::{self, Estimate};
-use crate::model::Subject;
 use crate::quant::QuantSpec;
-use crate::schema::Perplexity;
+use crate::schema::{Benchmarks, Perplexity};
 
 /// `--benchmarks ppl`.
 pub struct PerplexityBenchmark;
@@ -26,13 +25,8 @@ impl Benchmark for PerplexityBenchmark {
         1
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         Ok(Plan::of(subject, settings, quant, readings)?.scored_without_codes(quant))
     }
 
@@ -45,11 +39,15 @@ impl Benchmark for PerplexityBenchmark {
         let reference_scores = scores(context, &plan, &QuantSpec::none())?;
         let mut reference = summarize(&reference_scores, &plan);
         reference.version = Some(self.version());
+        let mut keep = |reference, perplexity_quantized| {
+            let blocks = Benchmarks { perplexity: Some(reference), perplexity_quantized, ..Default::default() };
+            keep(Block::Score { name: self.name(), blocks: Box::new(blocks), complete: true })
+        };
         if !context.spec.is_quantized() {
-            return keep(Block::Perplexity { reference, quantized: None });
+            return keep(reference, None);
         }
         let tested = scores(context, &plan, context.spec)?;
-        require_quantized_reads(context, "ppl", fraction_of(tested.reads))?;
+        require_quantized_reads(context, "ppl", tested.reads)?;
         let mut quantized = summarize(&tested, &plan);
         quantized.version = Some(self.version());
         quantized.reference_value = Some(reference.value);
@@ -57,7 +55,7 @@ impl Benchmark for PerplexityBenchmark {
         quantized.ln_ratio = quantized.nll.zip(reference.nll).map(|(after, before)| after - before);
         let difference = stats::mean_difference(&as_f64(&reference_scores.nll), &as_f64(&tested.nll));
         quantized.ln_ratio_standard_error = difference.map(|difference| difference.error);
-        keep(Block::Perplexity { reference, quantized: Some(quantized) })
+        keep(reference, Some(quantized))
     }
 }
 
@@ -107,7 +105,7 @@ fn summarize(scores: &Scores, plan: &Plan) -> Perplexity {
         // exp is linear over so small an interval.
         standard_error: estimate.map(|nll| value * nll.error),
         blocks: estimate.map(|nll| nll.blocks),
-        quantized_read_fraction: Some(fraction_of(scores.reads)),
+        quantized_read_fraction: Some(scores.reads.share()),
         data: Some(plan.source.clone()),
         elapsed_s: Some(scores.elapsed_s),
         ..Default::default()

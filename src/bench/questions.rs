@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::feed::{fraction_of, require_quantized_reads};
+use super::feed::require_quantized_reads;
 use super::{Block, Context};
 use crate::Result;
 use crate::base::hex::hex;
 use crate::base::stats::{self, PairTable};
 use crate::cache::KeyReads;
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, AnsweredOn, Outcome, Paired, QuestionItem, SubjectScore};
+use crate::schema::{Accuracy, AnsweredOn, Benchmarks, Outcome, Paired, QuestionItem, SubjectScore};
 
 /// One question, ready to be put.
 pub struct Asked {
@@ -58,6 +58,8 @@ pub struct QuestionSet<'a> {
     pub about: Accuracy,
     /// Questions put side by side; they are saved together.
     pub batch: usize,
+    /// The score where a file has it.
+    pub blocks: fn(Accuracy) -> Benchmarks,
     /// Puts questions, side by side, to a cache of the given spec.
     #[allow(clippy::type_complexity)]
     pub ask: &'a dyn Fn(&Context<'_>, &QuantSpec, &[&Asked]) -> Result<Vec<Outcome>>,
@@ -100,7 +102,7 @@ impl QuestionSet<'_> {
             }
         }
         context.progress.finish();
-        require_quantized_reads(context, self.name, fraction_of(reads(&items)))?;
+        require_quantized_reads(context, self.name, reads(&items))?;
         keep(block(&items, true))
     }
 
@@ -175,9 +177,9 @@ impl QuestionSet<'_> {
         score.plan = Some(plan.into());
         score.planned = Some(self.questions.len());
         score.elapsed_s = Some(elapsed_s);
-        score.quantized_read_fraction = Some(fraction_of(reads(items)));
+        score.quantized_read_fraction = Some(reads(items).share());
         score.items = items.to_vec();
-        Block::Questions { name: self.name, score: Box::new(score), complete }
+        Block::Score { name: self.name, blocks: Box::new((self.blocks)(score)), complete }
     }
 }
 

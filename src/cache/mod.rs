@@ -109,6 +109,13 @@ pub struct KeyReads {
     pub total: u64,
 }
 
+impl KeyReads {
+    /// The share that came from codes, 0…1; 0 where nothing was read.
+    pub fn share(self) -> f64 {
+        if self.total == 0 { 0.0 } else { self.from_codes as f64 / self.total as f64 }
+    }
+}
+
 /// What a layer holds, as attention reads it. Positions are absolute token positions.
 pub struct LayerView<'a> {
     /// Dense ring `[2 (K, V), B, Hkv, W, D]` of the model's float type: position p is in slot p mod W.

@@ -11,10 +11,15 @@ use crate::report::terminal::{self, TerminalTable};
 use crate::session::estimate::fit::{CacheFit, MOST_SEQUENCES, cache_fit};
 use crate::session::estimate::{Place, Shape, available_bytes};
 use crate::session::plan::ModelRequest;
+use crate::session::sweep::DEFAULT_QUANTIZATIONS;
 use crate::{Error, Result};
 
 /// Caches that are compared when none are named: those that `kvprof run` compares, and fp8.
-const CACHES: [&str; 6] = ["none", "fp8", "int8-hqq", "int4-hqq", "int2-hqq", "int2-hqq-kivi"];
+fn caches() -> Vec<String> {
+    let mut names = DEFAULT_QUANTIZATIONS.map(String::from).to_vec();
+    names.insert(1, "fp8".into());
+    names
+}
 
 // --kv-quant takes all names that follow it, so that MODEL must stand before it; the line that clap would write has it the other way
 // round.
@@ -31,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = super::size::parse, allow_hyphen_values = true)]
     memory: Option<u64>,
     /// KV-cache quantizations to compare.
-    #[arg(long, num_args = 1.., value_name = "QUANT", default_values_t = CACHES.map(String::from))]
+    #[arg(long, num_args = 1.., value_name = "QUANT", default_values_t = caches())]
     kv_quant: Vec<String>,
     /// Branch, tag or commit on the hub.
     #[arg(long, value_name = "REV")]

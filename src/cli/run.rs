@@ -187,10 +187,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
     use crate::session::plan::RunSpec;
+    use crate::session::sweep::DEFAULT_QUANTIZATIONS;
 
     #[derive(Parser)]
     struct Line {
@@ -217,6 +218,14 @@ mod tests {
         dtype = "f16"
         context-lengths = [512]
     "#;
+
+    #[test]
+    fn help_names_the_quantizations_that_run_without_flags() {
+        let command = Line::command();
+        let flag = command.get_arguments().find(|arg| arg.get_id() == "kv_quant").unwrap();
+        let (help, default) = (flag.get_help().unwrap().to_string(), DEFAULT_QUANTIZATIONS.join(" "));
+        assert!(help.contains(&format!("[default: {default}]")), "{help}");
+    }
 
     #[test]
     fn without_flags_the_file_is_what_runs() {

@@ -40,14 +40,9 @@ pub fn cells(varying: &[Identity], result: &RunResult) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::{instrument_summary, needle_grid, quality_summary, summary};
-    use crate::schema::{Accuracy, Benchmarks, Energy, EnergyWindow, Measurement, NeedleTrial, RunResult, read};
+    use crate::schema::{Accuracy, Benchmarks, Energy, EnergyWindow, Measurement, NeedleTrial, RunResult, bare_result};
 
     fn result(backend: &str) -> RunResult {
-        let text = r#"{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{"num_params_b":1,
-            "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64},
-            "attn_backend":"fused","kv_quant":{"enabled":false,"asymmetric":false},"environment":{},"hardware":{},"config":{"seed":1,
-            "warmup_runs":0,"measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16},"measurements":[],"benchmarks":{},
-            "combo_elapsed_s":1.0}"#;
         let trial = NeedleTrial { context_length: 256, depth_percent: 0.5, ..Default::default() };
         let benchmarks = Benchmarks {
             mmlu: Some(Accuracy::default()),
@@ -56,8 +51,7 @@ mod tests {
         };
         let energy = Energy { decode: Some(EnergyWindow::default()), ..Default::default() };
         let measurements = vec![Measurement { prefill_ms: Some(1.0), energy: Some(energy), ..Default::default() }];
-        let parsed = read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap();
-        RunResult { attn_backend: backend.into(), benchmarks, measurements, ..parsed }
+        RunResult { attn_backend: backend.into(), benchmarks, measurements, ..bare_result() }
     }
 
     #[test]

@@ -66,19 +66,10 @@ fn columns() -> Vec<Column> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{CategoryTime, Energy, EnergyWindow, KernelTimes, PhaseKernels};
+    use crate::schema::{CategoryTime, Energy, EnergyWindow, KernelTimes, PhaseKernels, bare_result};
 
     fn result(m: Measurement) -> RunResult {
-        let json = serde_json::json!({
-            "schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "attn_backend": "fused",
-            "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
-                "head_dim": 64, "max_position_embeddings": 64},
-            "kv_quant": {"enabled": false, "nbits": null, "backend": null, "axis_key": null, "axis_value": null,
-                "asymmetric": false},
-            "environment": {}, "hardware": {}, "benchmarks": {}, "combo_elapsed_s": 1.0, "measurements": [],
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 0},
-        });
-        RunResult { measurements: vec![m], ..serde_json::from_value(json).unwrap() }
+        RunResult { measurements: vec![m], ..bare_result() }
     }
 
     #[test]

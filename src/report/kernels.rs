@@ -52,7 +52,7 @@ struct Traced<'a> {
 
 fn traced<'a>(row: &Row<'a>) -> Vec<Traced<'a>> {
     let Some((m, kernels)) = row.measured.and_then(|m| Some((m, m.kernels.as_ref()?))) else { return Vec::new() };
-    let sequences = m.batch_size.unwrap_or(1);
+    let sequences = m.batch();
     let phases = [
         ("prefill", kernels.prefill.as_ref(), m.context_len),
         ("decode", kernels.decode.as_ref(), m.decode_tokens.unwrap_or(0)),

@@ -28,8 +28,7 @@ pub fn short_models<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String
         .collect()
 }
 
-/// The float type that a model was loaded in; empty where the file does not say.
-pub fn dtype(result: &RunResult) -> &str {
+fn dtype(result: &RunResult) -> &str {
     match result.model_config.dtype.as_deref().unwrap_or_default() {
         "float16" => "f16",
         "bfloat16" => "bf16",
@@ -38,13 +37,7 @@ pub fn dtype(result: &RunResult) -> &str {
     }
 }
 
-/// Whether a model's weights were random.
-pub fn random_weights(result: &RunResult) -> bool {
-    result.model_config.weights.as_deref() == Some("dummy")
-}
-
-/// The sliding window in force, in words.
-pub fn window(result: &RunResult) -> String {
+fn window(result: &RunResult) -> String {
     let config = &result.model_config;
     let layers = config.extra.get(WINDOW_LAYERS).and_then(serde_json::Value::as_u64);
     match (config.sliding_window, layers) {
@@ -58,10 +51,14 @@ pub fn window(result: &RunResult) -> String {
 /// A model as it was loaded: results of two are results of different things.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Loaded {
-    model: String,
-    dtype: String,
-    random_weights: bool,
-    window: String,
+    /// Its name in the file.
+    pub model: String,
+    /// Float type; empty where the file does not say.
+    pub dtype: String,
+    /// Whether its weights were random.
+    pub random_weights: bool,
+    /// The sliding window in force, in words.
+    pub window: String,
 }
 
 /// The model of `result` as it was loaded.
@@ -69,7 +66,7 @@ pub fn loaded_as(result: &RunResult) -> Loaded {
     Loaded {
         model: result.model.clone(),
         dtype: dtype(result).to_string(),
-        random_weights: random_weights(result),
+        random_weights: result.model_config.weights.as_deref() == Some("dummy"),
         window: window(result),
     }
 }

@@ -86,7 +86,7 @@ fn score(score: Option<&Accuracy>, quantized: bool) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Benchmarks, KldIntervals, Paired};
+    use crate::schema::{Benchmarks, KldIntervals, Paired, bare_result};
 
     #[test]
     fn divergence_is_told_with_half_its_interval() {
@@ -115,15 +115,8 @@ mod tests {
     fn the_unquantized_cache_has_no_divergence_from_itself() {
         let result = |enabled: bool, mmlu: Option<Accuracy>| {
             let kld = Some(Kld { tokens: 64, p99: Some(0.03), ..Default::default() });
-            let json = serde_json::json!({
-                "schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "attn_backend": "fused",
-                "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
-                    "head_dim": 64, "max_position_embeddings": 64},
-                "kv_quant": {"enabled": enabled, "asymmetric": false}, "environment": {}, "hardware": {}, "measurements": [],
-                "benchmarks": {}, "combo_elapsed_s": 1.0,
-                "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 64},
-            });
-            let result: RunResult = serde_json::from_value(json).unwrap();
+            let mut result = bare_result();
+            result.kv_quant.enabled = enabled;
             RunResult { benchmarks: Benchmarks { kld, mmlu, ..Default::default() }, ..result }
         };
         let (none, int4) = (result(false, None), result(true, None));

@@ -36,12 +36,12 @@ impl Row<'_> {
 
     /// Sequences side by side (1 where a 2.0 file does not say).
     pub fn batch(&self) -> Option<usize> {
-        self.measured.map(|m| m.batch_size.unwrap_or(1))
+        self.measured.map(|m| m.batch())
     }
 
     /// Whether nothing was measured.
     pub fn skipped(&self) -> bool {
-        self.measured.is_some_and(|m| m.skipped == Some(true))
+        self.measured.is_some_and(|m| m.is_skipped())
     }
 
     /// Cache bytes: by the ledger, else from `kv_cache_mb`.
@@ -64,9 +64,7 @@ impl Row<'_> {
     pub fn decode_rate(&self) -> Option<f64> {
         let m = self.measured?;
         let timed = m.decode_ms.zip(m.decode_tokens).filter(|(ms, _)| *ms > 0.0);
-        timed
-            .map(|(ms, tokens)| tokens as f64 * m.batch_size.unwrap_or(1) as f64 / ms * 1e3)
-            .or(m.decode_tokens_per_sec)
+        timed.map(|(ms, tokens)| tokens as f64 * m.batch() as f64 / ms * 1e3).or(m.decode_tokens_per_sec)
     }
 
     /// Decode energy per generated token, joules; 2.0 files write 0 where nothing was measured.
@@ -187,11 +185,11 @@ impl Study {
             };
             for place in places {
                 let measured = place.and_then(|p| run.result.measurements.get(p));
-                let size = measured.map(|m| (m.context_len, m.batch_size.unwrap_or(1)));
+                let size = measured.map(|m| (m.context_len, m.batch()));
                 let rank = |(index, place): (usize, Option<usize>)| {
                     let result = &self.runs[index].result;
                     match place.and_then(|p| result.measurements.get(p)) {
-                        Some(m) => (m.skipped != Some(true), result.measured_at(&m.block()).to_string()),
+                        Some(m) => (!m.is_skipped(), result.measured_at(&m.block()).to_string()),
                         None => (false, result.timestamp.clone()),
                     }
                 };
@@ -203,7 +201,7 @@ impl Study {
             }
         }
         self.kept = newest.into_values().collect();
-        let is_measured = |m: &Measurement| m.skipped != Some(true);
+        let is_measured = |m: &Measurement| !m.is_skipped();
         let all = self.runs.iter().flat_map(|run| &run.result.measurements).filter(|m| is_measured(m)).count();
         self.superseded = all - self.rows().filter(|row| row.measured.is_some_and(is_measured)).count();
     }

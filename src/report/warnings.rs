@@ -14,7 +14,7 @@ pub fn of(result: &RunResult) -> Vec<String> {
     for m in &result.measurements {
         let place = format!("{} tokens{}", number::tokens(m.context_len), batch(m));
         all.extend(m.warnings.iter().map(|w| format!("{place}: {w}")));
-        if m.skipped == Some(true) {
+        if m.is_skipped() {
             all.push(format!("{place} skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
         }
     }
@@ -41,13 +41,11 @@ fn beyond_the_model(result: &RunResult) -> impl Iterator<Item = String> {
     // The unquantized cache is its own reference.
     let reference = |own: usize, recorded: Option<usize>| recorded.or((!result.kv_quant.enabled).then_some(own));
     let questions = |score: &Accuracy| (reference(score.correct, score.reference_correct), score.questions);
-    let needle = b.needle_in_haystack.as_ref();
-    let scores = [
-        ("needle", needle.map(|score| (reference(score.successes, score.reference_successes), score.total_trials))),
-        ("mmlu", b.mmlu.as_ref().map(questions)),
-        ("math", b.math.as_ref().map(questions)),
-    ];
-    scores.into_iter().filter_map(|(name, score)| match score? {
+    let needle = b.needle_in_haystack.iter();
+    let needle = needle.map(|score| (reference(score.successes, score.reference_successes), score.total_trials));
+    let questions = b.question_sets().map(|(name, score)| (name, questions(score)));
+    let scores: Vec<_> = needle.map(|score| ("needle", score)).chain(questions).collect();
+    scores.into_iter().filter_map(|(name, score)| match score {
         (Some(0), asked) if asked > 0 => Some(format!(
             "{name}: the model scores 0 of {asked} with an unquantized cache too, so that this says nothing about quantization"
         )),
@@ -66,8 +64,8 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
         let cache = quantization(result);
         for m in &result.measurements {
             let place = place(&cache, m);
-            let skipped = (m.skipped == Some(true))
-                .then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
+            let skipped =
+                (m.is_skipped()).then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
                 say(place.clone(), warning);
             }
@@ -93,19 +91,16 @@ fn place(cache: &str, m: &Measurement) -> String {
 /// Blocks that a patch measured with other settings than the run's, which a run that goes on in the file leaves as they are.
 fn patched(result: &RunResult) -> Vec<String> {
     let cache = quantization(result);
-    let b = &result.benchmarks;
-    let scores = [
-        ("ppl", result.own_perplexity().and_then(|block| block.settings.as_ref())),
-        ("kld", b.kld.as_ref().and_then(|block| block.settings.as_ref())),
-        ("needle", b.needle_in_haystack.as_ref().and_then(|block| block.settings.as_ref())),
-        ("mmlu", b.mmlu.as_ref().and_then(|block| block.settings.as_ref())),
-        ("math", b.math.as_ref().and_then(|block| block.settings.as_ref())),
-    ];
-    let scores = scores.into_iter().map(|(name, settings)| (format!("{cache}, {name}"), name, settings));
+    let scores = result.benchmarks.each();
+    let scores = scores.map(|block| (format!("{cache}, {}", block.name), block.name, block.settings));
     let rows = result.measurements.iter().map(|m| (place(&cache, m), "profile", m.settings.as_ref()));
-    rows.chain(scores)
-        .filter_map(|(place, block, settings)| Some(format!("{place}: {}", difference(block, settings?, result)?)))
-        .collect()
+    let told = |(place, block, settings): (String, &str, Option<&Flags>)| {
+        Some(format!("{place}: {}", difference(block, settings?, result)?))
+    };
+    let mut lines: Vec<String> = rows.chain(scores).filter_map(told).collect();
+    // Both blocks of a perplexity say the same.
+    lines.dedup();
+    lines
 }
 
 /// In which of the settings that `block` depends on `settings` differ from the run's; `None` where they do not.
@@ -131,22 +126,13 @@ pub fn tell(results: &[&RunResult]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::KvQuant;
+    use crate::schema::{KvQuant, bare_result};
 
     fn result(cache: &str, warnings: &[&str]) -> RunResult {
-        let json = serde_json::json!({
-            "schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "attn_backend": "fused",
-            "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
-                "head_dim": 64, "max_position_embeddings": 64},
-            "kv_quant": {"enabled": false, "nbits": null, "backend": null, "axis_key": null, "axis_value": null,
-                "asymmetric": false},
-            "environment": {}, "hardware": {}, "benchmarks": {}, "combo_elapsed_s": 1.0, "measurements": [],
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 0},
-        });
         let warnings = warnings.iter().map(|w| w.to_string()).collect();
         let m = Measurement { context_len: 4096, batch_size: Some(2), warnings, ..Default::default() };
         let kv_quant = KvQuant { name: Some(cache.into()), ..Default::default() };
-        RunResult { measurements: vec![m], kv_quant, ..serde_json::from_value(json).unwrap() }
+        RunResult { measurements: vec![m], kv_quant, ..bare_result() }
     }
 
     #[test]

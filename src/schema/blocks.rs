@@ -142,6 +142,39 @@ pub struct Measurement {
     pub extra: Map<String, Value>,
 }
 
+impl Measurement {
+    /// A row that says why nothing was measured at this context and batch.
+    pub fn skipped(context_len: usize, batch: usize, reason: String) -> Self {
+        Measurement {
+            context_len,
+            batch_size: Some(batch),
+            skipped: Some(true),
+            skip_reason: Some(reason),
+            ..Default::default()
+        }
+    }
+
+    /// Whether it is such a row.
+    pub fn is_skipped(&self) -> bool {
+        self.skipped == Some(true)
+    }
+
+    /// Sequences side by side; 1 where a file of 2.0 does not say.
+    pub fn batch(&self) -> usize {
+        self.batch_size.unwrap_or(1)
+    }
+
+    /// What `completed` calls it.
+    pub fn block(&self) -> String {
+        profile_block(self.context_len, self.batch())
+    }
+}
+
+/// Name of a row among the completed blocks.
+pub fn profile_block(context_len: usize, batch: usize) -> String {
+    format!("profile@{context_len}x{batch}")
+}
+
 /// Quality blocks by name. The first four are 2.0's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Benchmarks {

@@ -1,5 +1,7 @@
 //! Which settings say anything about which block.
 
+use super::SCORES;
+
 /// The blocks that the setting called `flag` has an effect on, a row of the profile as `profile`; `None` for a setting of another
 /// version. Which rows there are is nothing that one of them was measured with.
 pub fn blocks_of(flag: &str) -> Option<&'static [&'static str]> {
@@ -11,7 +13,7 @@ pub fn blocks_of(flag: &str) -> Option<&'static [&'static str]> {
         "ppl-data" | "ppl-window" | "ppl-burn-in" | "ppl-tokens" | "ppl-protocol" | "ppl-batch" => &["ppl", "kld"],
         "mmlu-questions" | "mmlu-shots" => &["mmlu"],
         "math-problems" | "max-new-tokens" | "batch-size" => &["math"],
-        "data" => &["ppl", "kld", "needle", "mmlu", "math"],
+        "data" => &SCORES,
         "seed" => &["profile", "ppl", "kld", "needle", "mmlu", "math"],
         _ => return None,
     })

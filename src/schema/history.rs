@@ -7,9 +7,6 @@ use serde_json::Value;
 
 use super::{AnsweredOn, Environment, Hardware, Measurement, RunResult};
 
-/// Blocks that are made of questions.
-const QUESTION_SETS: [&str; 2] = ["mmlu", "math"];
-
 /// A machine, as far as its file tells.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Machine {
@@ -48,13 +45,6 @@ impl Machine {
     /// Its card, else its processor.
     pub fn name(&self) -> Option<&str> {
         self.gpu_name.as_deref().or(self.cpu.as_deref()).or(self.device.as_deref())
-    }
-}
-
-impl Measurement {
-    /// What `completed` calls it.
-    pub fn block(&self) -> String {
-        format!("profile@{}x{}", self.context_len, self.batch_size.unwrap_or(1))
     }
 }
 
@@ -101,22 +91,18 @@ impl RunResult {
 
     /// Which machines answered the questions of `block`; nothing for what is no question set, or does not say.
     fn answered_on(&self, block: &str) -> &[AnsweredOn] {
-        let score = match block {
-            "mmlu" => &self.benchmarks.mmlu,
-            "math" => &self.benchmarks.math,
-            _ => &None,
-        };
-        score.as_ref().map_or(&[], |score| &score.answered_on)
+        let score = self.benchmarks.question_sets().find(|(name, _)| *name == block);
+        score.map_or(&[], |(_, score)| &score.answered_on)
     }
 
     /// Where its blocks were measured, in words, if not all on one machine.
     pub fn machines(&self) -> Option<String> {
-        let rows = self.measurements.iter().filter(|m| m.skipped != Some(true)).map(Measurement::block);
+        let rows = self.measurements.iter().filter(|m| !m.is_skipped()).map(Measurement::block);
         let mut blocks = self.completed.clone();
         blocks.extend(rows.filter(|row| !self.completed.contains(row)));
         // One that was stopped is not complete, and says the more who answered what.
-        let stopped = QUESTION_SETS.map(String::from).into_iter().filter(|set| self.answered_on(set).len() > 1);
-        blocks.extend(stopped.filter(|set| !self.completed.contains(set)).collect::<Vec<_>>());
+        let several = self.benchmarks.question_sets().filter(|(_, score)| score.answered_on.len() > 1);
+        blocks.extend(several.map(|(set, _)| set.to_string()).filter(|set| !self.completed.contains(set)));
         let mut by_machine: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut say = |machine: Option<&str>, what: String| {
             by_machine.entry(machine.unwrap_or("an unknown machine").to_string()).or_default().push(what);
@@ -141,20 +127,18 @@ impl RunResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::bare_result;
     use serde_json::json;
 
     fn result(notes: Value) -> RunResult {
-        let mut file = json!({
-            "schema_version": "3.0", "experiment_id": "x", "timestamp": "2026-11-01T12:00:00", "model": "m", "attn_backend": "fused",
-            "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
-                "head_dim": 64, "max_position_embeddings": 64},
-            "kv_quant": {"enabled": false, "nbits": null, "backend": null, "axis_key": null, "axis_value": null,
-                "asymmetric": false},
-            "environment": {"cpu": "A"}, "hardware": {"device": "cpu"}, "benchmarks": {}, "combo_elapsed_s": 1.0,
-            "measurements": [{"context_len": 256}, {"context_len": 512}],
-            "completed": ["profile@256x1", "profile@512x1", "ppl"],
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 0},
-        });
+        let mut result = bare_result();
+        result.timestamp = "2026-11-01T12:00:00".into();
+        result.environment.cpu = Some("A".into());
+        result.hardware.device = Some("cpu".into());
+        let row = |context_len| Measurement { context_len, ..Default::default() };
+        result.measurements = vec![row(256), row(512)];
+        result.completed = ["profile@256x1", "profile@512x1", "ppl"].map(String::from).to_vec();
+        let mut file = serde_json::to_value(result).unwrap();
         for (field, notes) in notes.as_object().unwrap() {
             file[field] = notes.clone();
         }

@@ -11,6 +11,7 @@ pub mod paired;
 pub mod quality;
 pub mod read;
 pub mod result;
+pub mod scores;
 pub mod steps;
 pub mod validate;
 
@@ -22,6 +23,7 @@ pub use model_name::model_name;
 pub use paired::Paired;
 pub use quality::*;
 pub use result::*;
+pub use scores::*;
 pub use steps::*;
 
 /// The version this binary writes. It reads this one and the thesis tool's "2.0".

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::blocks::{Benchmarks, Flags, Measurement, Perplexity};
 use super::quality::Kld;
+use super::scores::SCORES;
 
 /// A result file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -148,7 +149,7 @@ impl RunResult {
     /// Tokens decoded in a timed run: those of its first row, which a patch may have measured with others than the run's, or without
     /// a row that was measured, those of the run.
     pub fn decode_tokens(&self) -> usize {
-        let mut measured = self.measurements.iter().filter(|m| m.skipped != Some(true));
+        let mut measured = self.measurements.iter().filter(|m| !m.is_skipped());
         measured.find_map(|m| m.decode_tokens).unwrap_or(self.config.decode_tokens)
     }
 
@@ -166,22 +167,9 @@ impl RunResult {
 
     /// Takes out the rows and scores whose names, as in `completed`, `kept` does not want.
     pub fn retain(&mut self, kept: impl Fn(&str) -> bool) {
-        self.measurements.retain(|m| kept(&profile_block(m.context_len, m.batch_size.unwrap_or(1))));
-        let b = &mut self.benchmarks;
-        if !kept("ppl") {
-            (b.perplexity, b.perplexity_quantized) = (None, None);
-        }
-        if !kept("kld") {
-            b.kld = None;
-        }
-        if !kept("needle") {
-            (b.needle_in_haystack, b.needle_in_haystack_trials) = (None, None);
-        }
-        if !kept("mmlu") {
-            b.mmlu = None;
-        }
-        if !kept("math") {
-            b.math = None;
+        self.measurements.retain(|m| kept(&m.block()));
+        for name in SCORES.into_iter().filter(|name| !kept(name)) {
+            self.benchmarks.copy_from(name, &Benchmarks::default());
         }
     }
 
@@ -192,35 +180,17 @@ impl RunResult {
 
     /// Whether a row of it was measured, or a score.
     pub fn has_measurements(&self) -> bool {
-        let rows = self.measurements.iter().any(|m| m.skipped != Some(true));
-        rows || ["ppl", "kld", "needle", "mmlu", "math"].iter().any(|name| self.holds(name))
+        let rows = self.measurements.iter().any(|m| !m.is_skipped());
+        rows || self.benchmarks.each().next().is_some()
     }
 
-    /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know, nothing is held against
-    /// the file.
+    /// Whether the block that `completed` calls `name` is there; a row that was skipped is not. Of blocks that this version does not know,
+    /// nothing is held against the file.
     pub fn holds(&self, name: &str) -> bool {
-        let b = &self.benchmarks;
-        match name {
-            "ppl" => b.perplexity.is_some() || b.perplexity_quantized.is_some(),
-            "kld" => b.kld.is_some(),
-            "needle" => b.needle_in_haystack.is_some(),
-            "mmlu" => b.mmlu.is_some(),
-            "math" => b.math.is_some(),
-            _ => {
-                match name.strip_prefix("profile@").and_then(|place| place.split_once('x')) {
-                    Some((context, batch)) => self.measurements.iter().filter(|m| m.skipped != Some(true)).any(|m| {
-                        m.context_len.to_string() == context && m.batch_size.unwrap_or(1).to_string() == batch
-                    }),
-                    None => true,
-                }
-            }
-        }
+        let known = SCORES.contains(&name) || (name.starts_with("profile@") && name.contains('x'));
+        let row = || self.measurements.iter().any(|m| !m.is_skipped() && m.block() == name);
+        !known || self.benchmarks.has(name) || row()
     }
-}
-
-/// Name of a row among the completed blocks.
-pub fn profile_block(context_len: usize, batch: usize) -> String {
-    format!("profile@{context_len}x{batch}")
 }
 
 /// Software and hardware around a run.
@@ -301,19 +271,28 @@ pub struct RunConfig {
     pub extra: Map<String, Value>,
 }
 
+/// A file of an unquantized cache that holds nothing yet, for tests.
+#[cfg(test)]
+pub(crate) fn bare_result() -> RunResult {
+    let json = serde_json::json!({
+        "schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "attn_backend": "fused",
+        "model_config": {"num_params_b": 1.0, "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1",
+            "head_dim": 64, "max_position_embeddings": 64},
+        "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {}, "measurements": [],
+        "benchmarks": {}, "combo_elapsed_s": 1.0,
+        "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 4, "ppl_dataset": "", "ppl_tokens": 0},
+    });
+    serde_json::from_value(json).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::read;
     use super::*;
 
     #[test]
     fn tokens_decoded_are_those_of_the_rows_where_a_patch_changed_them() {
-        let text = r#"{"schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "model_config": {"num_params_b": 0,
-            "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1", "head_dim": 64, "max_position_embeddings": 64},
-            "attn_backend": "fused", "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {},
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 128, "ppl_dataset": "", "ppl_tokens": 1},
-            "measurements": [], "benchmarks": {}, "combo_elapsed_s": 0}"#;
-        let mut result = read::parse(std::path::Path::new("x.json"), text.as_bytes()).unwrap();
+        let mut result = bare_result();
+        result.config.decode_tokens = 128;
         let row = |skipped, decode_tokens| Measurement { skipped, decode_tokens, ..Default::default() };
         assert_eq!(result.decode_tokens(), 128);
         result.measurements = vec![row(Some(true), None)];

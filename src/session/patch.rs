@@ -18,7 +18,7 @@ use super::store::Stored;
 use crate::base::atomic;
 use crate::base::progress::Progress;
 use crate::bench::{self, Settings};
-use crate::schema::{Measurement, RunResult, profile_block};
+use crate::schema::{Measurement, RunResult};
 use crate::{Error, Result};
 
 /// What to measure again, and how.
@@ -156,9 +156,8 @@ impl Target {
 fn forget(spec: &RunSpec, settings: &Settings, result: &mut RunResult) {
     let mut names = spec.benchmarks.clone();
     for row in result.measurements.iter_mut().filter(|_| spec.profile) {
-        let (length, batch) = (row.context_len, row.batch_size.unwrap_or(1));
-        if settings.context_lengths.contains(&length) && settings.batch_sizes.contains(&batch) {
-            names.push(profile_block(length, batch));
+        if settings.context_lengths.contains(&row.context_len) && settings.batch_sizes.contains(&row.batch()) {
+            names.push(row.block());
             // Where memory once lacked it is tried whatever is free now: it was asked for.
             row.free_bytes = None;
         }
@@ -172,7 +171,7 @@ fn renew_warnings(stored: &mut Stored) {
     let speaks_of = |warning: &str, name: &str| warning.strip_prefix(name).is_some_and(|why| why.starts_with(": "));
     let failed_now = std::mem::take(&mut stored.failed);
     let warnings = std::mem::take(&mut stored.result.warnings).into_iter().filter(|warning| {
-        let row = |row: &Measurement| row.skipped == Some(true) && row.skip_reason.as_ref() == Some(warning);
+        let row = |row: &Measurement| row.is_skipped() && row.skip_reason.as_ref() == Some(warning);
         let missing = |name: &str| !stored.has(name) && !failed_now.iter().any(|now| speaks_of(now, name));
         stored.result.measurements.iter().any(row)
             || bench::all().iter().any(|benchmark| speaks_of(warning, benchmark.name()) && missing(benchmark.name()))

@@ -298,7 +298,8 @@ impl Bench {
                 self.subject.weights.require_trained(benchmark.name())?;
                 self.subject.tokenizer()?;
             }
-            let warning = benchmark.prepare(&self.subject, &settings, &spec.kv_quant, &mut self.readings)?;
+            let request = bench::Request { subject: &self.subject, settings: &settings, quant: &spec.kv_quant };
+            let warning = benchmark.prepare(&request, &mut self.readings)?;
             // Two benchmarks of one text, and other runs of the cache, have the same to say.
             if let Some(warning) = warning.filter(|warning| self.told.insert(warning.clone())) {
                 tracing::warn!("{warning}");
@@ -344,10 +345,7 @@ impl Bench {
             done.extend(stored.result.completed.iter().filter(|block| stored.has(block)).cloned());
             let done = |length, batch| done.contains(&profile_block(length, batch));
             bench::profile::run(&mut context, &done, &mut |block| match block {
-                Block::Profile(row) if row.skipped == Some(true) => {
-                    let reason = row.skip_reason.unwrap_or_default();
-                    stored.skip(row.context_len, row.batch_size.unwrap_or(1), reason, self.free_bytes)
-                }
+                Block::Profile(row) if row.is_skipped() => stored.skip(*row, self.free_bytes),
                 block => stored.keep(block),
             })?;
         }

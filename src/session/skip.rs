@@ -50,7 +50,7 @@ pub(super) fn skip_all(
         for &batch in &settings.batch_sizes {
             // What was measured when there was more room stays.
             if !stored.has(&profile_block(length, batch)) {
-                stored.skip(length, batch, reason.to_string(), free)?;
+                stored.skip(Measurement::skipped(length, batch, reason.to_string()), free)?;
             }
         }
     }
@@ -77,7 +77,7 @@ pub(super) fn skip_what_cannot_fit(
                 continue;
             }
             if let Some(reason) = too_long(&shape.config, settings, length) {
-                stored.skip(length, batch, reason, None)?;
+                stored.skip(Measurement::skipped(length, batch, reason), None)?;
                 skipped.push(block);
                 continue;
             }
@@ -87,7 +87,7 @@ pub(super) fn skip_what_cannot_fit(
             }
             let refusal = |free| memory(&shape, spec, settings, length, batch).refusal(free, true);
             if let Some(reason) = free.and_then(refusal) {
-                stored.skip(length, batch, reason, before_load)?;
+                stored.skip(Measurement::skipped(length, batch, reason), before_load)?;
                 skipped.push(block);
             }
         }
@@ -109,7 +109,7 @@ pub(super) fn would_be_skipped_again(
     let mut refused = |row: &Measurement| {
         let Some(shape) = shapes.shape(&spec.model) else { return false };
         let settings = spec.settings.for_model(&shape.config);
-        let memory = || memory(shape, spec, &settings, row.context_len, row.batch_size.unwrap_or(1));
+        let memory = || memory(shape, spec, &settings, row.context_len, row.batch());
         too_long(&shape.config, &settings, row.context_len).is_some()
             || free.is_some_and(|free| memory().refusal(free, false).is_some())
     };

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::atomic;
 use crate::bench::{self, Block};
-use crate::schema::{Flags, Measurement, RunResult, model_name, profile_block, read};
+use crate::schema::{Flags, Measurement, RunResult, model_name, read};
 use crate::{Error, Result};
 
 /// A result and the file it lives in.
@@ -121,23 +121,15 @@ impl Stored {
         Ok(text)
     }
 
-    /// Adds a row for what did not fit, or will not, into the `free` bytes that there were before anything was loaded, with the
-    /// reason, and saves. The block is not complete by that: where there is more memory, a resumed sweep measures it.
+    /// Adds a row for what did not fit, or will not, into the `free` bytes that there were before anything was loaded, and saves. The
+    /// block is not complete by that: where there is more memory, a resumed sweep measures it.
     ///
     /// # Errors
     /// As [`save`](Stored::save).
-    pub fn skip(&mut self, context_len: usize, batch: usize, reason: String, free: Option<u64>) -> Result<()> {
-        let row = Measurement {
-            context_len,
-            batch_size: Some(batch),
-            skipped: Some(true),
-            skip_reason: Some(reason),
-            free_bytes: free,
-            ..Default::default()
-        };
-        put(&mut self.result.measurements, row);
+    pub fn skip(&mut self, row: Measurement, free: Option<u64>) -> Result<()> {
+        let name = row.block();
+        put(&mut self.result.measurements, Measurement { free_bytes: free, ..row });
         // Earlier versions took a row that ran out of memory for complete.
-        let name = profile_block(context_len, batch);
         self.result.completed.retain(|block| *block != name);
         self.note_measured(&name);
         self.save()
@@ -170,55 +162,28 @@ impl Stored {
 
     /// The row of this context and batch, where it was skipped.
     pub fn skipped(&self, context_len: usize, batch: usize) -> Option<&Measurement> {
-        let row = |m: &&Measurement| m.context_len == context_len && m.batch_size.unwrap_or(1) == batch;
-        self.result.measurements.iter().find(row).filter(|m| m.skipped == Some(true))
+        let row = |m: &&Measurement| m.context_len == context_len && m.batch() == batch;
+        self.result.measurements.iter().find(row).filter(|m| m.is_skipped())
     }
 
     /// Adds a block, replacing an older one of the same kind, and saves.
     pub fn keep(&mut self, block: Block) -> Result<()> {
         let result = &mut self.result;
         let settings = self.block_settings.clone();
-        let name = match block {
-            Block::Profile(mut measurement) => {
-                let name = profile_block(measurement.context_len, measurement.batch_size.unwrap_or(1));
-                measurement.settings = settings;
-                put(&mut result.measurements, *measurement);
-                name
+        let (name, complete) = match block {
+            Block::Profile(mut row) => {
+                row.settings = settings;
+                let name = row.block();
+                put(&mut result.measurements, *row);
+                (name, true)
             }
-            Block::Perplexity { mut reference, mut quantized } => {
-                if let Some(quantized) = &mut quantized {
-                    quantized.settings.clone_from(&settings);
-                }
-                reference.settings = settings;
-                result.benchmarks.perplexity = Some(reference);
-                result.benchmarks.perplexity_quantized = quantized;
-                "ppl".into()
-            }
-            Block::Divergence(mut divergence) => {
-                divergence.settings = settings;
-                result.benchmarks.kld = Some(*divergence);
-                "kld".into()
-            }
-            Block::Questions { name, mut score, complete } => {
-                score.settings = settings;
-                match name {
-                    "mmlu" => result.benchmarks.mmlu = Some(*score),
-                    _ => result.benchmarks.math = Some(*score),
-                }
-                if !complete {
-                    self.note_measured(name);
-                    return self.save();
-                }
-                name.into()
-            }
-            Block::Needle(mut needle, trials) => {
-                needle.settings = settings;
-                result.benchmarks.needle_in_haystack = Some(needle);
-                result.benchmarks.needle_in_haystack_trials = Some(trials);
-                "needle".into()
+            Block::Score { name, mut blocks, complete } => {
+                blocks.set_settings(settings.as_ref());
+                result.benchmarks.copy_from(name, &blocks);
+                (name.into(), complete)
             }
         };
-        if !result.completed.contains(&name) {
+        if complete && !result.completed.contains(&name) {
             result.completed.push(name.clone());
         }
         self.note_measured(&name);
@@ -229,7 +194,7 @@ impl Stored {
 /// Replaces the row of the same context and batch, or adds one: before the first row of a longer context or larger batch, since rows
 /// that are skipped are known before the others are measured.
 fn put(rows: &mut Vec<Measurement>, row: Measurement) {
-    let place = |m: &Measurement| (m.context_len, m.batch_size.unwrap_or(1));
+    let place = |m: &Measurement| (m.context_len, m.batch());
     match rows.iter_mut().find(|m| place(m) == place(&row)) {
         Some(old) => *old = row,
         None => {
@@ -263,6 +228,7 @@ mod tests {
     use chrono::TimeZone;
 
     use super::*;
+    use crate::schema::{Perplexity, bare_result};
 
     #[test]
     fn files_are_named_as_the_thesis_names_them() {
@@ -287,18 +253,15 @@ mod tests {
     #[test]
     fn a_score_of_another_version_of_its_benchmark_is_not_there() {
         let folder = tempfile::tempdir().unwrap();
-        let text = r#"{"schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "model_config": {"num_params_b": 0,
-            "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1", "head_dim": 64, "max_position_embeddings": 64},
-            "attn_backend": "fused", "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {},
-            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 128, "ppl_dataset": "", "ppl_tokens": 1},
-            "measurements": [], "benchmarks": {"perplexity": {"dataset": "", "tokens": 1, "value": 1, "version": VERSION}},
-            "completed": ["ppl"], "combo_elapsed_s": 0}"#;
-        let has = |version: &str| {
+        let has = |version: Option<u32>| {
             let path = folder.path().join("x.json");
-            std::fs::write(&path, text.replace("VERSION", version)).unwrap();
+            let mut result = bare_result();
+            result.benchmarks.perplexity = Some(Perplexity { version, ..Default::default() });
+            result.completed = vec!["ppl".into()];
+            std::fs::write(&path, serde_json::to_vec(&result).unwrap()).unwrap();
             Stored::open(&path).unwrap().has("ppl")
         };
-        assert_eq!((has("1"), has("1000"), has("null")), (true, false, true), "older files do not say");
+        assert_eq!((has(Some(1)), has(Some(1000)), has(None)), (true, false, true), "older files do not say");
     }
 
     #[test]

@@ -1,7 +1,22 @@
 //! What a run that goes on takes for its own.
 
+use std::process::{Child, Command, Stdio};
+
 use crate::QUICK;
 use crate::program::{builtin_in, json_files, kvprof, read};
+
+/// Waits until `there` is so, or `child` has ended.
+fn wait_for(child: &mut Child, there: impl Fn() -> bool) {
+    while !there() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[cfg(unix)]
+fn send(signal: &str, child: &Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+}
 
 #[test]
 fn a_text_that_changed_is_scored_again_by_resume_and_one_that_was_renamed_is_not() {
@@ -25,7 +40,7 @@ fn a_text_that_changed_is_scored_again_by_resume_and_one_that_was_renamed_is_not
 fn a_stopped_run_is_resumed_in_its_own_file() {
     let folder = tempfile::tempdir().unwrap();
     let run = |resume: bool| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvprof"));
         command
             .args(["run", "--kv-quant", "none", "int4-hqq", "--quiet", "--output-dir"])
             .arg(folder.path())
@@ -34,9 +49,7 @@ fn a_stopped_run_is_resumed_in_its_own_file() {
         command
     };
     let mut stopped = run(false).spawn().unwrap();
-    while json_files(folder.path()).is_empty() && stopped.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_for(&mut stopped, || !json_files(folder.path()).is_empty());
     let _ = stopped.kill();
     let _ = stopped.wait();
     assert!(run(true).status().unwrap().success());
@@ -51,7 +64,7 @@ fn a_stopped_run_is_resumed_in_its_own_file() {
 #[test]
 fn a_run_that_is_interrupted_before_anything_was_measured_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+    let mut run = Command::new(env!("CARGO_BIN_EXE_kvprof"))
         .args([
             "run",
             "--kv-quant",
@@ -67,11 +80,8 @@ fn a_run_that_is_interrupted_before_anything_was_measured_leaves_no_file() {
         .arg(folder.path())
         .spawn()
         .unwrap();
-    while json_files(folder.path()).is_empty() && run.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let pid = run.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    wait_for(&mut run, || !json_files(folder.path()).is_empty());
+    send("-INT", &run);
     assert_eq!(run.wait().unwrap().code(), Some(130));
     assert_eq!(json_files(folder.path()).len(), 0);
 }
@@ -83,18 +93,15 @@ fn an_interrupted_run_says_what_is_complete_and_how_to_go_on() {
     // The second run is decoding for seconds when the first is complete.
     let line =
         "run --kv-quant none --benchmarks none --context-lengths 64 --output-tokens 4 1900 --measure-runs 20 --quiet";
-    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+    let mut run = Command::new(env!("CARGO_BIN_EXE_kvprof"))
         .args(line.split_whitespace())
         .arg("--output-dir")
         .arg(folder.path())
-        .stderr(std::process::Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    while json_files(folder.path()).len() < 2 && run.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let pid = run.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    wait_for(&mut run, || json_files(folder.path()).len() == 2);
+    send("-INT", &run);
     let output = run.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), json_files(folder.path()).len()), (Some(130), 1), "{text}");
@@ -107,19 +114,16 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let line = "run --kv-quant none --benchmarks none --context-lengths 64 --output-tokens 4 300 --measure-runs 5 --quiet --output-dir";
     // As nohup does, and a shell for what it starts in the background.
-    let mut run = std::process::Command::new("sh")
+    let mut run = Command::new("sh")
         .args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kvprof")])
         .args(line.split_whitespace())
         .arg(folder.path())
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    while json_files(folder.path()).is_empty() && run.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let pid = run.id().to_string();
+    wait_for(&mut run, || !json_files(folder.path()).is_empty());
     for signal in ["-HUP", "-INT"] {
-        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        send(signal, &run);
     }
     assert_eq!((run.wait().unwrap().code(), json_files(folder.path()).len()), (Some(0), 2));
 }
@@ -132,28 +136,24 @@ fn a_second_interrupt_ends_a_long_chunk_at_once_and_loses_no_finished_block() {
     let folder = tempfile::tempdir().unwrap();
     let line = "run --kv-quant none --benchmarks none --context-lengths 64 2000 --batch-sizes 64 --prefill-chunk 2000 --output-tokens 4 \
                 --warmup-runs 0 --measure-runs 1 --energy-seconds 0.01 --output-dir";
-    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_kvprof"))
+    let mut run = Command::new(env!("CARGO_BIN_EXE_kvprof"))
         .args(line.split_whitespace())
         .arg(folder.path())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let completed = || json_files(folder.path()).first().map(|path| read(path)["completed"].clone());
     let first = serde_json::json!(["profile@64x64"]);
-    while completed().as_ref() != Some(&first) && run.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let pid = run.id().to_string();
-    let interrupt = || std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
-    assert!(interrupt().success());
+    wait_for(&mut run, || completed().as_ref() == Some(&first));
+    send("-INT", &run);
     let mut told = BufReader::new(run.stderr.take().unwrap());
     let mut text = String::new();
     while !text.contains("Ctrl-C again ends at once") {
         assert!(told.read_line(&mut text).unwrap() > 0, "{text}");
     }
     assert!(text.contains("a chunk of a long prompt") && text.contains("in their files already"), "{text}");
-    assert!(interrupt().success());
+    send("-INT", &run);
     let output = run.wait_with_output().unwrap();
     assert_eq!(
         (output.status.code(), output.stdout.len()),

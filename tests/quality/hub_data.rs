@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Arc;
 
 use kvprof::bench::data::{MATH500, MMLU_DEV, MMLU_TEST, PG19, WIKITEXT2, rows};
@@ -13,7 +12,7 @@ use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use crate::support::hub::{COMMIT, LoopbackHub};
+use crate::support::hub::{COMMIT, LoopbackHub, assert_passed, run_child};
 
 enum Column {
     Texts(Vec<&'static str>),
@@ -84,23 +83,6 @@ fn write_repositories(folder: &Path) {
     std::fs::write(folder.join("math/test.jsonl"), "{\"problem\": \"1+1?\", \"answer\": \"2\"}\n").unwrap();
 }
 
-fn run_child(child: &str, home: &Path, environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("hub_data::{child}"), "--ignored", "--nocapture"]);
-    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
-        command.env_remove(name);
-    }
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
-        command.env_remove(name);
-    }
-    command.env("HF_HOME", home).envs(environment.iter().copied()).output().unwrap()
-}
-
-fn assert_passed(output: &Output) {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
-
 #[test]
 fn data_sets_come_from_the_hub_and_then_from_its_cache_without_a_network() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,14 +95,18 @@ fn data_sets_come_from_the_hub_and_then_from_its_cache_without_a_network() {
     ]);
     let home = tempfile::tempdir().unwrap();
     let endpoint = hub.endpoint();
-    assert_passed(&run_child("child_reads_all", home.path(), &[("HF_ENDPOINT", &endpoint)]));
+    assert_passed(&run_child("hub_data::child_reads_all", home.path(), &[("HF_ENDPOINT", &endpoint)]));
     drop(hub);
     // Neither a hub that is away nor the word to stay offline matters any more.
-    assert_passed(&run_child("child_reads_all", home.path(), &[("HF_ENDPOINT", &endpoint)]));
-    assert_passed(&run_child("child_reads_all", home.path(), &[("HF_HUB_OFFLINE", "1")]));
+    assert_passed(&run_child("hub_data::child_reads_all", home.path(), &[("HF_ENDPOINT", &endpoint)]));
+    assert_passed(&run_child("hub_data::child_reads_all", home.path(), &[("HF_HUB_OFFLINE", "1")]));
     let nowhere = tempfile::tempdir().unwrap();
-    assert_passed(&run_child("child_is_told_what_is_missing", nowhere.path(), &[("HF_HUB_OFFLINE", "1")]));
-    assert_passed(&run_child("child_is_told_that_the_hub_is_away", nowhere.path(), &[("HF_ENDPOINT", &endpoint)]));
+    assert_passed(&run_child("hub_data::child_is_told_what_is_missing", nowhere.path(), &[("HF_HUB_OFFLINE", "1")]));
+    assert_passed(&run_child(
+        "hub_data::child_is_told_that_the_hub_is_away",
+        nowhere.path(),
+        &[("HF_ENDPOINT", &endpoint)],
+    ));
 }
 
 #[test]

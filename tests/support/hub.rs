@@ -2,7 +2,8 @@
 //! downloads use (resolve with byte ranges, ETag and commit; revision lookup).
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -24,6 +25,29 @@ pub fn silent_hub() -> (String, std::net::TcpListener) {
     // The system accepts connections up to a backlog that no test fills.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     (format!("http://{}", listener.local_addr().expect("an address")), listener)
+}
+
+/// Gives `command` this environment, and nothing else of a hub.
+pub fn in_environment<'a>(command: &'a mut Command, home: &Path, environment: &[(&str, &str)]) -> &'a mut Command {
+    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+        command.env_remove(name);
+    }
+    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(name);
+    }
+    command.env("KVPROF_TEST_CHILD", "1").env("HF_HOME", home).envs(environment.iter().copied())
+}
+
+/// Runs the ignored test `child` of this program in such an environment.
+pub fn run_child(child: &str, home: &Path, environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", child, "--ignored", "--nocapture"]);
+    in_environment(&mut command, home, environment).output().unwrap()
+}
+
+pub fn assert_passed(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 /// A running hub; it stops when dropped.

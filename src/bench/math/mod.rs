@@ -13,11 +13,11 @@ use super::chat::{Message, render};
 use super::data::{Files, MATH500};
 use super::feed::{CHUNK, require_room_for_codes};
 use super::questions::{Asked, QuestionSet, side_by_side};
-use super::{Benchmark, Block, Context, Readings, Settings};
+use super::{Benchmark, Block, Context, Readings, Request, Settings};
 use crate::model::generate::{Prompt, Written, greedy};
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, DataSource, Outcome};
+use crate::schema::{Accuracy, Benchmarks, DataSource, Outcome};
 use crate::{Error, Result};
 
 /// What the model is asked to do, after the problem.
@@ -39,13 +39,8 @@ impl Benchmark for MathBenchmark {
         MATH500.local(settings.data.as_deref()).into_iter().collect()
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         let paper = Paper::of(subject, settings, readings)?;
         let lengths = paper.asked.iter().map(|asked| asked.prompt.len() + most_new(subject, settings, asked));
         let longest = lengths.max().unwrap_or(0);
@@ -71,6 +66,7 @@ impl Benchmark for MathBenchmark {
                 ..Default::default()
             },
             batch: settings.batch_size,
+            blocks: |score| Benchmarks { math: Some(score), ..Default::default() },
             ask: &solve,
         };
         set.run(context, context.saved.math.as_ref(), keep)

@@ -10,11 +10,11 @@ use candle_core::D;
 use super::data::{self, Files, MMLU_DEV, MMLU_TEST};
 use super::feed::{CHUNK, require_room_for_codes};
 use super::questions::{Asked, QuestionSet};
-use super::{Benchmark, Block, Context, Readings, Settings};
+use super::{Benchmark, Block, Context, Readings, Request, Settings};
 use crate::model::generate::feed;
 use crate::model::{Subject, Tokenizer};
 use crate::quant::QuantSpec;
-use crate::schema::{Accuracy, DataSource, Outcome};
+use crate::schema::{Accuracy, Benchmarks, DataSource, Outcome};
 use crate::{Error, Result};
 use letters::Letters;
 use sample::{Question, questions, spread};
@@ -35,13 +35,8 @@ impl Benchmark for MmluBenchmark {
         [&MMLU_DEV, &MMLU_TEST].into_iter().filter_map(|split| split.local(settings.data.as_deref())).collect()
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         let exam = Exam::of(subject, settings, readings)?;
         let longest = exam.asked.iter().map(|asked| asked.prompt.len()).max().unwrap_or(0);
         require_room_for_codes(subject, quant, &format!("mmlu: questions of {longest} tokens at most"), longest)?;
@@ -65,6 +60,7 @@ impl Benchmark for MmluBenchmark {
                 ..Default::default()
             },
             batch: 1,
+            blocks: |score| Benchmarks { mmlu: Some(score), ..Default::default() },
             ask: &ask,
         };
         set.run(context, context.saved.mmlu.as_ref(), keep)

@@ -6,15 +6,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::data::Files;
-use super::feed::{CHUNK, fraction_of, no_score, require_quantized_reads, require_room_for_codes};
-use super::{Benchmark, Block, Context, Readings, Settings, text};
+use super::feed::{CHUNK, no_score, require_quantized_reads, require_room_for_codes};
+use super::{Benchmark, Block, Context, Readings, Request, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
 use crate::cache::{KeyReads, KvCache};
-use crate::model::Subject;
 use crate::model::generate::{Prompt, greedy};
 use crate::quant::QuantSpec;
-use crate::schema::{Needle, NeedleScore, NeedleTrial, Paired};
+use crate::schema::{Benchmarks, Needle, NeedleScore, NeedleTrial, Paired};
 use haystack::{Haystack, Haystacks};
 
 /// Tokens generated greedily after the prompt.
@@ -32,13 +31,8 @@ impl Benchmark for NeedleBenchmark {
         2
     }
 
-    fn prepare(
-        &self,
-        subject: &Subject,
-        settings: &Settings,
-        quant: &QuantSpec,
-        readings: &mut Readings,
-    ) -> Result<Option<String>> {
+    fn prepare(&self, request: &Request<'_>, readings: &mut Readings) -> Result<Option<String>> {
+        let Request { subject, settings, quant } = *request;
         let read = Haystacks::of(subject, settings, readings)?;
         let longest = read.haystacks.iter().map(|haystack| haystack.prompt.len()).max().unwrap_or(0) + ANSWER_TOKENS;
         require_room_for_codes(
@@ -74,32 +68,35 @@ impl Benchmark for NeedleBenchmark {
         } else {
             (reference.clone(), Reads::new())
         };
-        require_quantized_reads(context, "needle", fraction_of(sum(&reads)))?;
+        require_quantized_reads(context, "needle", sum(&reads))?;
         for (trial, reference) in trials.iter_mut().zip(&reference) {
             trial.reference_success = Some(reference.success);
         }
         // A short context may have read nothing from codes where a longer one has: it has no score.
         reads.retain(|length, reads| {
-            let read = fraction_of(*reads) > 0.0;
-            if !read {
+            if reads.from_codes == 0 {
                 skipped.insert(length.to_string(), no_score(context));
             }
-            read
+            reads.from_codes > 0
         });
         trials.retain(|trial| !skipped.contains_key(&trial.context_length.to_string()));
         let mut block = summarize(&trials);
         for (length, reads) in &reads {
-            block.per_context.entry(length.to_string()).or_default().quantized_read_fraction =
-                Some(fraction_of(*reads));
+            block.per_context.entry(length.to_string()).or_default().quantized_read_fraction = Some(reads.share());
         }
         block.skipped_contexts = skipped;
         block.version = Some(self.version());
         block.kind = Some(context.settings.needle_kind.name().into());
         block.haystack = Some(text::read_as(&context.settings.needle_haystack, context.settings));
         block.data = read.source.clone();
-        block.quantized_read_fraction = Some(fraction_of(sum(&reads)));
+        block.quantized_read_fraction = Some(sum(&reads).share());
         block.elapsed_s = Some(started.elapsed().as_secs_f64());
-        keep(Block::Needle(block, trials))
+        let blocks = Benchmarks {
+            needle_in_haystack: Some(block),
+            needle_in_haystack_trials: Some(trials),
+            ..Default::default()
+        };
+        keep(Block::Score { name: self.name(), blocks: Box::new(blocks), complete: true })
     }
 }
 

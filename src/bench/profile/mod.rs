@@ -56,7 +56,7 @@ fn each_place(
                 continue;
             }
             let measurement = match measure(length, batch) {
-                Err(Error::OutOfMemory(reason)) => skipped(length, batch, reason),
+                Err(Error::OutOfMemory(reason)) => Measurement::skipped(length, batch, reason),
                 other => other?,
             };
             keep(Block::Profile(Box::new(measurement)))?;
@@ -87,16 +87,6 @@ pub fn check_lengths(config: &DecoderConfig, settings: &Settings) -> Result<()> 
     match reasons.unwrap_or_default().into_iter().next() {
         Some(first) => Err(Error::usage(first)),
         None => Ok(()),
-    }
-}
-
-fn skipped(length: usize, batch: usize, reason: String) -> Measurement {
-    Measurement {
-        context_len: length,
-        batch_size: Some(batch),
-        skipped: Some(true),
-        skip_reason: Some(reason),
-        ..Default::default()
     }
 }
 
@@ -165,7 +155,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
             .push(format!("{steps} tokens after {length} go past the {limit} positions that the model was made for"));
     }
     let reads = workload.cache.key_reads();
-    m.quantized_read_fraction = (reads.total > 0).then(|| reads.from_codes as f64 / reads.total as f64);
+    m.quantized_read_fraction = (reads.total > 0).then(|| reads.share());
     if spec.is_quantized() && reads.from_codes == 0 {
         let why = why_unread(spec, subject.config());
         m.warnings.push(format!("no code was read, so that attention is that of an unquantized cache: {why}"));

@@ -9,7 +9,7 @@ mod pair;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::change::{Delta, Verdict};
-use self::metric::Metric;
+use self::metric::{Metric, Quality};
 use self::pair::{Measured, Way};
 use super::number::Digits;
 use super::run::Run;
@@ -82,12 +82,12 @@ pub fn compare(base: &Study, new: &Study) -> Comparison {
                 continue;
             };
             used.insert((model, partner));
-            let remark = (partner.random_weights != way.random_weights).then_some(RANDOM);
+            let remark = (partner.loaded.random_weights != way.loaded.random_weights).then_some(RANDOM);
             let both = Both { before: &ways[partner], after, what: pair::words(partner, way), remark };
             match remark {
                 Some(_) => out.unpaired.extend(both.model().map(|model| {
-                    let had = |metric: &&'static Metric| !scored(metric, &both.before.runs).is_empty();
-                    let lost = metric::QUALITY.iter().filter(had).collect();
+                    let had = |quality: &&Quality| !scored(quality, &both.before.runs).is_empty();
+                    let lost = metric::QUALITY.iter().filter(had).map(|quality| &quality.metric).collect();
                     Unpaired { text: format!("{model} {}: quality ({RANDOM})", both.what), lost }
                 })),
                 None => out.quality(&both),
@@ -124,24 +124,25 @@ impl Comparison {
     /// Compares what was scored alike, each score once, however many runs share it.
     fn quality(&mut self, both: &Both<'_, '_>) {
         let Both { before, after, what, .. } = both;
-        for metric in &metric::QUALITY {
-            let (mut before, mut after) = (scored(metric, &before.runs), scored(metric, &after.runs));
+        for quality in &metric::QUALITY {
+            let (mut before, mut after) = (scored(quality, &before.runs), scored(quality, &after.runs));
             let alike: Vec<Scoring> = after.keys().filter(|new| before.contains_key(new)).cloned().collect();
             for scoring in alike {
                 let (Some(base), Some(new)) = (before.remove(&scoring), after.remove(&scoring)) else { continue };
                 // What is odd in both, that they were stopped half-way, is no difference between them.
                 let odd = scoring::telling(&[Some(scoring)])
                     .map_or_else(String::new, |words| format!(", {}", words.join(", ")));
-                self.score(both, metric, [base, new], format!("{what}{odd}"));
+                self.score(both, quality, [base, new], format!("{what}{odd}"));
             }
-            self.scored_in_common(both, metric, &mut before, &mut after);
-            self.scored_apart(both, metric, before, after);
+            self.scored_in_common(both, quality, &mut before, &mut after);
+            self.scored_apart(both, &quality.metric, before, after);
         }
     }
 
     /// Compares one score of `base` and `new`, which were scored alike on what `what` says.
-    fn score(&mut self, both: &Both<'_, '_>, metric: &'static Metric, [base, new]: [&Run; 2], what: String) {
-        let why = match metric.quality.map_or(Ok(None), |change| change(base, new)) {
+    fn score(&mut self, both: &Both<'_, '_>, quality: &'static Quality, [base, new]: [&Run; 2], what: String) {
+        let metric = &quality.metric;
+        let why = match (quality.change)(base, new) {
             Ok(Some(delta)) => {
                 let nothing = metric.of_nothing(&delta).then_some(NOTHING);
                 let (model, remark) = (new.model.clone(), both.remark.or(nothing).or(delta.unpaired));
@@ -159,11 +160,11 @@ impl Comparison {
     fn scored_in_common(
         &mut self,
         both: &Both<'_, '_>,
-        metric: &'static Metric,
+        quality: &'static Quality,
         before: &mut Scores<'_>,
         after: &mut Scores<'_>,
     ) {
-        let Some(common) = metric.common else { return };
+        let Some(common) = quality.common else { return };
         loop {
             let with = |base: &Run| after.iter().find_map(|(of_new, new)| Some((of_new.clone(), common(base, new)?)));
             let found = before.iter().find_map(|(of_base, base)| Some((of_base.clone(), with(base)?)));
@@ -171,10 +172,10 @@ impl Comparison {
             before.remove(&of_base);
             after.remove(&of_new);
             let [base, new] = &common.sides;
-            self.score(both, metric, [base, new], format!("{}, {}", both.what, common.place));
+            self.score(both, quality, [base, new], format!("{}, {}", both.what, common.place));
             for (side, place) in ["base", "new"].iter().zip(common.alone) {
                 let alone = place.map(|place| {
-                    format!("{side}: {} {}: {} {place} has no partner", new.model, both.what, metric.name)
+                    format!("{side}: {} {}: {} {place} has no partner", new.model, both.what, quality.metric.name)
                 });
                 self.unpaired.extend(alone.map(Unpaired::from));
             }
@@ -209,72 +210,82 @@ impl Comparison {
             let told: String = row.run.told.words().iter().map(|told| format!(", {told}")).collect();
             Unpaired::from(format!("{side}: {} {}{}{told} has no partner", row.run.model, both.what, at(row)))
         };
-        let mut used: Vec<*const Row<'_>> = Vec::new();
+        let mut used = BTreeSet::new();
         for new in &both.after.rows {
-            let place = at(new);
-            let Some(base) = pair::row(&both.before.rows, new) else {
-                self.unpaired.push(lone("new", new));
-                continue;
-            };
-            used.push(base);
-            let model = &new.run.model;
-            let what = format!("{}{}", both.what, pair::settings(base, new));
-            if base.skipped() || new.skipped() {
-                let lost = metric::COST.iter().filter(|metric| metric.of_row(base)).collect();
-                self.unpaired.push(Unpaired { text: format!("{model} {what}{place}: skipped on a side"), lost });
-                continue;
-            }
-            let [of_base, of_new] = pair::used(base, new);
-            let differing = of_new.differing(&of_base);
-            let spill = spilled(base, new);
-            let (mut left_out, mut meaningless) = (Vec::new(), Vec::new());
-            // Metrics that only the other side has.
-            let (mut not_in_base, mut not_in_new) = (Vec::new(), Vec::new());
-            for metric in &metric::COST {
-                let Some(delta) = metric.cost.and_then(|change| change(base, new)) else {
-                    if metric.of_row(base) {
-                        not_in_new.push(metric);
-                    } else if metric.of_row(new) {
-                        not_in_base.push(metric);
-                    }
-                    continue;
-                };
-                if metric.depends_on.iter().any(|part| differing.contains(part)) {
-                    left_out.push(metric);
-                    continue;
+            match pair::row(&both.before.rows, new) {
+                Some((index, base)) => {
+                    used.insert(index);
+                    self.rows(both, base, new);
                 }
-                if metric.spill_matters && spill.is_some() {
-                    meaningless.push(metric);
-                    continue;
-                }
-                let (model, what, place) = (model.clone(), what.clone(), new.context().zip(new.batch()));
-                self.lines.push(Line { model, what, place, metric, delta, remark: both.remark });
-            }
-            // `what` says in which settings the two differ.
-            let [nothing, in_base, in_new] = ["", " (base has none)", " (new has none)"];
-            let spill = spill.unwrap_or(nothing);
-            let unknown = [(left_out, nothing), (meaningless, spill), (not_in_base, in_base), (not_in_new, in_new)];
-            for (metrics, why) in unknown {
-                if !metrics.is_empty() {
-                    let names: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
-                    let text = format!("{model} {what}{place}: {}{why}", names.join(", "));
-                    let lost = if why == in_base { Vec::new() } else { metrics };
-                    self.unpaired.push(Unpaired { text, lost });
-                }
+                None => self.unpaired.push(lone("new", new)),
             }
         }
-        let left = both.before.rows.iter().filter(|row| !used.contains(&std::ptr::from_ref(*row)));
-        self.unpaired.extend(left.map(|row| lone("base", row)));
+        let left = both.before.rows.iter().enumerate().filter(|(index, _)| !used.contains(index));
+        self.unpaired.extend(left.map(|(_, row)| lone("base", row)));
     }
+
+    /// Compares two rows of one context and batch.
+    fn rows(&mut self, both: &Both<'_, '_>, base: &Row<'_>, new: &Row<'_>) {
+        let (model, place) = (&new.run.model, at(new));
+        let what = format!("{}{}", both.what, pair::settings(base, new));
+        if base.skipped() || new.skipped() {
+            let had = metric::COST.iter().filter(|cost| cost.of_row(base));
+            let lost = had.map(|cost| &cost.metric).collect();
+            self.unpaired.push(Unpaired { text: format!("{model} {what}{place}: skipped on a side"), lost });
+            return;
+        }
+        let [of_base, of_new] = pair::used(base, new);
+        let differing = of_new.differing(&of_base);
+        let spill = spilled(base, new);
+        let mut missing: BTreeMap<Missing, Vec<&'static Metric>> = BTreeMap::new();
+        for cost in &metric::COST {
+            let metric = &cost.metric;
+            let why = match (cost.change)(base, new) {
+                None if cost.of_row(base) => Missing::InNew,
+                None if cost.of_row(new) => Missing::InBase,
+                None => continue,
+                Some(_) if cost.depends_on.iter().any(|part| differing.contains(part)) => Missing::SetOtherwise,
+                Some(_) if cost.spill_matters && spill.is_some() => Missing::Spilled,
+                Some(delta) => {
+                    let (model, what, place) = (model.clone(), what.clone(), new.context().zip(new.batch()));
+                    self.lines.push(Line { model, what, place, metric, delta, remark: both.remark });
+                    continue;
+                }
+            };
+            missing.entry(why).or_default().push(metric);
+        }
+        for (why, metrics) in missing {
+            let words = match why {
+                // `what` says in which settings the two differ.
+                Missing::SetOtherwise => "",
+                Missing::Spilled => spill.unwrap_or_default(),
+                Missing::InBase => " (base has none)",
+                Missing::InNew => " (new has none)",
+            };
+            let names: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
+            let text = format!("{model} {what}{place}: {}{words}", names.join(", "));
+            let lost = if why == Missing::InBase { Vec::new() } else { metrics };
+            self.unpaired.push(Unpaired { text, lost });
+        }
+    }
+}
+
+/// Why a metric of two rows is not compared, in the order in which it is told.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Missing {
+    SetOtherwise,
+    Spilled,
+    InBase,
+    InNew,
 }
 
 /// What was scored by one benchmark, each score once, with a run that has it.
 type Scores<'a> = BTreeMap<Scoring, &'a Run>;
 
-fn scored<'a>(metric: &Metric, runs: &[&'a Run]) -> Scores<'a> {
+fn scored<'a>(quality: &Quality, runs: &[&'a Run]) -> Scores<'a> {
     let mut scores = Scores::new();
     for run in runs {
-        if let Some(scoring) = (metric.scoring)(&run.result) {
+        if let Some(scoring) = (quality.scoring)(&run.result) {
             scores.entry(scoring).or_insert(run);
         }
     }

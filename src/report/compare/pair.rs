@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::report::label;
+use crate::report::label::{Loaded, loaded_as};
 use crate::report::run::Run;
 use crate::report::setting::{self, Setting};
 use crate::report::study::{Row, Study};
@@ -14,11 +14,7 @@ pub(super) struct Way<'a> {
     pub cache: &'a str,
     /// Whether the cache is quantized; the name of one that is not is that of its float type.
     quantized: bool,
-    /// Float type; empty where the file does not say.
-    dtype: &'a str,
-    pub random_weights: bool,
-    /// Sliding window, in words.
-    window: String,
+    pub loaded: Loaded,
 }
 
 /// What was measured of one model in one way.
@@ -49,9 +45,7 @@ fn way(run: &Run) -> Way<'_> {
         backend: &run.result.attn_backend,
         cache: &run.cache,
         quantized: run.quantized(),
-        dtype: label::dtype(&run.result),
-        random_weights: label::random_weights(&run.result),
-        window: label::window(&run.result),
+        loaded: loaded_as(&run.result),
     }
 }
 
@@ -64,9 +58,7 @@ pub(super) fn partner<'b, 'a>(base: &'b BTreeMap<Way<'a>, Measured<'a>>, wanted:
     };
     let cache_alike = |w: &&Way<'a>| w.cache == wanted.cache || !(w.quantized || wanted.quantized);
     let run_alike = |w: &&Way<'a>| w.backend == wanted.backend && cache_alike(w);
-    let loaded_alike = |w: &&Way<'a>| {
-        (w.dtype, w.random_weights, w.window.as_str()) == (wanted.dtype, wanted.random_weights, wanted.window.as_str())
-    };
+    let loaded_alike = |w: &&Way<'a>| w.loaded == wanted.loaded;
     only(&|w| run_alike(w) && loaded_alike(w))
         .or_else(|| only(&run_alike))
         .or_else(|| only(&loaded_alike))
@@ -74,15 +66,16 @@ pub(super) fn partner<'b, 'a>(base: &'b BTreeMap<Way<'a>, Measured<'a>>, wanted:
 }
 
 /// The row of `base` that `new` is held against: of the same context and batch, with the same settings as far as both files tell; else the
-/// only one of that context and batch, whose settings are then no others' either.
-pub(super) fn row<'b, 'a>(base: &'b [Row<'a>], new: &Row<'_>) -> Option<&'b Row<'a>> {
-    let there = || base.iter().filter(|row| (row.context(), row.batch()) == (new.context(), new.batch()));
-    let alike = |row: &&Row<'_>| {
+/// only one of that context and batch, whose settings are then no others' either. With its place in `base`.
+pub(super) fn row<'b, 'a>(base: &'b [Row<'a>], new: &Row<'_>) -> Option<(usize, &'b Row<'a>)> {
+    let size = |row: &Row<'_>| (row.context(), row.batch());
+    let there = || base.iter().enumerate().filter(|(_, row)| size(row) == size(new));
+    let alike = |(_, row): &(usize, &Row<'_>)| {
         let [base, new] = used(row, new);
         base.differing(&new).is_empty()
     };
     // Where several were run alike, the one that the same was asked of: the others have partners of their own.
-    let asked = |row: &&Row<'_>| row.run.setting.differing(&new.run.setting).len();
+    let asked = |(_, row): &(usize, &Row<'_>)| row.run.setting.differing(&new.run.setting).len();
     there().filter(alike).min_by_key(asked).or_else(|| there().next().filter(|_| there().count() == 1))
 }
 
@@ -108,16 +101,17 @@ pub(super) fn words(base: &Way<'_>, new: &Way<'_>) -> String {
     };
     // Two unquantized caches of other names have said it by these.
     let told = base.cache != new.cache && !(base.quantized || new.quantized);
-    if base.dtype != new.dtype && !told {
+    let (before, after) = (&base.loaded, &new.loaded);
+    if before.dtype != after.dtype && !told {
         let name = |dtype: &str| if dtype.is_empty() { "unknown float type" } else { dtype }.to_string();
-        words.push_str(&format!(", {} against {}", name(new.dtype), name(base.dtype)));
+        words.push_str(&format!(", {} against {}", name(&after.dtype), name(&before.dtype)));
     }
-    if base.window != new.window {
-        words.push_str(&format!(", {} against {}", new.window, base.window));
+    if before.window != after.window {
+        words.push_str(&format!(", {} against {}", after.window, before.window));
     }
-    if base.random_weights != new.random_weights {
+    if before.random_weights != after.random_weights {
         let name = |random| if random { "random" } else { "trained" };
-        words.push_str(&format!(", {} against {} weights", name(new.random_weights), name(base.random_weights)));
+        words.push_str(&format!(", {} against {} weights", name(after.random_weights), name(before.random_weights)));
     }
     words
 }

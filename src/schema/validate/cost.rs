@@ -10,7 +10,7 @@ const MIB: f64 = 1_048_576.0;
 /// Findings on one row of cost, each after `at`; `ours`: of a file that is not 2.0's.
 pub(super) fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut Vec<String>) {
     let mut find = |text: String| findings.push(format!("{at}: {text}"));
-    if m.skipped == Some(true) {
+    if m.is_skipped() {
         if m.skip_reason.is_none() {
             find("skipped without a skip_reason".into());
         }
@@ -76,7 +76,7 @@ pub(super) fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut 
 
 /// Times: each median is that of its runs, and each rate follows from its median.
 fn times(m: &Measurement, find: &mut dyn FnMut(String)) {
-    let batch = m.batch_size.unwrap_or(1) as f64;
+    let batch = m.batch() as f64;
     let phases = [
         ("prefill", m.prefill_ms, &m.prefill_runs_ms, Some(m.context_len), m.prefill_tokens_per_sec),
         ("decode", m.decode_ms, &m.decode_runs_ms, m.decode_tokens, m.decode_tokens_per_sec),

@@ -3,7 +3,7 @@
 mod cost;
 mod ranges;
 
-use super::{Accuracy, Benchmarks, DataSource, Needle, NeedleTrial, Paired, RunResult};
+use super::{Accuracy, Benchmarks, Common, DataSource, Needle, NeedleTrial, Paired, RunResult};
 
 pub use cost::memory_adds_up;
 
@@ -27,7 +27,7 @@ pub fn validate(result: &RunResult) -> Vec<String> {
     }
     let mut seen = Vec::new();
     for m in &result.measurements {
-        let key = (m.context_len, m.batch_size.unwrap_or(1));
+        let key = (m.context_len, m.batch());
         let at = format!("measurements[context {} × {}]", key.0, key.1);
         if seen.contains(&key) {
             findings.push(format!("{at}: measured twice"));
@@ -40,9 +40,9 @@ pub fn validate(result: &RunResult) -> Vec<String> {
     for name in result.completed.iter().filter(|name| !result.holds(name)) {
         findings.push(format!("completed names {name}, which the file does not hold"));
     }
-    for (name, block) in [("mmlu", &result.benchmarks.mmlu), ("math", &result.benchmarks.math)] {
-        let stopped = block.as_ref().and_then(|block| Some((block.questions, block.stopped_before()?)));
-        if let Some((asked, planned)) = stopped.filter(|_| result.completed.iter().any(|done| done == name)) {
+    for (name, block) in result.benchmarks.question_sets() {
+        let asked = block.questions;
+        if let Some(planned) = block.stopped_before().filter(|_| result.completed.iter().any(|done| done == name)) {
             findings.push(format!("completed names {name}, which asked {asked} of {planned} questions"));
         }
     }
@@ -100,29 +100,20 @@ fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<St
         let counts = (needle.total_trials, needle.successes, needle.reference_successes);
         pairs("needle_in_haystack", &needle.paired, counts, needle.success_rate, findings);
     }
-    for (name, block) in [("mmlu", &b.mmlu), ("math", &b.math)] {
-        let Some(block) = block else { continue };
+    for (name, block) in b.question_sets() {
         question_counts(name, block, quantized, findings);
     }
 }
 
 /// What was read: its hash is one, and a needle that was hidden in a text says in which.
 fn sources(b: &Benchmarks, findings: &mut Vec<String>) {
-    let all = [
-        ("perplexity", b.perplexity.as_ref().and_then(|block| block.data.as_ref())),
-        ("perplexity_quantized", b.perplexity_quantized.as_ref().and_then(|block| block.data.as_ref())),
-        ("kld", b.kld.as_ref().and_then(|block| block.data.as_ref())),
-        ("needle_in_haystack", b.needle_in_haystack.as_ref().and_then(|block| block.data.as_ref())),
-        ("mmlu", b.mmlu.as_ref().and_then(|block| block.data.as_ref())),
-        ("math", b.math.as_ref().and_then(|block| block.data.as_ref())),
-    ];
-    for (name, source) in all {
+    for Common { field, data, .. } in b.each() {
         let wrong = |source: &&DataSource| {
             source.sha256.len() != 64
                 || !source.sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         };
-        let wrong = source.filter(wrong).map(|source| &source.sha256);
-        findings.extend(wrong.map(|found| format!("benchmarks.{name}: data.sha256 is {found:?}, not a SHA-256")));
+        let wrong = data.filter(wrong).map(|source| &source.sha256);
+        findings.extend(wrong.map(|found| format!("benchmarks.{field}: data.sha256 is {found:?}, not a SHA-256")));
     }
     if let Some(Needle { haystack: Some(haystack), data, .. }) = &b.needle_in_haystack
         && (haystack == "filler") != data.is_none()
@@ -183,16 +174,8 @@ fn question_counts(name: &str, block: &Accuracy, quantized: bool, findings: &mut
 
 /// Each quality block's name and the version of its meaning, where the file records one.
 pub fn versions(result: &RunResult) -> Vec<(&'static str, u32)> {
-    let b = &result.benchmarks;
-    let all = [
-        ("ppl", b.perplexity.as_ref().and_then(|block| block.version)),
-        ("ppl", b.perplexity_quantized.as_ref().and_then(|block| block.version)),
-        ("kld", b.kld.as_ref().and_then(|block| block.version)),
-        ("needle", b.needle_in_haystack.as_ref().and_then(|block| block.version)),
-        ("mmlu", b.mmlu.as_ref().and_then(|block| block.version)),
-        ("math", b.math.as_ref().and_then(|block| block.version)),
-    ];
-    let mut versions: Vec<_> = all.into_iter().filter_map(|(name, version)| Some((name, version?))).collect();
+    let mut versions: Vec<_> =
+        result.benchmarks.each().filter_map(|block| Some((block.name, block.version?))).collect();
     versions.dedup();
     versions
 }
