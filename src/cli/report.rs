@@ -7,6 +7,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::output::say;
+use super::shown::show_advice;
 use crate::Error;
 use crate::base::message::tell;
 use crate::report::advice::Bound;
@@ -45,7 +46,7 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Writes `report.html`, `tables/` and `figures/`: exit code 1 when a file was skipped.
+/// Writes `report.html`, `tables/` and `figures/`, and says which cache to use: exit code 1 when a file was skipped.
 ///
 /// # Errors
 /// A missing path, no result file at all, and what the system says about the output.
@@ -100,6 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         counted(drawn.len(), "figure"),
         counted(study.files(), "file")
     );
+    show_advice(&group, &bound)?;
     Ok(skipped)
 }
 

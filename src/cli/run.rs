@@ -155,7 +155,7 @@ impl ModelArgs {
     }
 }
 
-/// Runs the plan, prints a table, and says where the files are.
+/// Runs the plan, prints tables, and says where the files are and which cache to use.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
     let runs = args.sweep()?.plan()?.runs;

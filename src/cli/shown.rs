@@ -4,7 +4,10 @@ use std::path::Path;
 
 use super::output::say;
 use crate::base::message::tell;
+use crate::report::advice::{self, Bound};
+use crate::report::group::Group;
 use crate::report::number::counted;
+use crate::report::study::Study;
 use crate::report::{instrument_summary, needle_grid, quality_summary, summary, terminal, warnings};
 use crate::schema::RunResult;
 use crate::session::runner::Outcome;
@@ -13,7 +16,7 @@ use crate::session::store::Stored;
 /// How results are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Tables, and the names of the files.
+    /// Tables, the names of the files, and which cache to use.
     Tables,
     /// A JSON array.
     Json,
@@ -32,7 +35,11 @@ pub fn show(outcomes: &[Outcome], form: Form) -> anyhow::Result<Vec<&RunResult>>
     match form {
         Form::Nothing => {}
         Form::Json => say!("{}", serde_json::to_string_pretty(&results)?),
-        Form::Tables => show_tables(&results, stored.iter().map(|stored| stored.path.as_path()))?,
+        Form::Tables => {
+            show_tables(&results, stored.iter().map(|stored| stored.path.as_path()))?;
+            let study = Study::of(stored.iter().map(|s| (s.path.clone(), s.result.clone())).collect());
+            show_advice(&Group::of(&study), &Bound::default())?;
+        }
     }
     if form != Form::Nothing
         && let Some(line) = earlier(outcomes)
@@ -53,6 +60,20 @@ pub fn show_tables<'a>(results: &[&RunResult], files: impl Iterator<Item = &'a P
     }
     for file in files {
         say!("{}", file.display());
+    }
+    Ok(())
+}
+
+/// Says of each subject of `group` which cache to use within `bound`; nothing where that cannot be told.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub fn show_advice(group: &Group<'_>, bound: &Bound) -> anyhow::Result<()> {
+    for paragraph in advice::paragraphs(group, bound) {
+        say!();
+        for line in paragraph {
+            say!("{}", terminal::wrapped(&line, terminal::width()));
+        }
     }
     Ok(())
 }

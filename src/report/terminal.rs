@@ -102,6 +102,28 @@ pub fn width() -> Option<u16> {
     Table::new().width().filter(|width| *width > 0)
 }
 
+/// `text` in lines of at most `width` columns, those after the first set in; a word that is wider has a line of its own. As it is where
+/// that is `None`.
+pub fn wrapped(text: &str, width: Option<u16>) -> String {
+    const SET_IN: &str = "  ";
+    let Some(width) = width.map(usize::from) else { return text.into() };
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        if line > 0 && line + 1 + word.chars().count() > width {
+            lines.push(SET_IN.to_string());
+        } else if line > 0
+            && let Some(line) = lines.last_mut()
+        {
+            line.push(' ');
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(word);
+        }
+    }
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +164,15 @@ mod tests {
             assert_eq!(parts.matches(told).count(), times, "{told} in\n{parts}");
         }
         assert_eq!(table.within(Some(1)), parts, "a part has one value at least");
+    }
+
+    #[test]
+    fn sentences_are_broken_between_words() {
+        let text = "For builtin, use INT4-HQQ.";
+        assert_eq!(wrapped(text, None), text);
+        assert_eq!(wrapped(text, Some(26)), text);
+        assert_eq!(wrapped(text, Some(25)), "For builtin, use\n  INT4-HQQ.");
+        assert_eq!(wrapped(text, Some(3)), "For\n  builtin,\n  use\n  INT4-HQQ.");
+        assert_eq!(wrapped("−1 ± 2", Some(6)), "−1 ± 2", "columns, not bytes");
     }
 }

@@ -69,6 +69,30 @@ fn the_smallest_cache_within_the_bound_is_recommended() {
 }
 
 #[test]
+fn the_recommendation_is_printed_with_the_bound_it_keeps_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, out) = (folder.path().join("raw"), folder.path().join("out"));
+    std::fs::create_dir_all(&raw).unwrap();
+    results::write_sweep(&raw, "org/Small-1B");
+    let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).args(["--max-ppl-rise", "2"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    // Windows of 32 of 4096 tokens, and the rest in 4 bits and an eighth for parameters, of 16.
+    let share = (32.0 + 4064.0 * 4.5 / 16.0) / 4096.0;
+    assert_eq!(lines[2], "For Small-1B, use INT4-HQQ,residual=32.", "{text}");
+    assert!(lines[3].contains("perplexity +0.94 %"), "{text}");
+    assert!(lines[4].starts_with("Saves: ") && lines[4].contains(&format!("{:.1}× smaller", 1.0 / share)), "{text}");
+    assert!(lines[5].starts_with("Costs: decoding at ") && lines[5].contains("(+8 %)"), "a step takes 0.93: {text}");
+    assert!(lines.last().unwrap().starts_with("The bound: perplexity rises by at most 2 %"), "{text}");
+    // A file without scores has no answer.
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.benchmarks = Default::default();
+    let file = results::write(folder.path(), &result);
+    let output = kvprof().arg("report").arg(file).arg("-o").arg(&out).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+}
+
+#[test]
 fn savings_are_known_by_the_ledger_where_no_unquantized_cache_was_measured() {
     let folder = tempfile::tempdir().unwrap();
     let file = results::write(folder.path(), &results::run("m", &Cache::new("int4-hqq", 4, 0.002)));

@@ -95,7 +95,7 @@ fn a_sweep_shows_what_the_same_file_shows_as_a_run() {
         let output = kvprof().args(args).arg(&file).arg("--output-dir").arg(out.path()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(json_files(out.path()).iter().all(|path| text.contains(path.to_str().unwrap())), "{text}");
-        let names = ["KV cache", "needle", "KL", "at 50 %"];
+        let names = ["KV cache", "needle", "KL", "at 50 %", "For builtin, ", "The bound: "];
         names.map(|name| text.matches(name).count())
     };
     let (sweep, run) = (heads(&["sweep"]), heads(&["run", "--config"]));
