@@ -32,9 +32,13 @@ pub struct Args {
     /// How much the perplexity of a recommended cache may rise, per cent.
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, allow_hyphen_values = true)]
     max_ppl_rise: f64,
-    /// How much a score (needle, MMLU, MATH) of a recommended cache may fall, percentage points.
+    /// How much a score (needle, MMLU, MATH) of a recommended cache may fall, percentage points; a fall that is not told from chance (its
+    /// paired 95 % interval includes 0) rules no cache out, and is said.
     #[arg(long, value_name = "POINTS", default_value = "2", value_parser = percent, allow_hyphen_values = true)]
     max_score_fall: f64,
+    /// How much slower than the unquantized cache a recommended one may decode (tokens/s), per cent [default: any].
+    #[arg(long, value_name = "PERCENT", value_parser = percent, allow_hyphen_values = true)]
+    max_slowdown: Option<f64>,
 }
 
 /// A percentage as a fraction: `1`, `1%` and `0.5 %` are understood.
@@ -58,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(Error::usage("no result file among the given paths; `kvprof run` makes them").into());
     }
     let read = Instant::now();
-    let bound = Bound { ppl_rise: args.max_ppl_rise, score_fall: args.max_score_fall };
+    let bound = Bound { ppl_rise: args.max_ppl_rise, score_fall: args.max_score_fall, slowdown: args.max_slowdown };
     let group = Group::of(&study);
     let tables = tables::all(&study, &group);
     let charts = figures::all(&group, &bound);

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kvprof::base::stats::Summary;
+
 use crate::results::{self, Cache};
 use crate::{kvprof, stderr};
 
@@ -90,6 +92,45 @@ fn the_recommendation_is_printed_with_the_bound_it_keeps_to() {
     let file = results::write(folder.path(), &result);
     let output = kvprof().arg("report").arg(file).arg("-o").arg(&out).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn a_cache_that_decodes_too_slowly_is_not_recommended_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, out) = (folder.path().join("raw"), folder.path().join("out"));
+    std::fs::create_dir_all(&raw).unwrap();
+    let slow = Cache { slowdown: 1.25, ..Cache::new("int4-hqq", 4, 0.004) };
+    for cache in
+        [Cache::new("none", 16, 0.0), Cache { slowdown: 1.02, ..Cache::new("int8-hqq", 8, 0.0002) }, slow.clone()]
+    {
+        results::write(&raw, &results::run("m", &cache));
+    }
+    let said = |more: &[&str]| {
+        let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // A step takes 1.25 times as long, so that there are 20 % fewer tokens a second.
+    assert!(said(&[]).contains("use INT4-HQQ."));
+    assert!(said(&["--max-slowdown", "21"]).contains("use INT4-HQQ."));
+    let text = said(&["--max-slowdown", "19%"]);
+    assert!(text.contains("use INT8-HQQ.") && text.contains("and decoding is at most 19 % slower."), "{text}");
+    assert!(
+        text.contains("INT4-HQQ keeps to the bound on quality, but decodes at") && text.contains("(−20 %)"),
+        "{text}"
+    );
+    // Of these five repeats, resampled, the median is one of the two fast ones about every third time.
+    let mut noisy = results::run("m", &slow);
+    for m in &mut noisy.measurements {
+        let ms = m.decode_ms.unwrap();
+        m.decode_runs_ms = Summary::of(&[0.4, 0.5, 1.0, 2.0, 2.5].map(|share| share * ms));
+    }
+    results::write(&raw, &noisy);
+    assert!(said(&["--max-slowdown", "19"]).contains("use INT4-HQQ."));
+    noisy.measurements.iter_mut().for_each(|m| m.vram_overflow = Some(true));
+    results::write(&raw, &noisy);
+    let text = said(&["--max-slowdown", "19"]);
+    assert!(text.contains("use INT4-HQQ.") && text.contains("Its speed could not be held against"), "{text}");
 }
 
 #[test]

@@ -60,14 +60,27 @@ impl<'a> Advice<'a> {
     }
 
     /// That of the candidate at `chosen`, which keeps to the bound as `measured` says.
-    fn for_choice(place: &Place<'_, 'a>, candidates: &[Candidate<'a>], chosen: usize, measured: &str) -> Self {
+    fn for_choice(
+        place: &Place<'_, 'a>,
+        candidates: &[Candidate<'a>],
+        chosen: usize,
+        measured: &str,
+        bound: &Bound,
+    ) -> Self {
         let (subject, run) = (place.subject, candidates[chosen].run);
         let row = place.row(run).zip(place.at);
         let saves = row.and_then(|(row, at)| words::saves(row, place.unquantized(row)?, at));
         let rows = row.map(|(row, _)| row).zip(place.baseline).filter(words::within_memory);
         let others = candidates.iter().enumerate().filter(|(at, _)| *at != chosen);
         let mut caveats = words::left_out(subject);
+        caveats.extend(judge::doubts(run, bound));
         caveats.extend(words::caveats(subject, run, place.baseline.is_some(), saves.is_some()));
+        let row_and_full = place.row(run).zip(place.baseline);
+        if bound.slowdown.is_some() && !row_and_full.is_some_and(|(row, full)| judge::speed_known(row, full)) {
+            caveats.push("Its speed could not be held against the unquantized cache's.".into());
+        }
+        // Larger ones would not be recommended anyway.
+        caveats.extend(candidates[..chosen].iter().filter_map(Candidate::only_slow));
         Advice {
             subject: subject.name.clone(),
             choice: Some(run),
@@ -91,7 +104,10 @@ impl<'a> Advice<'a> {
             reason: reason.into(),
             saves: None,
             costs: None,
-            caveats: words::left_out(place.subject),
+            caveats: words::left_out(place.subject)
+                .into_iter()
+                .chain(candidates.iter().filter_map(Candidate::only_slow))
+                .collect(),
             others: candidates.iter().map(Candidate::words).collect(),
         }
     }
@@ -101,25 +117,38 @@ impl<'a> Advice<'a> {
 struct Candidate<'a> {
     run: &'a Run,
     bytes: Option<f64>,
+    /// What its quality comes to.
     verdict: Verdict,
+    /// How it decodes, where that is slower than the bound allows.
+    slow: Option<String>,
 }
 
 impl Candidate<'_> {
-    /// What was measured, in words, where it keeps to the bound.
+    /// What was measured of its quality, in words, where it keeps to the bound.
     fn keeps(&self) -> Option<&str> {
         match &self.verdict {
-            Verdict::Keeps(words) => Some(words),
-            Verdict::Breaks(_) | Verdict::Unknown => None,
+            Verdict::Keeps(words) if self.slow.is_none() => Some(words),
+            _ => None,
         }
+    }
+
+    /// What it is not recommended for, where that is its speed and nothing else.
+    fn only_slow(&self) -> Option<String> {
+        let slow = self.slow.as_ref().filter(|_| matches!(self.verdict, Verdict::Keeps(_)))?;
+        Some(format!("{} keeps to the bound on quality, but {slow}.", self.run.cache))
     }
 
     /// Its name, and what it came to.
     fn words(&self) -> (String, String) {
         let size = self.bytes.map_or_else(String::new, |b| format!("{}: ", number::bytes(b)));
-        let words = match &self.verdict {
-            Verdict::Keeps(words) => format!("{size}keeps to the bound; {words}"),
-            Verdict::Breaks(words) => format!("{size}breaks the bound; {words}"),
-            Verdict::Unknown => format!("{size}quality not measured"),
+        let words = match (&self.verdict, &self.slow) {
+            (Verdict::Keeps(words), None) => format!("{size}keeps to the bound; {words}"),
+            (Verdict::Breaks(words), None) => format!("{size}breaks the bound; {words}"),
+            (Verdict::Keeps(words) | Verdict::Breaks(words), Some(slow)) => {
+                format!("{size}breaks the bound; {slow}; {words}")
+            }
+            (Verdict::Unknown, None) => format!("{size}quality not measured"),
+            (Verdict::Unknown, Some(slow)) => format!("{size}breaks the bound; {slow}; quality not measured"),
         };
         (self.run.cache.clone(), words)
     }
@@ -166,13 +195,14 @@ fn advise<'a>(subject: &Subject<'a>, bound: &Bound) -> Advice<'a> {
         run,
         bytes: place.row(run).and_then(Row::cache_bytes),
         verdict: judge(&run.quality, bound),
+        slow: place.row(run).zip(place.baseline).and_then(|(row, full)| judge::too_slow(row, full, bound)),
     };
     let mut candidates: Vec<Candidate<'a>> = subject.runs.iter().filter(|run| run.quantized()).map(candidate).collect();
     // Smallest first; those whose size is unknown last.
     candidates.sort_by(|a, b| a.bytes.unwrap_or(f64::INFINITY).total_cmp(&b.bytes.unwrap_or(f64::INFINITY)));
     let keeping = || candidates.iter().enumerate().filter_map(|(at, c)| Some((at, c, c.keeps()?)));
     if let Some((at, _, measured)) = keeping().find(|(_, candidate, _)| place.smaller(candidate)) {
-        return Advice::for_choice(&place, &candidates, at, measured);
+        return Advice::for_choice(&place, &candidates, at, measured, bound);
     }
     // Quality alone says nothing about size.
     let of_unknown_size: Vec<&str> =
