@@ -7,7 +7,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::output::say;
-use super::shown::show_advice;
+use super::shown::{Form, show_advice};
 use crate::Error;
 use crate::base::message::tell;
 use crate::report::advice::Bound;
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         counted(drawn.len(), "figure"),
         counted(study.files(), "file")
     );
-    show_advice(&group, &bound)?;
+    show_advice(&group, &bound, Form::Tables)?;
     Ok(skipped)
 }
 

@@ -20,11 +20,6 @@ fn rounded(value: Option<f64>, decimals: usize) -> Cell {
     value.map(|v| round(v, decimals)).into()
 }
 
-/// Standard deviation; older files have 0 for a single value, which shows none.
-fn spread(runs: &Summary) -> Option<f64> {
-    runs.sd.filter(|_| runs.raw.len() > 1)
-}
-
 fn ppl<'a>(row: &Row<'a>) -> Option<&'a Perplexity> {
     row.run.result.own_perplexity()
 }
@@ -133,9 +128,11 @@ fn columns() -> Vec<(Column, Get)> {
         (real("peak_bytes"), |r| r.measured.and_then(|m| m.vram_peak_mb).map(|mb| mb * MIB).into()),
         (flag("memory_spilled"), |r| r.measured.map(|_| r.spilled()).into()),
         // Time.
-        (real("prefill_ms_sd"), |r| r.measured.and_then(|m| m.prefill_runs_ms.as_ref()).and_then(spread).into()),
+        (real("prefill_ms_sd"), |r| {
+            r.measured.and_then(|m| m.prefill_runs_ms.as_ref()).and_then(Summary::spread).into()
+        }),
         (real("decode_ms"), |r| r.measured.and_then(|m| m.decode_ms).into()),
-        (real("decode_ms_sd"), |r| r.measured.and_then(|m| m.decode_runs_ms.as_ref()).and_then(spread).into()),
+        (real("decode_ms_sd"), |r| r.measured.and_then(|m| m.decode_runs_ms.as_ref()).and_then(Summary::spread).into()),
         (whole("output_tokens"), |r| r.measured.and_then(|m| m.decode_tokens).into()),
         (real("decode_tokens_per_sec"), |r| r.decode_rate().into()),
         (real("step_median_ms"), |r| r.measured.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms).into()),

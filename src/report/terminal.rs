@@ -1,10 +1,12 @@
 //! Tables for a terminal: without the columns that no row has a value for, and in parts, one below the other, where the terminal is
-//! narrower than the table.
+//! narrower than the table. The same as Markdown, for a page or an issue.
 
 use std::fmt::{self, Display};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
+
+use super::export::markdown;
 
 const ABSENT: &str = "–";
 
@@ -15,6 +17,8 @@ const FRAME: usize = 3;
 pub struct TerminalTable {
     table: Table,
     keys: usize,
+    /// The first column that is aligned right.
+    right: usize,
 }
 
 impl TerminalTable {
@@ -24,7 +28,7 @@ impl TerminalTable {
         // Wrapped cells would break numbers apart.
         table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(heads.into_iter().map(|head| head.to_string()));
-        TerminalTable { table, keys }
+        TerminalTable { table, keys, right: usize::MAX }
     }
 
     /// The same with the columns from the `first` on aligned right, as numbers are read.
@@ -32,6 +36,7 @@ impl TerminalTable {
         for column in self.table.column_iter_mut().skip(first) {
             column.set_cell_alignment(CellAlignment::Right);
         }
+        self.right = first;
         self
     }
 
@@ -63,6 +68,19 @@ impl TerminalTable {
         }
         parts.push(part);
         parts.iter().map(|part| self.showing(part)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The table as Markdown in GitHub's dialect, however wide.
+    pub fn markdown(&self) -> String {
+        let used = self.used();
+        let cells = |row: &comfy_table::Row| -> Vec<String> {
+            let cells: Vec<_> = row.cell_iter().collect();
+            used.iter().filter_map(|at| cells.get(*at)).map(|cell| cell.content()).collect()
+        };
+        let heads = self.table.header().map(cells).unwrap_or_default();
+        let body: Vec<Vec<String>> = self.table.row_iter().map(cells).collect();
+        let right: Vec<bool> = used.iter().map(|at| *at >= self.right).collect();
+        markdown::grid(&heads, &body, &right)
     }
 
     /// The columns in which some row has a value.
@@ -164,6 +182,20 @@ mod tests {
             assert_eq!(parts.matches(told).count(), times, "{told} in\n{parts}");
         }
         assert_eq!(table.within(Some(1)), parts, "a part has one value at least");
+    }
+
+    #[test]
+    fn markdown_has_the_same_columns_and_keeps_its_bars_apart_from_those_of_a_cell() {
+        let mut table = table();
+        table.add_row(["a|b", "512", "3.5", ABSENT, ABSENT].map(String::from));
+        let expected = [
+            "| KV cache | context | prefill ms | saved |",
+            "| -------- | ------: | ---------: | ----: |",
+            "| none     |    1024 |       94.6 | 1.00× |",
+            "|          |    2048 |      201.7 | 1.00× |",
+            "| a\\|b     |     512 |        3.5 |     – |",
+        ];
+        assert_eq!(table.markdown().lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl Summary {
         })
     }
 
+    /// Standard deviation; older files have 0 for a single value, which shows none.
+    pub fn spread(&self) -> Option<f64> {
+        self.sd.filter(|_| self.raw.len() > 1)
+    }
+
     /// Relative change from the first to the last value; 0 for fewer than two.
     pub fn drift(&self) -> f64 {
         match (self.raw.first(), self.raw.last()) {
