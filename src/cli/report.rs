@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::inputs::load;
 use super::output::say;
 use super::shown::{Form, show_advice};
 use crate::Error;
@@ -17,8 +18,11 @@ use crate::report::export::{TableFormat, pdf, png, svg};
 use crate::report::group::Group;
 use crate::report::html::{self, Page};
 use crate::report::number::counted;
-use crate::report::study::Study;
-use crate::report::{aggregate, draw, figures, report_rejected, tables, write_file};
+use crate::report::{aggregate, draw, figures, tables, write_file};
+
+/// The files of a table, by their extensions.
+const TABLE_FILES: [(&str, TableFormat); 3] =
+    [("tex", TableFormat::Latex), ("csv", TableFormat::Csv), ("md", TableFormat::Md)];
 
 /// Arguments of `kvprof report`.
 #[derive(Debug, clap::Args)]
@@ -56,11 +60,7 @@ fn percent(text: &str) -> Result<f64, String> {
 /// A missing path, no result file at all, and what the system says about the output.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let study = Study::load(&args.paths)?;
-    let skipped = report_rejected(&study, "");
-    if study.runs.is_empty() {
-        return Err(Error::usage("no result file among the given paths; `kvprof run` makes them").into());
-    }
+    let (study, skipped) = load(&args.paths, "the given paths", "")?;
     let read = Instant::now();
     let bound = Bound { ppl_rise: args.max_ppl_rise, score_fall: args.max_score_fall, slowdown: args.max_slowdown };
     let group = Group::of(&study);
@@ -71,15 +71,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     let tables_folder = args.output.join("tables");
     for table in &tables {
-        write_file(&tables_folder.join(format!("{}.tex", table.id)), &TableFormat::Latex.render(table)?)?;
-        write_file(&tables_folder.join(format!("{}.csv", table.id)), &TableFormat::Csv.render(table)?)?;
+        for (extension, format) in TABLE_FILES {
+            write_file(&tables_folder.join(format!("{}.{extension}", table.id)), &format.render(table)?)?;
+        }
     }
     write_file(&tables_folder.join("aggregate.csv"), &TableFormat::Csv.render(&aggregate::table(&study))?)?;
     let figures_folder = args.output.join("figures");
     drawn.par_iter().try_for_each(|figure| write_figure(&figures_folder, figure))?;
     let no_table = |id: &str| tables::IDS.contains(&id) && tables.iter().all(|table| table.id != id);
     let no_figure = |id: &str| figures::can_be_called(id) && charts.iter().all(|chart| chart.id != id);
-    let removed = remove_earlier(&tables_folder, &["tex", "csv"], no_table)?
+    let removed = remove_earlier(&tables_folder, &TABLE_FILES.map(|(extension, _)| extension), no_table)?
         + remove_earlier(&figures_folder, &["svg", "pdf", "png"], no_figure)?;
     if removed > 0 {
         let are = if removed == 1 { "is" } else { "are" };

@@ -45,6 +45,8 @@ fn a_full_sweep_has_every_figure_in_every_format() {
     for table in ["delta_ppl", "quality", "memory", "latency", "needle", "energy"] {
         let text = std::fs::read_to_string(out.join(format!("tables/{table}.tex"))).unwrap();
         assert!(text.contains("\\toprule") && text.contains(&format!("\\label{{tab:{table}}}")), "{table}");
+        let text = std::fs::read_to_string(out.join(format!("tables/{table}.md"))).unwrap();
+        assert!(text.lines().any(|line| line.starts_with("| ---")) && text.contains("INT4-HQQ"), "{table}");
     }
 }
 
@@ -291,8 +293,13 @@ fn what_an_earlier_report_wrote_and_this_one_does_not_is_removed_and_nothing_els
         names
     };
     assert!(named("figures").contains(&"residual_sweep.svg".to_string()));
-    let kept =
-        ["figures/mine.svg", "figures/delta_ppl_old.svg", "figures/delta_ppl.txt", "tables/quality_2.csv", "notes.csv"];
+    let kept = [
+        "figures/mine.svg",
+        "figures/delta_ppl_old.svg",
+        "figures/delta_ppl.txt",
+        "tables/quality_2.csv",
+        "tables/notes.md",
+    ];
     kept.iter().for_each(|name| std::fs::write(out.join(name), "mine").unwrap());
     // A part of a figure that had more panels.
     std::fs::write(out.join("figures/delta_ppl_2.svg"), "<svg/>").unwrap();
