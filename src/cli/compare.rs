@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::inputs::refuse_input;
+use super::inputs::{load, refuse_input};
 use super::output;
 use crate::Error;
 use crate::base::message::tell;
@@ -13,7 +13,7 @@ use crate::report::compare::condition::Condition;
 use crate::report::compare::{self, Comparison, Line};
 use crate::report::export::TableFormat;
 use crate::report::study::{Study, canonical};
-use crate::report::{report_rejected, write_file};
+use crate::report::write_file;
 
 // --against takes all paths that follow it, so that BASE must stand before it; the line that clap would write has it the other way round.
 const USAGE: &str = "kvprof compare [OPTIONS] <BASE>... --against <NEW>...";
@@ -46,24 +46,13 @@ pub struct Args {
 /// Writes the comparison: exit code 1 when a condition is crossed (or cannot be told), or a file was skipped.
 ///
 /// # Errors
-/// A missing path, a wrong condition, no result file on a side, no pair, and what the system says about the output.
+/// An extension that tells no format, a missing path, a wrong condition, no result file on a side, no pair, and what the system says about the output.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let conditions = args.fail_if.iter().map(|text| Condition::parse(text)).collect::<crate::Result<Vec<_>>>()?;
-    let extension = args.output.as_ref().and_then(|o| o.extension()).and_then(|e| e.to_str());
-    let format = args.format.or_else(|| extension.and_then(TableFormat::of_extension)).unwrap_or(TableFormat::Md);
-    if args.output.is_none() && !format.is_text() {
-        return Err(Error::usage("Parquet is not text: name a file with --output").into());
-    }
-    let (base, new) = (Study::load(&args.base)?, Study::load(&args.against)?);
-    let codes = [report_rejected(&base, "base: "), report_rejected(&new, "new: ")];
-    let skipped = codes.iter().any(|code| *code != ExitCode::SUCCESS);
-    for (study, side) in [(&base, "BASE"), (&new, "--against")] {
-        if study.runs.is_empty() {
-            return Err(
-                Error::usage(format!("no result file among the paths of {side}; `kvprof run` makes them")).into()
-            );
-        }
-    }
+    let format = TableFormat::chosen(args.format, args.output.as_deref(), TableFormat::Md)?;
+    let (base, base_skipped) = load(&args.base, "the paths of BASE", "base: ")?;
+    let (new, new_skipped) = load(&args.against, "the paths of --against", "new: ")?;
+    let skipped = [base_skipped, new_skipped].iter().any(|code| *code != ExitCode::SUCCESS);
     if files(&base) == files(&new) {
         tell!("warning: BASE and --against are the same files, which cannot differ");
     }

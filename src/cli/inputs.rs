@@ -2,9 +2,25 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use crate::report::study::{canonical, search};
+use crate::report::report_rejected;
+use crate::report::study::{Study, canonical, search};
 use crate::{Error, Result};
+
+/// The results of `paths`, which are called `named`, and exit code 1 where a file was skipped. What is left out is told on standard error, each
+/// line after `side`.
+///
+/// # Errors
+/// A missing path, and no result file at all.
+pub fn load(paths: &[PathBuf], named: &str, side: &str) -> Result<(Study, ExitCode)> {
+    let study = Study::load(paths)?;
+    let skipped = report_rejected(&study, side);
+    match study.runs.is_empty() {
+        true => Err(Error::usage(format!("no result file among {named}; `kvprof run` makes them"))),
+        false => Ok((study, skipped)),
+    }
+}
 
 /// Refuses an output that would replace one of `inputs`, however either is spelt.
 ///

@@ -29,6 +29,9 @@ pub(super) fn told(written: std::io::Result<()>) -> anyhow::Result<()> {
 
 /// Writes a line, and returns the error if it cannot be written.
 macro_rules! say {
+    () => {
+        $crate::cli::output::write(b"\n")?
+    };
     ($($argument:tt)*) => {
         $crate::cli::output::write(format!("{}\n", format_args!($($argument)*)).as_bytes())?
     };

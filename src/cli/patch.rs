@@ -7,7 +7,7 @@ use clap::Command;
 use super::inputs::{refuse_input, result_files};
 use super::outcome;
 use super::settings::{SettingsArgs, check_trace_out};
-use super::shown::show_tables;
+use super::shown::{Form, show_tables};
 use crate::report::warnings;
 use crate::schema::RunResult;
 use crate::session::progress::Terminal;
@@ -45,6 +45,9 @@ pub struct Args {
     /// No progress and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
+    /// Print the tables as Markdown (GitHub's), without the names of the files.
+    #[arg(long, conflicts_with = "quiet")]
+    markdown: bool,
     #[command(flatten, next_help_heading = "Settings (what is not given is as each file's run had it)")]
     settings: SettingsArgs,
 }
@@ -96,7 +99,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let results: Vec<&RunResult> = results.iter().collect();
     warnings::tell(&results);
     if !args.quiet {
-        show_tables(&results, patched().map(|stored| stored.path.as_path()))?;
+        let files = patched().map(|stored| stored.path.as_path());
+        show_tables(&results, files, Form::of(args.quiet, args.markdown))?;
     }
     Ok(outcome::exit_code(&outcomes, &results, files.len(), None))
 }

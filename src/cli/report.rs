@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::inputs::load;
 use super::output::say;
+use super::shown::{Form, show_advice};
 use crate::Error;
 use crate::base::message::tell;
 use crate::report::advice::Bound;
@@ -16,8 +18,11 @@ use crate::report::export::{TableFormat, pdf, png, svg};
 use crate::report::group::Group;
 use crate::report::html::{self, Page};
 use crate::report::number::counted;
-use crate::report::study::Study;
-use crate::report::{aggregate, draw, figures, report_rejected, tables, write_file};
+use crate::report::{aggregate, draw, figures, tables, write_file};
+
+/// The files of a table, by their extensions.
+const TABLE_FILES: [(&str, TableFormat); 3] =
+    [("tex", TableFormat::Latex), ("csv", TableFormat::Csv), ("md", TableFormat::Md)];
 
 /// Arguments of `kvprof report`.
 #[derive(Debug, clap::Args)]
@@ -31,9 +36,13 @@ pub struct Args {
     /// How much the perplexity of a recommended cache may rise, per cent.
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, allow_hyphen_values = true)]
     max_ppl_rise: f64,
-    /// How much a score (needle, MMLU, MATH) of a recommended cache may fall, percentage points.
+    /// How much a score (needle, MMLU, MATH) of a recommended cache may fall, percentage points; a fall that is not told from chance (its
+    /// paired 95 % interval includes 0) rules no cache out, and is said.
     #[arg(long, value_name = "POINTS", default_value = "2", value_parser = percent, allow_hyphen_values = true)]
     max_score_fall: f64,
+    /// How much slower than the unquantized cache a recommended one may decode (tokens/s), per cent [default: any].
+    #[arg(long, value_name = "PERCENT", value_parser = percent, allow_hyphen_values = true)]
+    max_slowdown: Option<f64>,
 }
 
 /// A percentage as a fraction: `1`, `1%` and `0.5 %` are understood.
@@ -45,19 +54,15 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Writes `report.html`, `tables/` and `figures/`: exit code 1 when a file was skipped.
+/// Writes `report.html`, `tables/` and `figures/`, and says which cache to use: exit code 1 when a file was skipped.
 ///
 /// # Errors
 /// A missing path, no result file at all, and what the system says about the output.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let study = Study::load(&args.paths)?;
-    let skipped = report_rejected(&study, "");
-    if study.runs.is_empty() {
-        return Err(Error::usage("no result file among the given paths; `kvprof run` makes them").into());
-    }
+    let (study, skipped) = load(&args.paths, "the given paths", "")?;
     let read = Instant::now();
-    let bound = Bound { ppl_rise: args.max_ppl_rise, score_fall: args.max_score_fall };
+    let bound = Bound { ppl_rise: args.max_ppl_rise, score_fall: args.max_score_fall, slowdown: args.max_slowdown };
     let group = Group::of(&study);
     let tables = tables::all(&study, &group);
     let charts = figures::all(&group, &bound);
@@ -66,15 +71,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     let tables_folder = args.output.join("tables");
     for table in &tables {
-        write_file(&tables_folder.join(format!("{}.tex", table.id)), &TableFormat::Latex.render(table)?)?;
-        write_file(&tables_folder.join(format!("{}.csv", table.id)), &TableFormat::Csv.render(table)?)?;
+        for (extension, format) in TABLE_FILES {
+            write_file(&tables_folder.join(format!("{}.{extension}", table.id)), &format.render(table)?)?;
+        }
     }
     write_file(&tables_folder.join("aggregate.csv"), &TableFormat::Csv.render(&aggregate::table(&study))?)?;
     let figures_folder = args.output.join("figures");
     drawn.par_iter().try_for_each(|figure| write_figure(&figures_folder, figure))?;
     let no_table = |id: &str| tables::IDS.contains(&id) && tables.iter().all(|table| table.id != id);
     let no_figure = |id: &str| figures::can_be_called(id) && charts.iter().all(|chart| chart.id != id);
-    let removed = remove_earlier(&tables_folder, &["tex", "csv"], no_table)?
+    let removed = remove_earlier(&tables_folder, &TABLE_FILES.map(|(extension, _)| extension), no_table)?
         + remove_earlier(&figures_folder, &["svg", "pdf", "png"], no_figure)?;
     if removed > 0 {
         let are = if removed == 1 { "is" } else { "are" };
@@ -100,6 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         counted(drawn.len(), "figure"),
         counted(study.files(), "file")
     );
+    show_advice(&group, &bound, Form::Tables)?;
     Ok(skipped)
 }
 

@@ -55,6 +55,9 @@ pub struct Args {
     /// Print the results as a JSON array on standard output instead of the table.
     #[arg(long)]
     json: bool,
+    /// Print the tables as Markdown (GitHub's), without the names of the files.
+    #[arg(long, conflicts_with_all = ["json", "quiet"])]
+    markdown: bool,
 }
 
 /// Which model, and how to load it.
@@ -155,7 +158,7 @@ impl ModelArgs {
     }
 }
 
-/// Runs the plan, prints a table, and says where the files are.
+/// Runs the plan, prints tables, and says where the files are and which cache to use.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::listen();
     let runs = args.sweep()?.plan()?.runs;
@@ -173,11 +176,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let outcomes = runner::run(&runs, &output)?;
 
-    let form = match (args.json, args.quiet) {
-        (true, _) => Form::Json,
-        (false, true) => Form::Nothing,
-        (false, false) => Form::Tables,
-    };
+    let form = if args.json { Form::Json } else { Form::of(args.quiet, args.markdown) };
     let results = show(&outcomes, form)?;
     let resuming = "to go on with the rest, give the same command with --resume";
     Ok(outcome::exit_code(&outcomes, &results, runs.len(), Some(resuming)))

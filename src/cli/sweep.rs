@@ -46,6 +46,9 @@ pub struct Args {
     /// No progress and no table; warnings and errors stay.
     #[arg(long)]
     quiet: bool,
+    /// Print the tables as Markdown (GitHub's), without the names of the files.
+    #[arg(long, conflicts_with_all = ["quiet", "dry_run"])]
+    markdown: bool,
 }
 
 fn parse_shard(text: &str) -> Result<(usize, usize), String> {
@@ -83,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         show_loading: !args.quiet,
     };
     let outcomes = runner::run(&runs, &output)?;
-    let results = show(&outcomes, if args.quiet { Form::Nothing } else { Form::Tables })?;
+    let results = show(&outcomes, Form::of(args.quiet, args.markdown))?;
     let resuming = "to go on with the rest, give the same command again";
     Ok(outcome::exit_code(&outcomes, &results, runs.len(), Some(resuming)))
 }

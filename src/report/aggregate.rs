@@ -1,5 +1,5 @@
 //! One row for each model × backend × cache × context × batch: the thesis tool's columns first, with its names and
-//! rounding, then what 3.0 files add, unrounded.
+//! rounding, then what 3.0 files add, unrounded but in the formats for people (Markdown, LaTeX).
 
 use super::number::{Digits, round};
 use super::run::Run;
@@ -18,11 +18,6 @@ type Source = fn(&Run) -> Option<usize>;
 /// Decimals to which the thesis' scripts round.
 fn rounded(value: Option<f64>, decimals: usize) -> Cell {
     value.map(|v| round(v, decimals)).into()
-}
-
-/// Standard deviation; older files have 0 for a single value, which shows none.
-fn spread(runs: &Summary) -> Option<f64> {
-    runs.sd.filter(|_| runs.raw.len() > 1)
 }
 
 fn ppl<'a>(row: &Row<'a>) -> Option<&'a Perplexity> {
@@ -83,7 +78,9 @@ pub fn table(study: &Study) -> Table {
 fn columns() -> Vec<(Column, Get)> {
     let text = |name: &str| Column::text(name, name);
     let whole = |name: &str| Column::integer(name, name);
-    let real = |name: &str| Column::real(name, name, Digits::Exact);
+    let real = |name: &str| Column::real(name, name, Digits::Significant(4));
+    // As the thesis rounds it.
+    let published = |name: &str| Column::real(name, name, Digits::Exact);
     let flag = |name: &str| Column::flag(name, name);
     vec![
         // The thesis' columns. Its CSV writes `0.0` for a decode rate below 0.05: that is its rounding, and
@@ -91,16 +88,16 @@ fn columns() -> Vec<(Column, Get)> {
         (text("model"), |r| r.run.model.as_str().into()),
         (text("kv_quant"), |r| r.run.cache.as_str().into()),
         (whole("context_len"), |r| r.context().into()),
-        (real("prefill_ms"), |r| rounded(r.measured.and_then(|m| m.prefill_ms), 1)),
-        (real("prefill_tok_s"), |r| rounded(r.measured.and_then(|m| m.prefill_tokens_per_sec), 0)),
-        (real("decode_tok_s"), |r| rounded(r.measured.and_then(|m| m.decode_tokens_per_sec), 1)),
-        (real("kv_cache_mb"), |r| rounded(r.measured.and_then(|m| m.kv_cache_mb), 1)),
-        (real("vram_peak_mb"), |r| rounded(r.measured.and_then(|m| m.vram_peak_mb), 0)),
-        (real("vram_reserved_mb"), |r| rounded(r.measured.and_then(|m| m.vram_reserved_mb), 0)),
+        (published("prefill_ms"), |r| rounded(r.measured.and_then(|m| m.prefill_ms), 1)),
+        (published("prefill_tok_s"), |r| rounded(r.measured.and_then(|m| m.prefill_tokens_per_sec), 0)),
+        (published("decode_tok_s"), |r| rounded(r.measured.and_then(|m| m.decode_tokens_per_sec), 1)),
+        (published("kv_cache_mb"), |r| rounded(r.measured.and_then(|m| m.kv_cache_mb), 1)),
+        (published("vram_peak_mb"), |r| rounded(r.measured.and_then(|m| m.vram_peak_mb), 0)),
+        (published("vram_reserved_mb"), |r| rounded(r.measured.and_then(|m| m.vram_reserved_mb), 0)),
         (flag("vram_overflow"), |r| r.measured.and_then(|m| m.vram_overflow).into()),
-        (real("ppl_ref"), |r| rounded(r.run.quality.ppl_reference, 4)),
-        (real("ppl_quant"), |r| rounded(r.run.quality.ppl_quantized, 4)),
-        (real("delta_ppl"), |r| rounded(r.run.quality.delta_ppl(), 4)),
+        (published("ppl_ref"), |r| rounded(r.run.quality.ppl_reference, 4)),
+        (published("ppl_quant"), |r| rounded(r.run.quality.ppl_quantized, 4)),
+        (published("delta_ppl"), |r| rounded(r.run.quality.delta_ppl(), 4)),
         (real("needle_score"), |r| r.run.quality.needle.as_ref().map(|s| s.rate).into()),
         // What ran.
         (text("model_id"), |r| r.run.result.model.as_str().into()),
@@ -133,9 +130,11 @@ fn columns() -> Vec<(Column, Get)> {
         (real("peak_bytes"), |r| r.measured.and_then(|m| m.vram_peak_mb).map(|mb| mb * MIB).into()),
         (flag("memory_spilled"), |r| r.measured.map(|_| r.spilled()).into()),
         // Time.
-        (real("prefill_ms_sd"), |r| r.measured.and_then(|m| m.prefill_runs_ms.as_ref()).and_then(spread).into()),
+        (real("prefill_ms_sd"), |r| {
+            r.measured.and_then(|m| m.prefill_runs_ms.as_ref()).and_then(Summary::spread).into()
+        }),
         (real("decode_ms"), |r| r.measured.and_then(|m| m.decode_ms).into()),
-        (real("decode_ms_sd"), |r| r.measured.and_then(|m| m.decode_runs_ms.as_ref()).and_then(spread).into()),
+        (real("decode_ms_sd"), |r| r.measured.and_then(|m| m.decode_runs_ms.as_ref()).and_then(Summary::spread).into()),
         (whole("output_tokens"), |r| r.measured.and_then(|m| m.decode_tokens).into()),
         (real("decode_tokens_per_sec"), |r| r.decode_rate().into()),
         (real("step_median_ms"), |r| r.measured.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms).into()),

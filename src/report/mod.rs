@@ -2,8 +2,8 @@
 //!
 //! [`study`] reads files and sets them in order; [`aggregate`], [`compare`], [`tables`] and [`figures`] turn them into values
 //! ([`table::Table`], [`chart::Chart`]); [`draw`] lays a chart out as a [`scene::Scene`] of shapes; [`export`] has one file for each
-//! output format; [`html`] puts all of it on one page, under the sentences of [`advice`]. What a run shows at its end is a
-//! [`terminal::TerminalTable`].
+//! output format; [`html`] puts all of it on one page, under the sentences of [`advice`]. A run shows
+//! [`terminal::TerminalTable`]s at its end, and that advice.
 
 pub mod advice;
 pub mod aggregate;

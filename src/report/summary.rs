@@ -5,11 +5,11 @@ use super::label::quantization;
 use super::number::{self, Digits};
 use super::scoring::{self, Scoring};
 use super::terminal::{TerminalTable, absent};
-use crate::base::stats::change_of_log;
+use crate::base::stats::{Summary, change_of_log};
 use crate::schema::{Measurement, RunResult};
 
 /// One row for each result × context length × batch size; perplexity is told once, on a result's first row, needles on the first row of
-/// their context. `None` when there is neither a cost nor one of these scores.
+/// their context. Behind ± is the standard deviation of the runs, where there are several. `None` when there is neither a cost nor one of these scores.
 pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
     let rows = |result: &RunResult| result.measurements.len().max(1);
     let all: Vec<Row<'_>> =
@@ -58,9 +58,11 @@ fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<
         }
         _ => {
             let saved = m.and_then(|m| m.kv_bytes).map(|b| b.unquantized_bytes as f64 / b.total_bytes as f64);
-            cells.push(number(m.and_then(|m| m.prefill_ms), 1));
+            let spread = |sd: Option<f64>| sd.map_or_else(String::new, |sd| format!(" ± {sd:.1}"));
+            let prefill_sd = m.and_then(|m| m.prefill_runs_ms.as_ref()).and_then(Summary::spread);
+            cells.push(number(m.and_then(|m| m.prefill_ms), 1) + &spread(prefill_sd));
             cells.push(number(m.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms), 2));
-            cells.push(number(m.and_then(|m| m.decode_tokens_per_sec), 1));
+            cells.push(number(m.and_then(|m| m.decode_tokens_per_sec), 1) + &spread(m.and_then(rate_sd)));
             cells.push(number(m.and_then(|m| m.kv_cache_mb), 2));
             cells.push(saved.map_or_else(absent, |s| format!("{s:.2}×")));
         }
@@ -68,6 +70,12 @@ fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<
     cells.extend(over.map(|over| if first { over.to_string() } else { String::new() }));
     cells.extend(if first { perplexity(result) } else { [String::new(), String::new()] });
     cells
+}
+
+/// Standard deviation of the tokens decoded a second, to first order: the share of its mean by which the runs' time varies.
+fn rate_sd(m: &Measurement) -> Option<f64> {
+    let runs = m.decode_runs_ms.as_ref().filter(|runs| runs.mean > 0.0)?;
+    Some(m.decode_tokens_per_sec? * runs.spread()? / runs.mean)
 }
 
 /// Perplexity, and its change against the unquantized cache.
@@ -133,6 +141,25 @@ mod tests {
             shown(&[&RunResult { benchmarks, kv_quant: KvQuant { enabled: true, ..Default::default() }, ..result() }]);
         // 2·e^(±0.196): the lower side is 35.6 wide, the upper 43.3.
         assert!(text.contains("+100.00 [+64.40, +143.30] %"), "{text}");
+    }
+
+    #[test]
+    fn times_and_rates_of_several_runs_are_told_with_their_spread() {
+        let row = |prefill: &[f64], decode: &[f64]| {
+            let m = Measurement {
+                prefill_ms: Some(100.0),
+                prefill_runs_ms: Summary::of(prefill),
+                decode_tokens_per_sec: Some(500.0),
+                decode_runs_ms: Summary::of(decode),
+                ..Default::default()
+            };
+            shown(&[&RunResult { measurements: vec![m], ..result() }])
+        };
+        // √((3² + 0 + 3²)/2) = 3; of a time that varies by 2/200 a rate of 500 varies by 5.
+        let text = row(&[97.0, 100.0, 103.0], &[198.0, 200.0, 202.0]);
+        assert!(text.contains("100.0 ± 3.0") && text.contains("500.0 ± 5.0"), "{text}");
+        let text = row(&[100.0], &[200.0]);
+        assert!(text.contains("100.0") && text.contains("500.0") && !text.contains('±'), "{text}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Tables for a terminal: without the columns that no row has a value for, and in parts, one below the other, where the terminal is
-//! narrower than the table.
+//! narrower than the table. The same as Markdown, for a page or an issue.
 
 use std::fmt::{self, Display};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
+
+use super::export::markdown;
 
 const ABSENT: &str = "–";
 
@@ -15,6 +17,8 @@ const FRAME: usize = 3;
 pub struct TerminalTable {
     table: Table,
     keys: usize,
+    /// The first column that is aligned right.
+    right: usize,
 }
 
 impl TerminalTable {
@@ -24,7 +28,7 @@ impl TerminalTable {
         // Wrapped cells would break numbers apart.
         table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(heads.into_iter().map(|head| head.to_string()));
-        TerminalTable { table, keys }
+        TerminalTable { table, keys, right: usize::MAX }
     }
 
     /// The same with the columns from the `first` on aligned right, as numbers are read.
@@ -32,6 +36,7 @@ impl TerminalTable {
         for column in self.table.column_iter_mut().skip(first) {
             column.set_cell_alignment(CellAlignment::Right);
         }
+        self.right = first;
         self
     }
 
@@ -63,6 +68,19 @@ impl TerminalTable {
         }
         parts.push(part);
         parts.iter().map(|part| self.showing(part)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The table as Markdown in GitHub's dialect, however wide.
+    pub fn markdown(&self) -> String {
+        let used = self.used();
+        let cells = |row: &comfy_table::Row| -> Vec<String> {
+            let cells: Vec<_> = row.cell_iter().collect();
+            used.iter().filter_map(|at| cells.get(*at)).map(|cell| cell.content()).collect()
+        };
+        let heads = self.table.header().map(cells).unwrap_or_default();
+        let body: Vec<Vec<String>> = self.table.row_iter().map(cells).collect();
+        let right: Vec<bool> = used.iter().map(|at| *at >= self.right).collect();
+        markdown::grid(&heads, &body, &right)
     }
 
     /// The columns in which some row has a value.
@@ -100,6 +118,28 @@ pub fn absent() -> String {
 /// Columns of the terminal that standard output is; `None` where it is none, or does not say.
 pub fn width() -> Option<u16> {
     Table::new().width().filter(|width| *width > 0)
+}
+
+/// `text` in lines of at most `width` columns, those after the first set in; a word that is wider has a line of its own. As it is where
+/// that is `None`.
+pub fn wrapped(text: &str, width: Option<u16>) -> String {
+    const SET_IN: &str = "  ";
+    let Some(width) = width.map(usize::from) else { return text.into() };
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last().map_or(0, |line| line.chars().count());
+        if line > 0 && line + 1 + word.chars().count() > width {
+            lines.push(SET_IN.to_string());
+        } else if line > 0
+            && let Some(line) = lines.last_mut()
+        {
+            line.push(' ');
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(word);
+        }
+    }
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -142,5 +182,29 @@ mod tests {
             assert_eq!(parts.matches(told).count(), times, "{told} in\n{parts}");
         }
         assert_eq!(table.within(Some(1)), parts, "a part has one value at least");
+    }
+
+    #[test]
+    fn markdown_has_the_same_columns_and_keeps_its_bars_apart_from_those_of_a_cell() {
+        let mut table = table();
+        table.add_row(["a|b", "512", "3.5", ABSENT, ABSENT].map(String::from));
+        let expected = [
+            "| KV cache | context | prefill ms | saved |",
+            "| -------- | ------: | ---------: | ----: |",
+            "| none     |    1024 |       94.6 | 1.00× |",
+            "|          |    2048 |      201.7 | 1.00× |",
+            "| a\\|b     |     512 |        3.5 |     – |",
+        ];
+        assert_eq!(table.markdown().lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn sentences_are_broken_between_words() {
+        let text = "For builtin, use INT4-HQQ.";
+        assert_eq!(wrapped(text, None), text);
+        assert_eq!(wrapped(text, Some(26)), text);
+        assert_eq!(wrapped(text, Some(25)), "For builtin, use\n  INT4-HQQ.");
+        assert_eq!(wrapped(text, Some(3)), "For\n  builtin,\n  use\n  INT4-HQQ.");
+        assert_eq!(wrapped("−1 ± 2", Some(6)), "−1 ± 2", "columns, not bytes");
     }
 }

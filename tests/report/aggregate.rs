@@ -230,3 +230,34 @@ fn a_later_row_that_was_skipped_displaces_no_measurement() {
     // What was skipped is no measurement that a later one replaces.
     assert!(stderr(&output).contains("1 measurement is left out"), "{}", stderr(&output));
 }
+
+#[test]
+fn markdown_is_rounded_for_people_and_csv_is_exact() {
+    let folder = tempfile::tempdir().unwrap();
+    // A log-ratio of many digits.
+    results::write(folder.path(), &results::run("m", &Cache::new("int4-hqq", 4, 0.0123456789)));
+    let text = |format: &str| {
+        let output = kvprof().arg("aggregate").arg(folder.path()).args(["-f", format]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (markdown, csv) = (text("md"), text("csv"));
+    assert!(csv.contains(",0.0123456789,"), "{csv}");
+    assert!(markdown.contains(" 0.01235 ") && !markdown.contains("0.0123456789"), "{markdown}");
+}
+
+#[test]
+fn a_name_that_tells_no_format_is_refused_and_nothing_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = results::write(folder.path(), &results::run("m", &Cache::new("none", 16, 0.0)));
+    let out = folder.path().join("table.xlsx");
+    for command in ["aggregate", "compare"] {
+        let mut line = kvprof();
+        line.arg(command).arg(&file);
+        if command == "compare" {
+            line.arg("--against").arg(&file);
+        }
+        let output = line.arg("-o").arg(&out).output().unwrap();
+        assert!(output.status.code() == Some(2) && !out.exists(), "{command}");
+        assert!(stderr(&output).contains("cannot tell the format from .xlsx"), "{}", stderr(&output));
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kvprof::base::stats::Summary;
+
 use crate::results::{self, Cache};
 use crate::{kvprof, stderr};
 
@@ -43,6 +45,8 @@ fn a_full_sweep_has_every_figure_in_every_format() {
     for table in ["delta_ppl", "quality", "memory", "latency", "needle", "energy"] {
         let text = std::fs::read_to_string(out.join(format!("tables/{table}.tex"))).unwrap();
         assert!(text.contains("\\toprule") && text.contains(&format!("\\label{{tab:{table}}}")), "{table}");
+        let text = std::fs::read_to_string(out.join(format!("tables/{table}.md"))).unwrap();
+        assert!(text.lines().any(|line| line.starts_with("| ---")) && text.contains("INT4-HQQ"), "{table}");
     }
 }
 
@@ -66,6 +70,69 @@ fn the_smallest_cache_within_the_bound_is_recommended() {
     // The 2-bit cache loses needles as well as perplexity.
     assert!(page(&["--max-ppl-rise", "50"]).contains("For Small-1B, use INT4-HQQ,residual=32."));
     assert!(page(&["--max-ppl-rise", "50", "--max-score-fall", "40"]).contains("For Small-1B, use INT2-HQQ-KIVI."));
+}
+
+#[test]
+fn the_recommendation_is_printed_with_the_bound_it_keeps_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, out) = (folder.path().join("raw"), folder.path().join("out"));
+    std::fs::create_dir_all(&raw).unwrap();
+    results::write_sweep(&raw, "org/Small-1B");
+    let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).args(["--max-ppl-rise", "2"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    // Windows of 32 of 4096 tokens, and the rest in 4 bits and an eighth for parameters, of 16.
+    let share = (32.0 + 4064.0 * 4.5 / 16.0) / 4096.0;
+    assert_eq!(lines[2], "For Small-1B, use INT4-HQQ,residual=32.", "{text}");
+    assert!(lines[3].contains("perplexity +0.94 %"), "{text}");
+    assert!(lines[4].starts_with("Saves: ") && lines[4].contains(&format!("{:.1}× smaller", 1.0 / share)), "{text}");
+    assert!(lines[5].starts_with("Costs: decoding at ") && lines[5].contains("(+8 %)"), "a step takes 0.93: {text}");
+    assert!(lines.last().unwrap().starts_with("The bound: perplexity rises by at most 2 %"), "{text}");
+    // A file without scores has no answer.
+    let mut result = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    result.benchmarks = Default::default();
+    let file = results::write(folder.path(), &result);
+    let output = kvprof().arg("report").arg(file).arg("-o").arg(&out).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn a_cache_that_decodes_too_slowly_is_not_recommended_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, out) = (folder.path().join("raw"), folder.path().join("out"));
+    std::fs::create_dir_all(&raw).unwrap();
+    let slow = Cache { slowdown: 1.25, ..Cache::new("int4-hqq", 4, 0.004) };
+    for cache in
+        [Cache::new("none", 16, 0.0), Cache { slowdown: 1.02, ..Cache::new("int8-hqq", 8, 0.0002) }, slow.clone()]
+    {
+        results::write(&raw, &results::run("m", &cache));
+    }
+    let said = |more: &[&str]| {
+        let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // A step takes 1.25 times as long, so that there are 20 % fewer tokens a second.
+    assert!(said(&[]).contains("use INT4-HQQ."));
+    assert!(said(&["--max-slowdown", "21"]).contains("use INT4-HQQ."));
+    let text = said(&["--max-slowdown", "19%"]);
+    assert!(text.contains("use INT8-HQQ.") && text.contains("and decoding is at most 19 % slower."), "{text}");
+    assert!(
+        text.contains("INT4-HQQ keeps to the bound on quality, but decodes at") && text.contains("(−20 %)"),
+        "{text}"
+    );
+    // Of these five repeats, resampled, the median is one of the two fast ones about every third time.
+    let mut noisy = results::run("m", &slow);
+    for m in &mut noisy.measurements {
+        let ms = m.decode_ms.unwrap();
+        m.decode_runs_ms = Summary::of(&[0.4, 0.5, 1.0, 2.0, 2.5].map(|share| share * ms));
+    }
+    results::write(&raw, &noisy);
+    assert!(said(&["--max-slowdown", "19"]).contains("use INT4-HQQ."));
+    noisy.measurements.iter_mut().for_each(|m| m.vram_overflow = Some(true));
+    results::write(&raw, &noisy);
+    let text = said(&["--max-slowdown", "19"]);
+    assert!(text.contains("use INT4-HQQ.") && text.contains("Its speed could not be held against"), "{text}");
 }
 
 #[test]
@@ -226,8 +293,13 @@ fn what_an_earlier_report_wrote_and_this_one_does_not_is_removed_and_nothing_els
         names
     };
     assert!(named("figures").contains(&"residual_sweep.svg".to_string()));
-    let kept =
-        ["figures/mine.svg", "figures/delta_ppl_old.svg", "figures/delta_ppl.txt", "tables/quality_2.csv", "notes.csv"];
+    let kept = [
+        "figures/mine.svg",
+        "figures/delta_ppl_old.svg",
+        "figures/delta_ppl.txt",
+        "tables/quality_2.csv",
+        "tables/notes.md",
+    ];
     kept.iter().for_each(|name| std::fs::write(out.join(name), "mine").unwrap());
     // A part of a figure that had more panels.
     std::fs::write(out.join("figures/delta_ppl_2.svg"), "<svg/>").unwrap();

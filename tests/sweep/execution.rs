@@ -95,12 +95,31 @@ fn a_sweep_shows_what_the_same_file_shows_as_a_run() {
         let output = kvprof().args(args).arg(&file).arg("--output-dir").arg(out.path()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(json_files(out.path()).iter().all(|path| text.contains(path.to_str().unwrap())), "{text}");
-        let names = ["KV cache", "needle", "KL", "at 50 %"];
+        let names = ["KV cache", "needle", "KL", "at 50 %", "For builtin, ", "The bound: "];
         names.map(|name| text.matches(name).count())
     };
     let (sweep, run) = (heads(&["sweep"]), heads(&["run", "--config"]));
     assert_eq!(sweep, run);
     assert!(run.iter().all(|count| *count > 0), "{run:?}");
+}
+
+#[test]
+fn markdown_is_all_that_stands_on_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = sweep_file(folder.path());
+    let out = folder.path().join("out");
+    let shown = |args: &[&str]| {
+        let mut command = kvprof();
+        let output = command.arg("sweep").arg(&file).args(args).arg("--output-dir").arg(&out).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = shown(&["--markdown"]);
+    let (table, advice) = text.split_once("\n\n").unwrap();
+    assert_eq!(code, Some(0));
+    assert!(table.lines().count() > 2 && table.lines().all(|line| line.starts_with("| ")), "{text}");
+    assert!(table.lines().nth(1).unwrap().contains("-: |"), "numbers stand right: {text}");
+    assert!(advice.starts_with("For builtin, ") && advice.contains("\n- ") && !text.contains(".json"), "{text}");
+    assert_eq!(shown(&["--markdown", "--quiet"]).0, Some(2));
 }
 
 #[test]

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use histogram::Histogram;
 pub use interval::wilson;
 pub use paired::{
-    Change, PairTable, change_of_log, independent_rates, mcnemar_exact, paired_rates, ratio_of_medians, section_means,
+    Change, PairTable, change_of_log, independent_rates, items_to_exclude, mcnemar_exact, paired_rates,
+    ratio_of_medians, section_means,
 };
 pub use series::{
     Estimate, blocks, mean_difference, percentile_interval, root_mean_square_interval, section_difference,
@@ -46,6 +47,11 @@ impl Summary {
             p90: percentile(raw, 90.0)?,
             raw: raw.to_vec(),
         })
+    }
+
+    /// Standard deviation; older files have 0 for a single value, which shows none.
+    pub fn spread(&self) -> Option<f64> {
+        self.sd.filter(|_| self.raw.len() > 1)
     }
 
     /// Relative change from the first to the last value; 0 for fewer than two.

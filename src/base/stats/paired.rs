@@ -63,6 +63,14 @@ pub fn paired_rates(lost: usize, gained: usize, trials: usize) -> Option<(f64, (
     Some((difference, ((centre - half).max(-1.0), (centre + half).min(1.0))))
 }
 
+/// Fewest items of which the interval of [`paired_rates`] excludes a fall of more than `fall` (0.02: two points) if every item comes out as
+/// before; `None` where no number does.
+pub fn items_to_exclude(fall: f64) -> Option<usize> {
+    // Without a change the interval is ±Z95 / (n + 2).
+    let items = (Z95 / fall).ceil() - 2.0;
+    (fall > 0.0 && items <= u32::MAX.into()).then_some(items.max(1.0) as usize)
+}
+
 /// Outcomes of the same items under test and under the reference.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PairTable {
@@ -159,6 +167,17 @@ mod tests {
         assert!((low - (-6.0 / 102.0 - half)).abs() < 1e-12 && (high - (-6.0 / 102.0 + half)).abs() < 1e-12);
         assert!(low < 0.0 && high > 0.0);
         assert_eq!(paired_rates(1, 0, 0), None);
+    }
+
+    #[test]
+    fn so_many_items_exclude_a_fall_and_one_less_does_not() {
+        let low = |items: usize| paired_rates(0, 0, items).unwrap().1.0;
+        for fall in [0.005, 0.02, 0.1] {
+            let items = items_to_exclude(fall).unwrap();
+            assert!(low(items) >= -fall && low(items - 1) < -fall, "{fall}: {items}");
+        }
+        // 1.96 / (1 + 2) is 0.65.
+        assert_eq!((items_to_exclude(0.7), items_to_exclude(0.0), items_to_exclude(-0.1)), (Some(1), None, None));
     }
 
     #[test]
