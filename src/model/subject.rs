@@ -168,7 +168,7 @@ impl Subject {
         }
     }
 
-    /// The configuration of a model, without its weights.
+    /// The configuration of a model by its config.json or GGUF file alone: other files add tokens that end a text.
     ///
     /// # Errors
     /// As [`load`](Subject::load), as far as the configuration goes.
@@ -176,11 +176,11 @@ impl Subject {
         let config = match ModelSource::parse(&options.model)? {
             ModelSource::Builtin => builtin::config()?.0,
             ModelSource::Gguf(path) => GgufFile::open(&path)?.config()?.0,
-            ModelSource::Config(config) => config_of(&ModelFiles { config, ..Default::default() }, None)?.0,
-            ModelSource::Folder(folder) => read_of(options, &ModelFiles::in_folder(&folder, false)?)?,
+            ModelSource::Config(config) => read_of(&config)?.0,
+            ModelSource::Folder(folder) => shape_of(options, &ModelFiles::in_folder(&folder, false)?.config)?,
             ModelSource::Hub(id) => {
                 let repo = HubRepo::model(id, options.revision.as_deref());
-                read_of(options, &ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?)?
+                shape_of(options, &ModelFiles::config_on_hub(&Hub::from_env(false)?, &repo)?)?
             }
         };
         Ok(if options.sliding_window { config } else { config.without_sliding_window() })
@@ -337,7 +337,7 @@ fn text_of(path: &Path) -> Result<String> {
 
 /// The configuration in a model's files, with all the tokens that end a text, and the names of its tensors.
 fn config_of(files: &ModelFiles, tokenizer: Option<&Tokenizer>) -> Result<(DecoderConfig, Names)> {
-    let (mut config, names) = read_config(&files.config, &text_of(&files.config)?)?;
+    let (mut config, names) = read_of(&files.config)?;
     if let Some(path) = &files.generation_config {
         config.eos.extend(ConfigJson::parse(path, &text_of(path)?)?.token_ids("eos_token_id")?);
     }
@@ -347,12 +347,17 @@ fn config_of(files: &ModelFiles, tokenizer: Option<&Tokenizer>) -> Result<(Decod
     Ok((config, names))
 }
 
+/// The configuration in a config.json, and the names of the tensors.
+fn read_of(config: &Path) -> Result<(DecoderConfig, Names)> {
+    read_config(config, &text_of(config)?)
+}
+
 /// The configuration alone.
-fn read_of(options: &LoadOptions, files: &ModelFiles) -> Result<DecoderConfig> {
+fn shape_of(options: &LoadOptions, config: &Path) -> Result<DecoderConfig> {
     if options.weights == WeightsKind::Trained {
-        refuse_quantized(&files.config)?;
+        refuse_quantized(config)?;
     }
-    Ok(config_of(files, Tokenizer::from_files(files)?.as_ref())?.0)
+    Ok(read_of(config)?.0)
 }
 
 /// Refuses weights that are quantized in a form which cannot be read.
