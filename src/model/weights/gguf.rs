@@ -18,6 +18,7 @@ pub const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 /// Tensor names of GGUF files.
 const NAMES: Names = Names {
+    optional_prefix: "",
     embedding: "token_embd",
     layer: "blk",
     attention_norm: "attn_norm",
@@ -168,12 +169,13 @@ impl GgufFile {
         if self.count(&key("expert_count")).is_some_and(|n| n > 0) {
             return Err(self.wrong("is a mixture of experts, which is not supported"));
         }
-        let max_positions = need("context_length")?;
+        let published = need("context_length")?;
+        let rope = self.rope(family, published)?;
         let Some(embedding) = self.content.tensor_infos.get("token_embd.weight") else {
             return Err(self.wrong("tensor `token_embd.weight` is missing"));
         };
         let has = |tensor: &str| self.content.tensor_infos.contains_key(tensor);
-        let window = self.count(&key("attention.sliding_window")).filter(|&w| w > 0 && w < max_positions);
+        let window = self.count(&key("attention.sliding_window")).filter(|&w| w > 0 && w < published);
         let token =
             |name: &str| self.count(&format!("tokenizer.ggml.{name}_token_id")).and_then(|id| u32::try_from(id).ok());
         let mut eos: Vec<u32> = ["eos", "eot"].into_iter().filter_map(token).collect();
@@ -187,9 +189,9 @@ impl GgufFile {
             kv_heads: self.count(&key("attention.head_count_kv")).unwrap_or(heads),
             head_dim,
             vocab: embedding.shape.dims().first().copied().unwrap_or(0),
-            max_positions,
+            max_positions: rope.scaling.longest_context(published),
             norm: Norm::RmsNorm { eps: self.number(&key("attention.layer_norm_rms_epsilon")).unwrap_or(1e-5) },
-            position: Position::Rope(self.rope(family, max_positions)?),
+            position: Position::Rope(rope),
             mlp: Mlp::SwiGlu,
             biases: Biases {
                 qkv: has("blk.0.attn_q.bias"),
@@ -207,7 +209,7 @@ impl GgufFile {
         Ok((config.validate().map_err(|e| self.wrong(e.to_string()))?, Names { qk_norms, ..NAMES }))
     }
 
-    fn rope(&self, family: &str, max_positions: usize) -> Result<Rope> {
+    fn rope(&self, family: &str, published: usize) -> Result<Rope> {
         let key = |name: &str| format!("{family}.rope.{name}");
         let base = self.number(&key("freq_base")).unwrap_or(10_000.0);
         if self.content.tensor_infos.contains_key("rope_freqs.weight") {
@@ -222,7 +224,7 @@ impl GgufFile {
             "linear" => RopeScaling::Linear { factor: factor()? },
             "yarn" => {
                 let factor = factor()?;
-                let original = self.count(&key("scaling.original_context_length")).unwrap_or(max_positions);
+                let original = self.count(&key("scaling.original_context_length")).unwrap_or(published);
                 RopeScaling::Yarn {
                     factor,
                     beta_fast: 32.0,
