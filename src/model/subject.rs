@@ -124,8 +124,8 @@ pub struct Identity {
 pub struct Subject {
     /// The model.
     pub decoder: Decoder,
-    /// Absent when only a config.json was given.
-    tokenizer: Option<Tokenizer>,
+    /// Or why there is none, in words: what needs no tokenizer can be measured without.
+    tokenizer: std::result::Result<Tokenizer, String>,
     /// Where the model is.
     pub device: Device,
     /// Dtype of weights, activations, and of an unquantized cache.
@@ -217,7 +217,7 @@ impl Subject {
 
     fn from_builtin(options: &LoadOptions, device: Device) -> Result<Self> {
         let (config, names) = builtin::config()?;
-        let tokenizer = Some(builtin::tokenizer()?);
+        let tokenizer = Ok(builtin::tokenizer()?);
         let (weights, weights_sha256): (Box<dyn Weights>, _) = match options.weights {
             WeightsKind::Dummy => (Box::new(DummyWeights::default()), None),
             WeightsKind::Trained => (Box::new(builtin::weights()?), Some(builtin::weights_sha256())),
@@ -229,6 +229,8 @@ impl Subject {
     fn from_files(options: &LoadOptions, files: &ModelFiles, device: Device) -> Result<Self> {
         let tokenizer = Tokenizer::from_files(files)?;
         let (config, names) = config_of(files, tokenizer.as_ref())?;
+        let tokenizer =
+            tokenizer.ok_or_else(|| format!("{} has no tokenizer.json, which this benchmark needs", options.model));
         if options.weights == WeightsKind::Dummy {
             let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
@@ -244,7 +246,7 @@ impl Subject {
     fn from_gguf(options: &LoadOptions, path: &Path, device: Device) -> Result<Self> {
         let file = GgufFile::open(path)?;
         let (config, names) = file.config()?;
-        let tokenizer = Some(Tokenizer::from_gguf(&file)?);
+        let tokenizer = Tokenizer::from_gguf(&file).map_err(|error| error.to_string());
         if options.weights == WeightsKind::Dummy {
             let parts = Parts { config, names, tokenizer, revision: None, weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
@@ -261,7 +263,10 @@ impl Subject {
         if !options.sliding_window {
             config = config.without_sliding_window();
         }
-        let tokenizer = tokenizer.map(|tokenizer| tokenizer.limit_to(config.vocab)).transpose()?;
+        let tokenizer = match tokenizer {
+            Ok(tokenizer) => Ok(tokenizer.limit_to(config.vocab)?),
+            Err(why) => Err(why),
+        };
         let dtype = options.dtype.resolve(config.stored_dtype, &device);
         if device.is_cuda() && dtype == DType::F32 {
             return Err(Error::usage("on a GPU the cache is made of f16 or bf16; choose one of them, or --device cpu"));
@@ -296,18 +301,16 @@ impl Subject {
     pub fn identity(&self) -> Identity {
         Identity {
             weights: self.revision.clone().or_else(|| self.weights_sha256.clone()),
-            tokenizer_sha256: self.tokenizer.as_ref().and_then(Tokenizer::sha256),
+            tokenizer_sha256: self.tokenizer.as_ref().ok().and_then(Tokenizer::sha256),
         }
     }
 
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the model came without one.
+    /// [`Error::Usage`] when the model came without one, or a GGUF file with one of an unknown kind.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer
-            .as_ref()
-            .ok_or_else(|| Error::usage(format!("{} has no tokenizer.json, which this benchmark needs", self.model)))
+        self.tokenizer.as_ref().map_err(Error::usage)
     }
 
     /// Bytes of the weights as loaded.
@@ -375,7 +378,7 @@ fn refuse_quantized(config: &Path) -> Result<()> {
 struct Parts {
     config: DecoderConfig,
     names: Names,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: std::result::Result<Tokenizer, String>,
     revision: Option<String>,
     weights_sha256: Option<String>,
 }
