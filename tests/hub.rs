@@ -29,7 +29,7 @@ fn a_model_loads_from_the_hub_and_again_offline_from_the_cache() {
     let online = [("HF_ENDPOINT", endpoint.as_str()), ("HF_TOKEN", "hf_secret")];
     assert_passed(&run_child("child_loads_both_models", home.path(), &online));
     let seen = hub.seen();
-    assert!(seen.iter().any(|s| s.path.ends_with("/gpt2/resolve/main/model.safetensors")), "{seen:?}");
+    assert!(seen.iter().any(|s| s.path.ends_with(&format!("/gpt2/resolve/{COMMIT}/model.safetensors"))), "{seen:?}");
     assert!(seen.iter().all(|s| s.authorization.as_deref() == Some("Bearer hf_secret")), "{seen:?}");
 
     drop(hub);
@@ -147,17 +147,57 @@ fn a_cached_model_loads_though_the_hub_never_answers_and_one_that_is_not_cached_
     drop(served);
     let (endpoint, _listener) = silent_hub();
     let environment = [("HF_ENDPOINT", endpoint.as_str())];
+    let again = || {
+        let output = run(run_of_gpt2(results.path()), home.path(), &environment);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // What the repository does not have is in the cache too.
+    let (done, said) = again();
+    assert!(done && !said.contains("no answer within"), "{said}");
+    let repository = home.path().join("hub/models--gpt2");
+    std::fs::remove_dir_all(repository.join(".no_exist")).unwrap();
     let started = std::time::Instant::now();
-    let output = run(run_of_gpt2(results.path()), home.path(), &environment);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("no answer within"), "{said}");
+    let (done, said) = again();
+    assert!(done && said.contains("no answer within"), "{said}");
     // One wait, not one for each file that is looked for.
     assert!(started.elapsed().as_secs() < 20, "{:?}: {said}", started.elapsed());
+    // Without its weights nobody knows what else is missing.
+    std::fs::remove_file(repository.join(format!("snapshots/{COMMIT}/model.safetensors"))).unwrap();
+    let (done, said) = again();
+    assert!(!done && said.contains("generation_config.json of gpt2"), "{said}");
     let nowhere = tempfile::tempdir().unwrap();
     let output = run(run_of_gpt2(results.path()), nowhere.path(), &environment);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no answer within") && said.contains("HF_ENDPOINT"), "{said}");
+}
+
+#[test]
+fn a_file_that_the_hub_fails_to_give_is_not_taken_for_one_that_it_does_not_have() {
+    let files = [("gpt2", fixture("models/gpt2"))];
+    let (home, results) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broken = LoopbackHub::out_of_order_for("/tokenizer.json", &files);
+    // The second time all else is cached.
+    for _ in 0..2 {
+        let output = run(run_of_gpt2(results.path()), home.path(), &[("HF_ENDPOINT", &broken.endpoint())]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("tokenizer.json of gpt2"), "{said}");
+    }
+    drop(broken);
+    let mended = LoopbackHub::serving(&files);
+    let output = run(run_of_gpt2(results.path()), home.path(), &[("HF_ENDPOINT", &mended.endpoint())]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_fits_is_told_by_config_json_alone() {
+    let hub = LoopbackHub::serving(&[("gpt2", fixture("models/gpt2"))]);
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvprof"));
+    command.args(["models", "gpt2", "--memory", "1GiB"]);
+    let output = run(command, home.path(), &[("HF_ENDPOINT", &hub.endpoint())]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(hub.seen().iter().all(|s| s.path.ends_with("/config.json")), "{:?}", hub.seen());
 }
 
 #[cfg(unix)]

@@ -37,6 +37,9 @@ pub fn render(template: &ChatTemplate, messages: &[Message<'_>]) -> Result<Strin
     chat.render(context! {
         messages => turns,
         add_generation_prompt => true,
+        // As transformers does, though there are none: a template may tell `none` from what is not defined.
+        tools => (),
+        documents => (),
         bos_token => template.bos_token.as_deref().unwrap_or_default(),
         eos_token => template.eos_token.as_deref().unwrap_or_default(),
     })
@@ -80,6 +83,7 @@ mod tests {
         let source = "{%- set ns = namespace(found=false) -%}
             {%- for m in messages if m.role == 'user' -%}{%- set ns.found = true -%}{%- endfor -%}
             {%- if tools is defined and tools -%}tools{%- endif -%}
+            {%- if tools is not none or documents is not none -%}none{%- endif -%}
             {{ bos_token }}{{ 'yes' if ns.found else 'no' }} {{ strftime_now('%d %b %Y') }}
             {{- ' up'.upper() + 'a-b'.split('-')[-1] }}{{ eos_token }}";
         assert_eq!(render(&template(source), &TURN).unwrap(), "<s>yes 26 Jul 2024 UPb</s>");

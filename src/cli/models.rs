@@ -41,7 +41,8 @@ pub struct Args {
     /// Branch, tag or commit on the hub.
     #[arg(long, value_name = "REV")]
     revision: Option<String>,
-    /// Float type of weights and cache: f16, bf16, f32, or auto (f32 on a CPU, the model's own on a GPU and with --memory).
+    /// Float type of weights and cache: f16, bf16, f32, or auto (f32 on a CPU; on a GPU, and with --memory, bf16 where the model was
+    /// published in it, else f16).
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     dtype: String,
     /// auto, cpu, cuda or cuda:N.

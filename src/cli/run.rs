@@ -73,8 +73,8 @@ struct ModelArgs {
     /// `dummy`: random weights in the model's shape; time and memory are true, quality is refused [default: auto].
     #[arg(long, value_name = "KIND", value_parser = ["auto", "dummy"])]
     weights: Option<String>,
-    /// Float type of weights, activations and cache: f16, bf16, f32, or auto (f32 on a CPU, the model's own on a GPU) [default:
-    /// auto].
+    /// Float type of weights, activations and cache: f16, bf16, f32, or auto (f32 on a CPU; on a GPU bf16 where the model was published
+    /// in it, else f16) [default: auto].
     #[arg(long, value_name = "TYPE")]
     dtype: Option<String>,
     /// auto, cpu, cuda or cuda:N [default: auto].

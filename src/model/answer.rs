@@ -21,6 +21,9 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 /// How long a silent hub is not asked again: a model has several files that are looked for, and a sweep several models.
 const REST: Duration = Duration::from_secs(60);
 
+/// How it begins to be said that the hub is silent.
+pub const NO_ANSWER: &str = "no answer within";
+
 /// How often it is looked whether the user pressed Ctrl-C.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -28,6 +31,7 @@ const LOOK: Duration = Duration::from_millis(50);
 static SILENT: Mutex<Option<(Instant, Duration)>> = Mutex::new(None);
 
 /// What a download tells while it goes on: that the hub is there, and on a bar how far it is.
+#[derive(Clone)]
 pub struct Signs {
     heard: Arc<AtomicBool>,
     bar: ProgressBar,
@@ -64,7 +68,7 @@ pub fn wait<T: Send + 'static>(
     request: impl FnOnce(Signs) -> Result<T, String> + Send + 'static,
 ) -> Result<Result<T, String>> {
     let silent = || SILENT.lock().unwrap_or_else(PoisonError::into_inner);
-    let no_answer = |limit: Duration| format!("no answer within {} s", limit.as_secs());
+    let no_answer = |limit: Duration| format!("{NO_ANSWER} {} s", limit.as_secs());
     if let Some((_, limit)) = silent().filter(|(since, _)| since.elapsed() < REST) {
         return Ok(Err(format!("{} a moment ago", no_answer(limit))));
     }

@@ -76,8 +76,25 @@ pub enum RopeScaling {
         /// Whether the ramp's ends are rounded to whole channels.
         truncate: bool,
     },
+    /// NTK-aware scaling that sets in past the published context, where it is not implemented: none up to there.
+    Dynamic,
     /// One divisor for each of the D/2 frequencies, as GGUF files store Llama 3's scaling.
     Divisors(Vec<f32>),
+}
+
+impl RopeScaling {
+    /// Longest sequence, in tokens, of a model whose configuration says `published` (`max_position_embeddings`). Llama 3's scaling is of models that
+    /// publish the longer context. Linear scaling and YaRN are also switched on by a user for a model that keeps its own number (Qwen2.5 does so for
+    /// 131072 tokens), and then open `factor` times as many: of `published` with linear scaling, which knows no other number, and of
+    /// `original_positions` with YaRN. vLLM counts so too; transformers sets no limit.
+    pub fn longest_context(&self, published: usize) -> usize {
+        let scaled = match self {
+            RopeScaling::Linear { factor } => factor * published as f64,
+            RopeScaling::Yarn { factor, original_positions, .. } => factor * original_positions,
+            RopeScaling::None | RopeScaling::Llama3 { .. } | RopeScaling::Dynamic | RopeScaling::Divisors(_) => 0.0,
+        };
+        published.max(scaled as usize)
+    }
 }
 
 /// The feed-forward half of a layer.
@@ -136,7 +153,7 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// V.
     pub vocab: usize,
-    /// Longest sequence the model was made for, in tokens.
+    /// Longest sequence the model was made for, in tokens: see [`RopeScaling::longest_context`].
     pub max_positions: usize,
     /// Normalization, the same everywhere.
     pub norm: Norm,
@@ -179,10 +196,10 @@ impl DecoderConfig {
     }
 
     /// Positions that a pass may use. Rotary models can be run past the context they were made for, as a decode from a full
-    /// context does (the thesis measured its longest context so); learned positions end where their table does.
+    /// context does (the thesis measured its longest context so); learned positions end where their table does, and dynamic scaling begins there.
     pub fn usable_positions(&self) -> usize {
         match self.position {
-            Position::Learned => self.max_positions,
+            Position::Learned | Position::Rope(Rope { scaling: RopeScaling::Dynamic, .. }) => self.max_positions,
             Position::Rope(_) => self.max_positions + DECODE_ROOM,
         }
     }

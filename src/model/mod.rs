@@ -6,6 +6,7 @@ pub mod attention;
 mod builtin;
 pub mod config;
 pub mod decoder;
+mod download;
 mod elementwise;
 #[cfg(feature = "cuda")]
 mod elementwise_cuda;

@@ -9,7 +9,7 @@ use crate::{Error, Result, device};
 /// `--dtype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DtypeChoice {
-    /// f32 on the CPU; on a GPU what the checkpoint was published in, or f16 where it does not say.
+    /// f32 on the CPU; on a GPU bf16 where the checkpoint was published in it, else f16.
     #[default]
     Auto,
     /// This one.

@@ -161,7 +161,7 @@ pub fn frequencies(rope: &Rope, head_dim: usize) -> Vec<f32> {
     let plain = (0..head_dim / 2).map(|i| rope.base.powf(-exponent(i)));
     let tau = std::f64::consts::TAU;
     let scaled: Vec<f64> = match &rope.scaling {
-        RopeScaling::None => plain.collect(),
+        RopeScaling::None | RopeScaling::Dynamic => plain.collect(),
         RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
         RopeScaling::Llama3 { factor, low, high, original_positions } => plain
             .map(|f| {

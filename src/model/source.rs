@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::hub::{Hub, HubRepo, commit_of};
+use super::hub::{Found, Hub, HubRepo, commit_of};
 use super::weights::safetensors::indexed_files;
 use crate::{Error, Result};
 
@@ -101,39 +101,43 @@ impl ModelFiles {
         Self::gather(&find, &|| folder.display().to_string(), with_weights)
     }
 
-    /// The files of a hub repository, downloaded as needed.
+    /// config.json of a hub repository, downloaded as needed.
+    ///
+    /// # Errors
+    /// As [`Hub::get`].
+    pub fn config_on_hub(hub: &Hub, repo: &HubRepo) -> Result<PathBuf> {
+        hub.get(repo, "config.json").map_err(|error| no_folder_either(repo, error))
+    }
+
+    /// The files of a hub repository, downloaded as needed, all of the commit that config.json is of, wherever its branch goes meanwhile.
     ///
     /// # Errors
     /// As [`Hub::get`], and when the repository has no safetensors weights.
     pub fn on_hub(hub: &Hub, repo: &HubRepo, with_weights: bool) -> Result<Self> {
-        let known = hub.cached(repo, "config.json").is_some();
-        // A branch that moved between two runs leaves some files cached at the old commit: the second look finds all
-        // at the new one.
-        for _ in 0..2 {
-            hub.get(repo, "config.json").map_err(|error| no_folder_either(repo, error))?;
-            let find = |file: &str| {
-                // The index is looked for first, since only it can tell that a cached model is in parts.
-                if file == SINGLE && hub.cached(repo, INDEX).is_some() {
-                    return Ok(None);
-                }
-                match hub.find(repo, file) {
-                    // A model that is in the cache must load without a network: the hub is only asked whether it has
-                    // one of these, since an absent file leaves no trace in the cache.
-                    Err(error) if known && OPTIONAL.contains(&file) && !matches!(error, Error::Interrupted) => {
-                        tracing::warn!("{error}; going on without {file}");
-                        Ok(None)
-                    }
-                    found => found,
-                }
-            };
-            let mut files = Self::gather(&find, &|| repo.id().to_owned(), with_weights)?;
-            let commit = commit_of(&files.config);
-            if files.paths().all(|path| commit_of(path) == commit) {
-                files.revision = commit;
-                return Ok(files);
+        let config = Self::config_on_hub(hub, repo)?;
+        let revision = commit_of(&config);
+        let repo = revision.as_ref().map_or_else(|| repo.clone(), |commit| repo.at(commit));
+        let find = |file: &str| {
+            // The index is looked for first, since only it can tell that a cached model is in parts.
+            if file == SINGLE && hub.cached(&repo, INDEX).is_some() {
+                return Ok(None);
             }
-        }
-        Err(Error::Hub(format!("{} changed on the hub while it was fetched; try again", repo.id())))
+            match hub.look(&repo, file)? {
+                Found::Here(path) => Ok(Some(path)),
+                Found::Absent => Ok(None),
+                // A model that is in the cache must load without a network. Other tools do not note in it which of these the repository
+                // lacks, but weights are fetched last, here, and are the last to be there elsewhere.
+                Found::NoAnswer(error)
+                    if OPTIONAL.contains(&file) && (!with_weights || weights_are_cached(hub, &repo)) =>
+                {
+                    tracing::warn!("{error}; going on without {file}");
+                    Ok(None)
+                }
+                Found::NoAnswer(error) => Err(error),
+            }
+        };
+        let files = Self::gather(&find, &|| repo.id().to_owned(), with_weights)?;
+        Ok(ModelFiles { revision, ..files })
     }
 
     fn gather(
@@ -144,22 +148,24 @@ impl ModelFiles {
         let need = |file: &str, why: &str| {
             find(file)?.ok_or_else(|| Error::usage(format!("{}: {file} is missing{why}", place())))
         };
-        let weights = if with_weights { weight_files(find, &need)? } else { Vec::new() };
         Ok(ModelFiles {
             config: need("config.json", "")?,
             generation_config: find("generation_config.json")?,
-            weights,
             tokenizer: find("tokenizer.json")?,
             tokenizer_config: find("tokenizer_config.json")?,
             chat_template: find("chat_template.jinja")?,
+            // Last: where they are in the hub's cache, all else has been looked for.
+            weights: if with_weights { weight_files(find, &need)? } else { Vec::new() },
             revision: None,
         })
     }
+}
 
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        let optional = [&self.generation_config, &self.tokenizer, &self.tokenizer_config, &self.chat_template];
-        self.weights.iter().chain(optional.into_iter().flatten())
-    }
+/// Whether the cache has all weights of a repository.
+fn weights_are_cached(hub: &Hub, repo: &HubRepo) -> bool {
+    let cached = |file: &str| Ok(hub.cached(repo, file));
+    let need = |file: &str, _: &str| hub.cached(repo, file).ok_or_else(|| Error::usage(file));
+    weight_files(&cached, &need).is_ok()
 }
 
 /// Says of a model that the hub did not give that there is no folder of that name, since one may have been meant.

@@ -124,8 +124,8 @@ pub struct Identity {
 pub struct Subject {
     /// The model.
     pub decoder: Decoder,
-    /// Absent when only a config.json was given.
-    tokenizer: Option<Tokenizer>,
+    /// Or why there is none, in words: what needs no tokenizer can be measured without.
+    tokenizer: std::result::Result<Tokenizer, String>,
     /// Where the model is.
     pub device: Device,
     /// Dtype of weights, activations, and of an unquantized cache.
@@ -168,7 +168,7 @@ impl Subject {
         }
     }
 
-    /// The configuration of a model, without its weights.
+    /// The configuration of a model by its config.json or GGUF file alone: other files add tokens that end a text.
     ///
     /// # Errors
     /// As [`load`](Subject::load), as far as the configuration goes.
@@ -176,11 +176,11 @@ impl Subject {
         let config = match ModelSource::parse(&options.model)? {
             ModelSource::Builtin => builtin::config()?.0,
             ModelSource::Gguf(path) => GgufFile::open(&path)?.config()?.0,
-            ModelSource::Config(config) => config_of(&ModelFiles { config, ..Default::default() }, None)?.0,
-            ModelSource::Folder(folder) => read_of(options, &ModelFiles::in_folder(&folder, false)?)?,
+            ModelSource::Config(config) => read_of(&config)?.0,
+            ModelSource::Folder(folder) => shape_of(options, &ModelFiles::in_folder(&folder, false)?.config)?,
             ModelSource::Hub(id) => {
                 let repo = HubRepo::model(id, options.revision.as_deref());
-                read_of(options, &ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?)?
+                shape_of(options, &ModelFiles::config_on_hub(&Hub::from_env(false)?, &repo)?)?
             }
         };
         Ok(if options.sliding_window { config } else { config.without_sliding_window() })
@@ -217,7 +217,7 @@ impl Subject {
 
     fn from_builtin(options: &LoadOptions, device: Device) -> Result<Self> {
         let (config, names) = builtin::config()?;
-        let tokenizer = Some(builtin::tokenizer()?);
+        let tokenizer = Ok(builtin::tokenizer()?);
         let (weights, weights_sha256): (Box<dyn Weights>, _) = match options.weights {
             WeightsKind::Dummy => (Box::new(DummyWeights::default()), None),
             WeightsKind::Trained => (Box::new(builtin::weights()?), Some(builtin::weights_sha256())),
@@ -229,6 +229,8 @@ impl Subject {
     fn from_files(options: &LoadOptions, files: &ModelFiles, device: Device) -> Result<Self> {
         let tokenizer = Tokenizer::from_files(files)?;
         let (config, names) = config_of(files, tokenizer.as_ref())?;
+        let tokenizer =
+            tokenizer.ok_or_else(|| format!("{} has no tokenizer.json, which this benchmark needs", options.model));
         if options.weights == WeightsKind::Dummy {
             let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
@@ -244,7 +246,7 @@ impl Subject {
     fn from_gguf(options: &LoadOptions, path: &Path, device: Device) -> Result<Self> {
         let file = GgufFile::open(path)?;
         let (config, names) = file.config()?;
-        let tokenizer = Some(Tokenizer::from_gguf(&file)?);
+        let tokenizer = Tokenizer::from_gguf(&file).map_err(|error| error.to_string());
         if options.weights == WeightsKind::Dummy {
             let parts = Parts { config, names, tokenizer, revision: None, weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
@@ -261,7 +263,10 @@ impl Subject {
         if !options.sliding_window {
             config = config.without_sliding_window();
         }
-        let tokenizer = tokenizer.map(|tokenizer| tokenizer.limit_to(config.vocab)).transpose()?;
+        let tokenizer = match tokenizer {
+            Ok(tokenizer) => Ok(tokenizer.limit_to(config.vocab)?),
+            Err(why) => Err(why),
+        };
         let dtype = options.dtype.resolve(config.stored_dtype, &device);
         if device.is_cuda() && dtype == DType::F32 {
             return Err(Error::usage("on a GPU the cache is made of f16 or bf16; choose one of them, or --device cpu"));
@@ -299,18 +304,16 @@ impl Subject {
     pub fn identity(&self) -> Identity {
         Identity {
             weights: self.revision.clone().or_else(|| self.weights_sha256.clone()),
-            tokenizer_sha256: self.tokenizer.as_ref().and_then(Tokenizer::sha256),
+            tokenizer_sha256: self.tokenizer.as_ref().ok().and_then(Tokenizer::sha256),
         }
     }
 
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the model came without one.
+    /// [`Error::Usage`] when the model came without one, or a GGUF file with one of an unknown kind.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer
-            .as_ref()
-            .ok_or_else(|| Error::usage(format!("{} has no tokenizer.json, which this benchmark needs", self.model)))
+        self.tokenizer.as_ref().map_err(Error::usage)
     }
 
     /// Bytes of the weights as loaded.
@@ -340,7 +343,7 @@ fn text_of(path: &Path) -> Result<String> {
 
 /// The configuration in a model's files, with all the tokens that end a text, and the names of its tensors.
 fn config_of(files: &ModelFiles, tokenizer: Option<&Tokenizer>) -> Result<(DecoderConfig, Names)> {
-    let (mut config, names) = read_config(&files.config, &text_of(&files.config)?)?;
+    let (mut config, names) = read_of(&files.config)?;
     if let Some(path) = &files.generation_config {
         config.eos.extend(ConfigJson::parse(path, &text_of(path)?)?.token_ids("eos_token_id")?);
     }
@@ -350,12 +353,17 @@ fn config_of(files: &ModelFiles, tokenizer: Option<&Tokenizer>) -> Result<(Decod
     Ok((config, names))
 }
 
+/// The configuration in a config.json, and the names of the tensors.
+fn read_of(config: &Path) -> Result<(DecoderConfig, Names)> {
+    read_config(config, &text_of(config)?)
+}
+
 /// The configuration alone.
-fn read_of(options: &LoadOptions, files: &ModelFiles) -> Result<DecoderConfig> {
+fn shape_of(options: &LoadOptions, config: &Path) -> Result<DecoderConfig> {
     if options.weights == WeightsKind::Trained {
-        refuse_quantized(&files.config)?;
+        refuse_quantized(config)?;
     }
-    Ok(config_of(files, Tokenizer::from_files(files)?.as_ref())?.0)
+    Ok(read_of(config)?.0)
 }
 
 /// Refuses weights that are quantized in a form which cannot be read.
@@ -373,7 +381,7 @@ fn refuse_quantized(config: &Path) -> Result<()> {
 struct Parts {
     config: DecoderConfig,
     names: Names,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: std::result::Result<Tokenizer, String>,
     revision: Option<String>,
     weights_sha256: Option<String>,
 }

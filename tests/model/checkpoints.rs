@@ -105,6 +105,36 @@ fn weights_of_another_configuration_are_refused_with_both_shapes() {
 }
 
 #[test]
+fn an_embedding_models_names_without_their_prefix_are_the_same_tensors() {
+    let folder = copy_of("qwen3");
+    let path = folder.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+    let bare: std::collections::HashMap<_, _> =
+        tensors.into_iter().map(|(name, tensor)| (name.trim_start_matches("model.").to_owned(), tensor)).collect();
+    assert!(bare.contains_key("embed_tokens.weight"));
+    candle_core::safetensors::save(&bare, &path).unwrap();
+    let parameters = |folder: &Path| load(folder).unwrap().decoder.parameters();
+    assert_eq!(parameters(folder.path()), parameters(&fixture("models/qwen3")));
+}
+
+#[test]
+fn a_context_that_the_rotation_does_not_reach_is_no_room_for_an_answer() {
+    let folder = copy_of("llama");
+    let path = folder.path().join("config.json");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let mut positions = |scaling: serde_json::Value| {
+        config["rope_scaling"] = scaling;
+        std::fs::write(&path, config.to_string()).unwrap();
+        let config = Subject::shape(&LoadOptions::new(folder.path().to_str().unwrap())).unwrap();
+        (config.max_positions, config.usable_positions())
+    };
+    assert_eq!(positions(serde_json::json!({"type": "dynamic", "factor": 2.0})), (256, 256));
+    let (most, usable) = positions(serde_json::json!({"type": "linear", "factor": 2.0}));
+    assert!(most == 512 && usable > most, "{most} {usable}");
+}
+
+#[test]
 fn weights_that_were_quantized_by_another_tool_are_refused() {
     let folder = copy_of("llama");
     let path = folder.path().join("config.json");

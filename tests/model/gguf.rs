@@ -8,6 +8,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{D, DType, Device, Tensor};
 use kvprof::base::progress::Silent;
 use kvprof::cache;
+use kvprof::model::config::RopeScaling;
 use kvprof::model::generate::{Prompt, greedy};
 use kvprof::model::weights::Weights;
 use kvprof::model::weights::gguf::{GgufFile, GgufWeights};
@@ -46,8 +47,14 @@ fn interleave(rows: &Tensor, heads: usize) -> Tensor {
     halves.transpose(1, 2).unwrap().contiguous().unwrap().reshape((count, inputs)).unwrap()
 }
 
-/// Writes the weights of fixture `name` as a GGUF file of architecture `architecture`.
+/// Writes the weights of fixture `name` as a GGUF file of architecture `architecture`, with `more` metadata: the architecture's, or by
+/// their whole names the tokenizer's and those of parts.
 fn convert(name: &str, architecture: &str, more: &[(&str, Value)], path: &Path) {
+    convert_with(name, architecture, more, None, path);
+}
+
+/// The same with one more tensor.
+fn convert_with(name: &str, architecture: &str, more: &[(&str, Value)], tensor: Option<(&str, Tensor)>, path: &Path) {
     let weights = candle_core::safetensors::load(fixture("models").join(name).join("model.safetensors"), &Device::Cpu);
     let mut tensors = Vec::new();
     for (name, tensor) in weights.unwrap() {
@@ -58,8 +65,12 @@ fn convert(name: &str, architecture: &str, more: &[(&str, Value)], path: &Path) 
         };
         tensors.push((gguf_name(&name), QTensor::quantize(&tensor, GgmlDType::F32).unwrap()));
     }
+    tensors.extend(tensor.map(|(name, tensor)| (name.to_owned(), QTensor::quantize(&tensor, GgmlDType::F32).unwrap())));
     let layers = tensors.iter().filter(|(name, _)| name.ends_with("attn_norm.weight")).count() as u32;
-    let key = |name: &str| format!("{architecture}.{name}");
+    let key = |name: &str| match name.split('.').next() {
+        Some("tokenizer" | "split") => name.to_owned(),
+        _ => format!("{architecture}.{name}"),
+    };
     let mut metadata = vec![
         ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
         ("general.alignment".to_owned(), Value::U32(32)),
@@ -105,17 +116,97 @@ fn assert_gives(subject: &Subject, expected: &str) {
 fn a_converted_llama_gives_the_logits_of_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("llama.gguf");
+    let linear = ("rope.scaling.type", Value::String("linear".into()));
+    // As conversions have written it, the oldest last.
+    let scalings = [
+        vec![linear, ("rope.scaling.factor", Value::F32(4.0))],
+        vec![("rope.scaling.factor", Value::F32(4.0))],
+        vec![("rope.scale_linear", Value::F32(4.0))],
+    ];
+    let norm = ("attention.layer_norm_rms_epsilon", Value::F32(1e-5));
+    let base = ("rope.freq_base", Value::F32(10_000.0));
+    for scaling in scalings {
+        let more = [scaling, vec![norm.clone(), base.clone()]].concat();
+        convert("llama", "llama", &more, &path);
+        let subject = load(&path).unwrap();
+        assert_eq!(subject.weights_sha256.as_deref().map(str::len), Some(64));
+        assert_eq!((subject.config().bos, subject.config().eos.as_slice()), (Some(1), &[2][..]));
+        assert_eq!(subject.config().max_positions, 4 * 256);
+        assert_gives(&subject, "llama/expected.linear.safetensors");
+    }
+    for none in [0.0, 1.0] {
+        convert("llama", "llama", &[norm.clone(), base.clone(), ("rope.scaling.factor", Value::F32(none))], &path);
+        let subject = load(&path).unwrap();
+        assert_eq!(subject.config().max_positions, 256);
+        assert_eq!(subject.config().rope().unwrap().scaling, RopeScaling::None);
+    }
+}
+
+#[test]
+fn tokens_that_end_a_text_are_found_by_their_texts_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let tokens = strings((0..96).map(|id| match id {
+        5 => "<|im_end|>".to_owned(),
+        9 => "<|eom_id|>".to_owned(),
+        _ => format!("piece{id}"),
+    }));
+    let more = [("tokenizer.ggml.tokens", tokens), ("tokenizer.ggml.eom_token_id", Value::U32(7))];
+    convert("llama", "llama", &more, &path);
+    assert_eq!(load(&path).unwrap().config().eos, [2, 5, 7, 9]);
+}
+
+#[test]
+fn a_tokenizer_of_an_unknown_kind_is_an_error_of_what_needs_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    convert("llama", "llama", &[("tokenizer.ggml.model", Value::String("rwkv".into()))], &path);
+    let error = load(&path).unwrap().tokenizer().unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("m.gguf"), "{error}");
+    assert!(error.to_string().contains("`rwkv`; supported are gpt2 and llama"), "{error}");
+}
+
+#[test]
+fn tekken_cuts_words_where_upper_case_begins_and_keeps_those_that_are_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let known = ["<unk>", "<s>", "</s>", "Hello", "World", "1", "2", "Ġab", "HelloWorld"];
+    let tokens = strings((0..96).map(|id| known.get(id).map_or(format!("piece{id}"), |text| (*text).to_owned())));
     let more = [
-        ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
-        ("rope.freq_base", Value::F32(10_000.0)),
-        ("rope.scaling.type", Value::String("linear".into())),
-        ("rope.scaling.factor", Value::F32(4.0)),
+        ("tokenizer.ggml.model", Value::String("gpt2".into())),
+        ("tokenizer.ggml.pre", Value::String("tekken".into())),
+        ("tokenizer.ggml.merges", Value::Array(vec![])),
+        ("tokenizer.ggml.tokens", tokens),
     ];
     convert("llama", "llama", &more, &path);
-    let subject = load(&path).unwrap();
-    assert_eq!(subject.weights_sha256.as_deref().map(str::len), Some(64));
-    assert_eq!((subject.config().bos, subject.config().eos.as_slice()), (Some(1), &[2][..]));
-    assert_gives(&subject, "llama/expected.linear.safetensors");
+    assert_eq!(load(&path).unwrap().tokenizer().unwrap().encode("HelloWorld12 ab", true).unwrap(), [1, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn what_cannot_be_read_of_a_gguf_file_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let refusal = || load(&path).unwrap_err().to_string();
+    convert("llama", "llama", &[("split.count", Value::U16(3)), ("split.no", Value::U16(0))], &path);
+    assert!(refusal().contains("part 1 of 3") && refusal().contains("llama-gguf-split --merge"), "{}", refusal());
+    for count in [8, 4] {
+        let divisors = Tensor::ones(count, DType::F32, &Device::Cpu).unwrap();
+        convert_with("llama", "llama", &[], Some(("rope_freqs.weight", divisors)), &path);
+        match count {
+            4 => assert!(load(&path).is_ok()),
+            _ => assert!(refusal().contains("8 `rope_freqs` for 4 frequencies"), "{}", refusal()),
+        }
+    }
+    convert("llama", "llama", &[], &path);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = b"output_norm.weight";
+    // After the name: the number of dimensions, the one dimension, the type.
+    let kind = bytes.windows(name.len()).position(|b| b == name).unwrap() + name.len() + 4 + 8;
+    for (number, told) in [(23u32, "type IQ4_XS"), (39, "type MXFP4"), (99, "type 99")] {
+        bytes[kind..kind + 4].copy_from_slice(&number.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(refusal().contains(told) && refusal().contains("supported are F32"), "{}", refusal());
+    }
 }
 
 #[test]

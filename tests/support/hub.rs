@@ -1,5 +1,6 @@
 //! A Hugging Face hub on the loopback interface: serves folders as repositories, in the subset of the protocol that
-//! downloads use (resolve with byte ranges, ETag and commit; revision lookup).
+//! downloads use (resolve with byte ranges, ETag and commit; revision lookup). As huggingface.co does, it redirects to JSON files on the same host,
+//! and sends them whole, whatever range was asked for, to who accepts gzip.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,10 @@ pub fn silent_hub() -> (String, std::net::TcpListener) {
 
 /// Gives `command` this environment, and nothing else of a hub.
 pub fn in_environment<'a>(command: &'a mut Command, home: &Path, environment: &[(&str, &str)]) -> &'a mut Command {
-    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"] {
+        command.env_remove(name);
+    }
+    for name in ["HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
         command.env_remove(name);
     }
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
@@ -60,6 +64,15 @@ pub struct LoopbackHub {
 impl LoopbackHub {
     /// Serves `repositories`: a model's id, or `datasets/` and a data set's id, and the folder of its files.
     pub fn serving(repositories: &[(&str, PathBuf)]) -> Self {
+        Self::start(repositories, None)
+    }
+
+    /// Answers all requests for files whose name ends so with 503, and serves the others.
+    pub fn out_of_order_for(ending: &'static str, repositories: &[(&str, PathBuf)]) -> Self {
+        Self::start(repositories, Some(ending))
+    }
+
+    fn start(repositories: &[(&str, PathBuf)], broken: Option<&'static str>) -> Self {
         let server = Arc::new(Server::http("127.0.0.1:0").expect("a free port"));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let repositories: HashMap<String, PathBuf> =
@@ -72,7 +85,11 @@ impl LoopbackHub {
                         path: request.url().to_owned(),
                         authorization: header_of(&request, "Authorization"),
                     });
-                    answer(&repositories, request);
+                    if broken.is_some_and(|ending| request.url().ends_with(ending)) {
+                        drop(request.respond(Response::from_string("Service Unavailable").with_status_code(503)));
+                    } else {
+                        answer(&repositories, request);
+                    }
                 }
             }
         });
@@ -109,10 +126,17 @@ fn header(name: &str, value: &str) -> Header {
 
 fn answer(repositories: &HashMap<String, PathBuf>, request: Request) {
     let path = request.url().split('?').next().unwrap_or_default().trim_start_matches('/').to_owned();
-    let sent = match file_of(repositories, &path) {
+    let direct = path.strip_prefix("api/resolve-cache/");
+    let sent = match file_of(repositories, direct.unwrap_or(&path)) {
+        Some(file) if direct.is_none() && file.extension().is_some_and(|e| e == "json") => {
+            let elsewhere = header("Location", &format!("/api/resolve-cache/{path}"));
+            request.respond(Response::from_string("Temporary Redirect").with_status_code(307).with_header(elsewhere))
+        }
         Some(file) => {
             let content = std::fs::read(file).expect("a served file");
-            let range = header_of(&request, "Range");
+            let compressible =
+                direct.is_some() && header_of(&request, "Accept-Encoding").is_some_and(|e| e.contains("gzip"));
+            let range = header_of(&request, "Range").filter(|_| !compressible);
             request.respond(part_of(&content, range.as_deref()))
         }
         None => match revision_of(repositories, &path) {
@@ -153,10 +177,15 @@ fn part_of(content: &[u8], range: Option<&str>) -> Response<std::io::Cursor<Vec<
     };
     // Any name for the content will do that changes with it.
     let etag = content.iter().fold(total as u64, |hash, &byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    Response::from_data(&content[first..end])
+    let response = Response::from_data(&content[first..end])
         .with_status_code(if bounds.is_some() { 206 } else { 200 })
         .with_header(header("ETag", &format!("\"{etag:016x}\"")))
         .with_header(header("X-Repo-Commit", COMMIT))
-        .with_header(header("Accept-Ranges", "bytes"))
-        .with_header(header("Content-Range", &format!("bytes {first}-{}/{total}", end.saturating_sub(1))))
+        .with_header(header("Accept-Ranges", "bytes"));
+    match bounds {
+        Some(_) => {
+            response.with_header(header("Content-Range", &format!("bytes {first}-{}/{total}", end.saturating_sub(1))))
+        }
+        None => response,
+    }
 }

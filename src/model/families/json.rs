@@ -159,6 +159,10 @@ impl ConfigJson {
         let scaling = match kind {
             "default" => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor: number("factor")? },
+            "dynamic" => {
+                number("factor")?;
+                RopeScaling::Dynamic
+            }
             "llama3" => RopeScaling::Llama3 {
                 factor: number("factor")?,
                 low: number("low_freq_factor")?,
@@ -185,7 +189,9 @@ impl ConfigJson {
             other => {
                 return Err(self.wrong(
                     field,
-                    &format!("of type `{other}` is not supported; supported are default, linear, llama3, yarn"),
+                    &format!(
+                        "of type `{other}` is not supported; supported are default, dynamic, linear, llama3, yarn"
+                    ),
                 ));
             }
         };
@@ -225,6 +231,24 @@ mod tests {
     fn unknown_rope_scaling_is_an_error_that_lists_the_known() {
         let error = parse(r#"{"rope_scaling": {"type": "longrope", "factor": 2}}"#).rope(64).unwrap_err();
         assert!(error.to_string().contains("longrope") && error.to_string().contains("yarn"), "{error}");
+    }
+
+    #[test]
+    fn the_context_is_as_long_as_the_scaling_of_positions_makes_it() {
+        let of = |published: usize, scaling: &str| {
+            let rope = parse(&format!(r#"{{"rope_scaling": {{{scaling}}}}}"#)).rope(published).unwrap();
+            rope.scaling.longest_context(published)
+        };
+        assert_eq!(of(4096, r#""type": "default""#), 4096);
+        assert_eq!(of(4096, r#""type": "linear", "factor": 4.0"#), 16384);
+        assert_eq!(of(4096, r#""type": "dynamic", "factor": 4.0"#), 4096);
+        // Qwen2.5 with YaRN switched on, with and without the number it was trained with; DeepSeek, which publishes the longer one.
+        let qwen = r#""type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768"#;
+        assert_eq!((of(32768, qwen), of(131_072, qwen)), (131_072, 131_072));
+        assert_eq!(of(32768, r#""rope_type": "yarn", "factor": 4.0"#), 131_072);
+        let llama3 = r#""rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192"#;
+        assert_eq!(of(131_072, llama3), 131_072);
     }
 
     #[test]

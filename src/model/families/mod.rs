@@ -87,7 +87,7 @@ pub enum MlpNames {
 /// Tensor names of a checkpoint, without `.weight` and `.bias`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Names {
-    /// What some publications put before every name but the head's.
+    /// What most or some publications put before every name but the head's (embedding models leave out Llama's `model.`).
     pub optional_prefix: &'static str,
     /// Token embedding `[V, hidden]`.
     pub embedding: &'static str,
@@ -117,17 +117,17 @@ pub struct Names {
 
 /// The names that Llama gave and most families after it kept.
 pub const LLAMA_NAMES: Names = Names {
-    optional_prefix: "",
-    embedding: "model.embed_tokens",
+    optional_prefix: "model.",
+    embedding: "embed_tokens",
     positions: None,
-    layer: "model.layers",
+    layer: "layers",
     attention_norm: "input_layernorm",
     qkv: QkvNames::Separate("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     qk_norms: None,
     output: "self_attn.o_proj",
     mlp_norm: "post_attention_layernorm",
     mlp: MlpNames::Gated { gate: "mlp.gate_proj", up: "mlp.up_proj", down: "mlp.down_proj" },
-    final_norm: "model.norm",
+    final_norm: "norm",
     head: "lm_head",
     transposed: false,
 };
@@ -162,7 +162,8 @@ fn llama_like(json: &ConfigJson) -> Result<DecoderConfig> {
     let heads = json.size("num_attention_heads")?;
     let hidden = json.size("hidden_size")?;
     let layers = json.size("num_hidden_layers")?;
-    let max_positions = json.size("max_position_embeddings")?;
+    let published = json.size("max_position_embeddings")?;
+    let rope = json.rope(published)?;
     let head_dim = match json.size_or_none("head_dim")? {
         Some(head_dim) => head_dim,
         None if heads > 0 && hidden % heads == 0 => hidden / heads,
@@ -179,9 +180,9 @@ fn llama_like(json: &ConfigJson) -> Result<DecoderConfig> {
         kv_heads: json.size_or_none("num_key_value_heads")?.unwrap_or(heads),
         head_dim,
         vocab: json.size("vocab_size")?,
-        max_positions,
+        max_positions: rope.scaling.longest_context(published),
         norm: Norm::RmsNorm { eps: json.number_or("rms_norm_eps", 1e-6)? },
-        position: Position::Rope(json.rope(max_positions)?),
+        position: Position::Rope(rope),
         mlp: Mlp::SwiGlu,
         biases: Biases::default(),
         qk_norm: false,

@@ -21,6 +21,9 @@ const QWEN2_WORDS: &str =
 /// Llama 3's words: as Qwen2's, with digits in threes.
 const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// Mistral's words since NeMo: letters with one leading sign, cut where lower case turns to upper, single digits, signs, line ends, spaces.
+const TEKKEN_WORDS: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 /// How a text is cut into words before byte-level BPE: `tokenizer.ggml.pre`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Words {
@@ -29,10 +32,11 @@ enum Words {
     SmolLm,
     Qwen2,
     Llama3,
+    Tekken,
 }
 
 impl Words {
-    const KNOWN: &str = "gpt-2, smollm, qwen2, deepseek-r1-qwen, llama-bpe";
+    const KNOWN: &str = "gpt-2, smollm, qwen2, deepseek-r1-qwen, llama-bpe, tekken";
 
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -40,8 +44,14 @@ impl Words {
             "smollm" => Words::SmolLm,
             "qwen2" | "deepseek-r1-qwen" => Words::Qwen2,
             "llama-bpe" | "llama3" | "llama-v3" => Words::Llama3,
+            "tekken" => Words::Tekken,
             _ => return None,
         })
+    }
+
+    /// Whether a word that is a token stays whole, whatever the merges say, and BOS comes before a text unless the file says otherwise.
+    fn as_llama3(self) -> bool {
+        matches!(self, Words::Llama3 | Words::Tekken)
     }
 
     fn splitters(self) -> tokenizers::Result<Vec<PreTokenizerWrapper>> {
@@ -54,6 +64,7 @@ impl Words {
             Words::SmolLm => vec![Digits::new(true).into(), bytes(true)],
             Words::Qwen2 => vec![words(QWEN2_WORDS)?, bytes(false)],
             Words::Llama3 => vec![words(LLAMA3_WORDS)?, bytes(false)],
+            Words::Tekken => vec![words(TEKKEN_WORDS)?, bytes(false)],
         })
     }
 }
@@ -146,14 +157,14 @@ fn byte_level(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Tokenizer> {
     let vocab = vocabulary.pieces.iter().enumerate().map(|(id, p)| (p.text.clone(), id as u32));
     let make = || -> tokenizers::Result<Tokenizer> {
         let model = BPE::builder().vocab_and_merges(vocab.collect::<tokenizers::models::bpe::Vocab>(), merges);
-        let mut tokenizer = Tokenizer::new(model.ignore_merges(words == Words::Llama3).build()?);
+        let mut tokenizer = Tokenizer::new(model.ignore_merges(words.as_llama3()).build()?);
         if words == Words::Qwen2 {
             tokenizer.with_normalizer(Some(NFC))?;
         }
         tokenizer.with_pre_tokenizer(Some(Sequence::new(words.splitters()?)));
         tokenizer.with_decoder(Some(ByteLevel::default()));
         add_tokens(&mut tokenizer, vocabulary.pieces.iter().map(|p| (p.text.as_str(), p.kind)))?;
-        let Options { bos, eos, .. } = vocabulary.surroundings(file, words == Words::Llama3);
+        let Options { bos, eos, .. } = vocabulary.surroundings(file, words.as_llama3());
         surround(&mut tokenizer, bos, eos)?;
         Ok(tokenizer)
     };

@@ -24,6 +24,11 @@ pub struct ChatTemplate {
     pub eos_token: Option<String>,
 }
 
+/// Classes of transformers that put BOS before a text, and EOS after it, by tokenizer_config.json, whatever tokenizer.json does
+/// (`LlamaTokenizerFast.update_post_processor`). DeepSeek-R1-Distill's, Qwen's too, say so only there.
+const LLAMA_CLASSES: [&str; 4] =
+    ["LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast"];
+
 /// A tokenizer with neither truncation nor padding.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
@@ -33,6 +38,8 @@ pub struct Tokenizer {
     end: Option<u32>,
     /// Ids from here on have no embedding.
     limit: u32,
+    /// What tokenizer_config.json puts around a text, where that is not what tokenizer.json does.
+    surrounded: Option<Vec<u32>>,
     /// SHA-256 of its tokenizer.json; `None` where it was made from something else.
     json_sha256: Option<String>,
 }
@@ -64,12 +71,40 @@ impl Tokenizer {
         };
         let (bos_token, eos_token) = (token_text(&config["bos_token"]), token_text(&config["eos_token"]));
         tokenizer.end = eos_token.as_deref().and_then(|token| tokenizer.inner.token_to_id(token));
+        if let Some(config_path) = &files.tokenizer_config {
+            tokenizer.surround_as_llama(config_path, &config)?;
+        }
         tokenizer.chat_template = chat_template(&config);
         if let Some(path) = &files.chat_template {
             let source = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
             tokenizer.chat_template = Some(ChatTemplate { source, bos_token, eos_token });
         }
         Ok(Some(tokenizer))
+    }
+
+    /// Puts around a text what tokenizer_config.json says, where it names one of [`LLAMA_CLASSES`].
+    fn surround_as_llama(&mut self, path: &Path, config: &Value) -> Result<()> {
+        if !config["tokenizer_class"].as_str().is_some_and(|class| LLAMA_CLASSES.contains(&class)) {
+            return Ok(());
+        }
+        let token = |name: &str, by_default: bool, usual: &str| {
+            if !config[format!("add_{name}_token")].as_bool().unwrap_or(by_default) {
+                return Ok(None);
+            }
+            let text = token_text(&config[format!("{name}_token")]).unwrap_or_else(|| usual.into());
+            let id = self.inner.token_to_id(&text);
+            let missing =
+                || Error::file(path, format!("asks for `{text}` around a text, which tokenizer.json does not have"));
+            id.ok_or_else(missing).map(Some)
+        };
+        let (bos, eos) = (token("bos", true, "<s>")?, token("eos", false, "</s>")?);
+        let wanted: Vec<u32> = bos.into_iter().chain(eos).collect();
+        if self.encode("", true)? != wanted {
+            sentencepiece::surround(&mut self.inner, bos, eos)
+                .map_err(|e| Error::file(path, format!("has special tokens that cannot be put around a text ({e})")))?;
+            self.surrounded = Some(wanted);
+        }
+        Ok(())
     }
 
     /// The tokenizer that a GGUF file describes.
@@ -95,7 +130,7 @@ impl Tokenizer {
         // A published tokenizer.json may cut texts off (gpt2's does, at 50 tokens), which would pass unseen.
         inner.with_truncation(None).map_err(|e| Error::usage(format!("tokenizer: {e}")))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, chat_template: None, end: None, limit: u32::MAX, json_sha256: None })
+        Ok(Tokenizer { inner, chat_template: None, end: None, limit: u32::MAX, surrounded: None, json_sha256: None })
     }
 
     /// Token ids of `text`. `special` adds what the model wants around a text, a leading BOS for most and nothing for
@@ -141,14 +176,14 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// SHA-256 of its tokenizer.json, or of that with the chat template where there is one: what decides which tokens a text or a question
-    /// becomes. `None` for a tokenizer that was not read from a tokenizer.json, as a GGUF file's.
+    /// SHA-256 of its tokenizer.json, or of that with the chat template, where there is one, and with what tokenizer_config.json alone puts around a
+    /// text: what decides which tokens a text or a question becomes. `None` for a tokenizer that was not read from a tokenizer.json, as a GGUF file's.
     pub fn sha256(&self) -> Option<String> {
         let json = self.json_sha256.as_ref()?;
-        Some(match &self.chat_template {
-            None => json.clone(),
-            Some(template) => hex(&Sha256::digest(format!("{json} {template:?}"))),
-        })
+        let mut parts = vec![json.clone()];
+        parts.extend(self.surrounded.as_ref().map(|ids| format!("{ids:?}")));
+        parts.extend(self.chat_template.as_ref().map(|template| format!("{template:?}")));
+        Some(if parts.len() == 1 { json.clone() } else { hex(&Sha256::digest(parts.join(" "))) })
     }
 
     /// The token that ends a text by tokenizer_config.json; a chat fine-tune may name it nowhere else.
@@ -221,6 +256,47 @@ mod tests {
         let config = file("tokenizer_config.json", r#"{"eos_token": {"content": "</s>"}}"#);
         let files = ModelFiles { tokenizer, tokenizer_config: config, ..Default::default() };
         assert_eq!(Tokenizer::from_files(&files).unwrap().unwrap().end(), Some(1));
+    }
+
+    #[test]
+    fn llama_classes_put_bos_before_a_text_though_only_tokenizer_config_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let post = r#"{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}}"#;
+        let read = |post: &str, config: &str| {
+            let json = format!(
+                r#"{{"version": "1.0", "post_processor": {post},
+                "model": {{"type": "BPE", "vocab": {{"a": 0, "<s>": 1, "</s>": 2}}, "merges": []}}}}"#
+            );
+            let (tokenizer, tokenizer_config) = (folder.path().join("t.json"), folder.path().join("c.json"));
+            std::fs::write(&tokenizer, json).unwrap();
+            std::fs::write(&tokenizer_config, config).unwrap();
+            let files = ModelFiles {
+                tokenizer: Some(tokenizer),
+                tokenizer_config: Some(tokenizer_config),
+                ..Default::default()
+            };
+            Tokenizer::from_files(&files).map(Option::unwrap)
+        };
+        let ids = |post: &str, config: &str| read(post, config).unwrap().encode("a", true).unwrap();
+        let digest = |post: &str, config: &str| read(post, config).unwrap().sha256().unwrap();
+        let fast = r#"{"tokenizer_class": "LlamaTokenizerFast"}"#;
+        let without = r#"{"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": false}"#;
+        let both =
+            r#"{"tokenizer_class": "CodeLlamaTokenizer", "add_eos_token": true, "bos_token": {"content": "<s>"}}"#;
+        let other = r#"{"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": true}"#;
+        assert_eq!((ids("null", fast), ids(post, fast)), (vec![1, 0], vec![1, 0]));
+        assert_eq!((ids("null", without), ids(post, without)), (vec![0], vec![0]));
+        assert_eq!(ids("null", both), [1, 0, 2]);
+        assert_eq!((ids("null", other), ids(post, other)), (vec![0], vec![1, 0]));
+        assert_eq!(read("null", fast).unwrap().encode("a", false).unwrap(), [0]);
+        // What tokenizer.json does by itself is in its own digest.
+        assert_eq!(digest(post, fast), digest(post, other));
+        assert_ne!(digest("null", fast), digest("null", other));
+        assert_ne!(digest("null", fast), digest("null", both));
+        let error = read("null", r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": "<bos>"}"#).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("`<bos>`"), "{error}");
     }
 
     #[test]

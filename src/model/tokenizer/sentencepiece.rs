@@ -106,9 +106,10 @@ pub(super) fn add_tokens<'a>(
     Ok(())
 }
 
-/// Puts `bos` before and `eos` after a text that is encoded with special tokens.
+/// Puts `bos` before and `eos` after a text that is encoded with special tokens, and nothing else.
 pub(super) fn surround(tokenizer: &mut Tokenizer, bos: Option<u32>, eos: Option<u32>) -> tokenizers::Result<()> {
     if bos.is_none() && eos.is_none() {
+        tokenizer.with_post_processor(None::<TemplateProcessing>);
         return Ok(());
     }
     let text_of = |id: u32| tokenizer.id_to_token(id).ok_or_else(|| format!("there is no token {id}"));

@@ -18,6 +18,7 @@ pub const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 /// Tensor names of GGUF files.
 const NAMES: Names = Names {
+    optional_prefix: "",
     embedding: "token_embd",
     layer: "blk",
     attention_norm: "attn_norm",
@@ -30,6 +31,45 @@ const NAMES: Names = Names {
     ..LLAMA_NAMES
 };
 
+/// Texts of tokens that end a text whatever the file's metadata say, as llama.cpp has it (`special_eog_ids` in llama-vocab.cpp): conversions
+/// name one of a chat model's end tokens or two.
+const END_TOKENS: [&str; 10] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<EOT>",
+    "_<EOT>",
+];
+
+/// Types of tensors that ggml has and candle cannot read, with their numbers in a file.
+const UNREADABLE: [(u32, &str); 20] = [
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (31, "Q4_0_4_4"),
+    (32, "Q4_0_4_8"),
+    (33, "Q4_0_8_8"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+];
+
 /// An open GGUF file.
 pub struct GgufFile {
     path: PathBuf,
@@ -41,16 +81,23 @@ impl GgufFile {
     /// Reads the header and checks that every tensor lies inside the file.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be opened, [`Error::File`] when it is not GGUF, is truncated, or holds a tensor
-    /// type that candle cannot read.
+    /// [`Error::Io`] when the file cannot be opened, [`Error::File`] when it is not GGUF, is truncated, is one part of several, or holds a
+    /// tensor type that candle cannot read.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
         refuse_zero_alignment(path, &file)?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
-        let content = Content::read(&mut reader).map_err(|e| {
-            Error::file(path, format!("is not a GGUF file that can be read ({}); fetch it again", Error::from(e)))
-        })?;
+        let content =
+            Content::read(&mut reader).map_err(|e| Error::file(path, unreadable(&Error::from(e).to_string())))?;
+        let file = GgufFile { path: path.to_path_buf(), content, reader: reader.into() };
+        if let Some(parts) = file.count("split.count").filter(|&parts| parts > 1) {
+            let part = file.count("split.no").unwrap_or(0) + 1;
+            return Err(file.wrong(format!(
+                "is part {part} of {parts} of a model; join them first: llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf"
+            )));
+        }
+        let content = &file.content;
         for (name, info) in &content.tensor_infos {
             let elements = info.shape.dims().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim as u64));
             let end = elements
@@ -65,7 +112,7 @@ impl GgufFile {
                 ));
             }
         }
-        Ok(GgufFile { path: path.to_path_buf(), content, reader: reader.into() })
+        Ok(file)
     }
 
     /// The file.
@@ -168,15 +215,20 @@ impl GgufFile {
         if self.count(&key("expert_count")).is_some_and(|n| n > 0) {
             return Err(self.wrong("is a mixture of experts, which is not supported"));
         }
-        let max_positions = need("context_length")?;
+        let published = need("context_length")?;
+        let rope = self.rope(family, published, head_dim)?;
         let Some(embedding) = self.content.tensor_infos.get("token_embd.weight") else {
             return Err(self.wrong("tensor `token_embd.weight` is missing"));
         };
         let has = |tensor: &str| self.content.tensor_infos.contains_key(tensor);
-        let window = self.count(&key("attention.sliding_window")).filter(|&w| w > 0 && w < max_positions);
+        let window = self.count(&key("attention.sliding_window")).filter(|&w| w > 0 && w < published);
         let token =
             |name: &str| self.count(&format!("tokenizer.ggml.{name}_token_id")).and_then(|id| u32::try_from(id).ok());
-        let mut eos: Vec<u32> = ["eos", "eot"].into_iter().filter_map(token).collect();
+        let mut eos: Vec<u32> = ["eos", "eot", "eom"].into_iter().filter_map(token).collect();
+        let texts = self.list("tokenizer.ggml.tokens").unwrap_or_default();
+        let ends = |text: &Value| matches!(text, Value::String(text) if END_TOKENS.contains(&text.as_str()));
+        eos.extend((0..).zip(texts).filter(|(_, text)| ends(text)).map(|(id, _)| id));
+        eos.sort_unstable();
         eos.dedup();
         let config = DecoderConfig {
             family: family.to_owned(),
@@ -187,9 +239,9 @@ impl GgufFile {
             kv_heads: self.count(&key("attention.head_count_kv")).unwrap_or(heads),
             head_dim,
             vocab: embedding.shape.dims().first().copied().unwrap_or(0),
-            max_positions,
+            max_positions: rope.scaling.longest_context(published),
             norm: Norm::RmsNorm { eps: self.number(&key("attention.layer_norm_rms_epsilon")).unwrap_or(1e-5) },
-            position: Position::Rope(self.rope(family, max_positions)?),
+            position: Position::Rope(rope),
             mlp: Mlp::SwiGlu,
             biases: Biases {
                 qkv: has("blk.0.attn_q.bias"),
@@ -207,22 +259,33 @@ impl GgufFile {
         Ok((config.validate().map_err(|e| self.wrong(e.to_string()))?, Names { qk_norms, ..NAMES }))
     }
 
-    fn rope(&self, family: &str, max_positions: usize) -> Result<Rope> {
+    /// RoPE's base and scaling. A factor without a type is linear scaling, as llama.cpp reads it; older files call it `scale_linear`.
+    fn rope(&self, family: &str, published: usize, head_dim: usize) -> Result<Rope> {
         let key = |name: &str| format!("{family}.rope.{name}");
         let base = self.number(&key("freq_base")).unwrap_or(10_000.0);
         if self.content.tensor_infos.contains_key("rope_freqs.weight") {
             let divisors = self.read("rope_freqs.weight", &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            if divisors.len() != head_dim / 2 {
+                let (count, wanted) = (divisors.len(), head_dim / 2);
+                return Err(self.wrong(format!("has {count} `rope_freqs` for {wanted} frequencies; fetch it again")));
+            }
             return Ok(Rope { base, scaling: RopeScaling::Divisors(divisors) });
         }
-        let factor = || {
-            self.number(&key("scaling.factor")).ok_or_else(|| self.wrong("scales RoPE without saying by which factor"))
-        };
-        let scaling = match self.text(&key("scaling.type")).unwrap_or("none") {
+        let given = self.number(&key("scaling.factor")).or_else(|| self.number(&key("scale_linear")));
+        // 0 stands for none.
+        let given = given.filter(|&factor| factor != 0.0);
+        if given.is_some_and(|factor| !(factor.is_finite() && factor > 0.0)) {
+            return Err(self.wrong("scales RoPE by a factor that is not a number above 0"));
+        }
+        let factor = || given.ok_or_else(|| self.wrong("scales RoPE without saying by which factor"));
+        let unnamed = if given.is_some() { "linear" } else { "none" };
+        let scaling = match self.text(&key("scaling.type")).unwrap_or(unnamed) {
             "none" => RopeScaling::None,
+            "linear" if given == Some(1.0) => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor: factor()? },
             "yarn" => {
                 let factor = factor()?;
-                let original = self.count(&key("scaling.original_context_length")).unwrap_or(max_positions);
+                let original = self.count(&key("scaling.original_context_length")).unwrap_or(published);
                 RopeScaling::Yarn {
                     factor,
                     beta_fast: 32.0,
@@ -247,6 +310,22 @@ impl GgufFile {
         let quantized = self.content.tensor(&mut *reader, name, device).map_err(unreadable)?;
         quantized.dequantize(device).map_err(unreadable)
     }
+}
+
+/// Why candle could not read a file, from what it `said`.
+fn unreadable(said: &str) -> String {
+    let number = said.split("unknown dtype for tensor ").nth(1).map(|rest| {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        &rest[..digits]
+    });
+    let Some(number) = number else {
+        return format!("is not a GGUF file that can be read ({said}); fetch it again");
+    };
+    let name = UNREADABLE.iter().find(|(known, _)| known.to_string() == number).map_or(number, |&(_, name)| name);
+    format!(
+        "holds tensors of type {name}, which cannot be read; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1 and Q2_K to Q8_K: \
+         take another quantization of the model"
+    )
 }
 
 /// The tensors of a GGUF file in the order of rows that Hugging Face checkpoints use.

@@ -48,7 +48,7 @@ impl SafetensorsWeights {
     /// Opens `files`, all parts of one checkpoint. Headers are checked against the files' lengths.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be opened, [`Error::File`] when it is truncated or not safetensors.
+    /// [`Error::Io`] when a file cannot be opened, [`Error::File`] when it is truncated, longer than its header says, or not safetensors.
     pub fn open(files: &[PathBuf]) -> Result<Self> {
         let mut parts = Vec::with_capacity(files.len());
         for path in files {
@@ -106,7 +106,7 @@ impl Part {
         header.remove("__metadata__");
         let data_start = 8 + header_bytes;
         let data_bytes = length - data_start;
-        let mut entries = HashMap::with_capacity(header.len());
+        let (mut entries, mut last) = (HashMap::with_capacity(header.len()), 0);
         for (name, value) in header {
             let entry: Entry =
                 serde_json::from_value(value).map_err(|e| damaged(format!("the header of tensor `{name}`: {e}")))?;
@@ -114,7 +114,12 @@ impl Part {
             if start > end || end > data_bytes {
                 return Err(damaged(format!("tensor `{name}` ends at byte {end} of {data_bytes}")));
             }
+            last = last.max(end);
             entries.insert(name, entry);
+        }
+        // What a download was resumed at a wrong place with follows the data, or has moved them.
+        if last != data_bytes {
+            return Err(damaged(format!("its tensors end at byte {last} of {data_bytes}")));
         }
         Ok(Part { path: path.to_path_buf(), source: source.into(), data_start, entries })
     }
@@ -218,8 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn truncated_and_foreign_files_are_refused_with_their_name() {
-        for bytes in [vec![], file_of(HEADER, &[0; 7]), b"version https://git-lfs.github.com/spec".to_vec()] {
+    fn truncated_lengthened_and_foreign_files_are_refused_with_their_name() {
+        for bytes in [
+            vec![],
+            file_of(HEADER, &[0; 7]),
+            file_of(HEADER, &[0; 9]),
+            b"version https://git-lfs.github.com/spec".to_vec(),
+        ] {
             let message = refusal(bytes);
             assert!(message.contains("w.safetensors") && message.contains("fetch it again"), "{message}");
         }
