@@ -358,6 +358,15 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_is_a_sixteenth_of_what_the_layers_hold_within_its_bounds() {
+        let chunk = |length, batch, layers| Settings::default().prefill_chunk(length, batch, layers);
+        assert_eq!((chunk(1024, 1, 4), chunk(1600, 2, 28)), (256, 1600), "1600·28/16 is more than the prompt");
+        assert_eq!((chunk(16384, 1, 32), chunk(16384, 2, 32)), (4096, 2048));
+        assert_eq!((chunk(100, 1, 2), chunk(40, 1, 2)), (64, 40));
+        assert_eq!(Settings { prefill_chunk: Some(7), ..Settings::default() }.prefill_chunk(1024, 1, 4), 7);
+    }
+
+    #[test]
     fn what_would_measure_nothing_or_without_an_end_is_refused_by_its_flag() {
         let check = |change: fn(&mut Settings)| {
             let mut settings = Settings::default();
