@@ -78,6 +78,11 @@ impl Hidden {
         }
     }
 
+    /// Whether `text` says the answer, whatever its case.
+    pub fn is_said_in(&self, text: &str) -> bool {
+        text.to_lowercase().contains(&self.answer.to_lowercase())
+    }
+
     fn sentence(&self) -> String {
         format!("{} {}.", self.question, self.answer)
     }
@@ -391,6 +396,20 @@ mod tests {
         // The distractors after 1.7, 5 and 8.3.
         let spread = "h0. It is 7. h1. a. h2. h3. h4. b. h5. h6. h7. c. h8. h9. It is";
         assert_eq!(text(&["a.", "b.", "c."], 0.1), spread);
+    }
+
+    #[test]
+    fn an_answer_counts_whatever_its_case_and_whatever_surrounds_it() {
+        let hidden = Hidden { answer: "amber falcon".into(), question: String::new(), distractors: Vec::new() };
+        for (text, said) in [
+            (" amber falcon.", true),
+            ("It is: Amber Falcon, of course", true),
+            ("amber  falcon", false),
+            ("amber", false),
+            ("", false),
+        ] {
+            assert_eq!(hidden.is_said_in(text), said, "{text:?}");
+        }
     }
 
     #[test]
