@@ -255,7 +255,7 @@ mod tests {
         // Of the square's half a strip as wide as the window: 1 - 0.75² of it.
         assert_eq!(fewer / operations, (1.0 + 0.4375) / 2.0);
         let (short, _) = work([Some(448); 4]);
-        assert!(short >= 448.0 * 4096.0 && short <= (448.0 + 128.0) * 4096.0, "{short}");
+        assert!((448.0 * 4096.0..=(448.0 + 128.0) * 4096.0).contains(&short), "{short}");
     }
 
     #[test]
