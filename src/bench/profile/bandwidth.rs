@@ -92,7 +92,9 @@ mod tests {
         let bytes = |steps: usize| {
             with_builtin("none", &settings, &energy, |context| {
                 after_prefill(context, 20, 2, |workload| {
-                    (0..steps).for_each(|_| drop(workload.step().unwrap()));
+                    for _ in 0..steps {
+                        workload.step().unwrap();
+                    }
                     let bytes = step_bytes(workload).unwrap();
                     assert_eq!(workload.cache.len(), 20, "it is left where its prompt ends");
                     bytes.cache
