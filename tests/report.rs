@@ -12,6 +12,8 @@ mod compare;
 mod formats;
 #[path = "report/machines.rs"]
 mod machines;
+#[path = "report/numbers.rs"]
+mod numbers;
 #[path = "report/pairing.rs"]
 mod pairing;
 #[path = "report/report.rs"]

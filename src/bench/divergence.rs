@@ -224,5 +224,9 @@ mod tests {
         let intervals = block.intervals.unwrap();
         assert!(intervals.mean.0 < 0.25 && intervals.mean.1 > 0.25);
         assert_eq!(block.by_position.len(), 1);
+        // 0.1 ± 3.18·0.1: a divergence is not negative.
+        let pairs = vec![pair(0.0, true), pair(0.0, true), pair(0.0, true), pair(0.4, false)];
+        let intervals = summarize(&PairScores { pairs, ..scores }, &plan(100, 10)).intervals.unwrap();
+        assert!(intervals.mean.0 == 0.0 && (intervals.mean.1 - 0.4182).abs() < 1e-4, "{intervals:?}");
     }
 }

@@ -153,6 +153,17 @@ mod tests {
     }
 
     #[test]
+    fn rounding_makes_no_divergence_negative() {
+        // Logits so alike that what is computed of their divergence is rounding alone, to either side of 0.
+        let p = random(256, 500, 1);
+        let q = (&p + random(256, 500, 2).affine(1e-7, 0.0).unwrap()).unwrap();
+        for pairs in [compare(&p, &q, &[3; 256]).unwrap(), compare_tensors(&p, &q, &[3; 256]).unwrap()] {
+            assert!(pairs.iter().all(|pair| pair.kl >= 0.0 && pair.kl < 1e-5), "{pairs:?}");
+            assert!(pairs.iter().any(|pair| pair.kl > 0.0), "they differ");
+        }
+    }
+
+    #[test]
     fn rows_on_the_host_and_tensors_agree() {
         let (p, q) = (random(16, 500, 1), random(16, 500, 2));
         let targets: Vec<u32> = (0..16).collect();

@@ -306,6 +306,39 @@ mod tests {
     }
 
     #[test]
+    fn of_an_unfinished_set_whole_batches_of_the_same_questions_are_kept() {
+        let ids = ["a", "b", "c", "d", "e"];
+        let questions = ids.map(|id| Asked {
+            id: id.into(),
+            subject: None,
+            expected: String::new(),
+            prompt: Vec::new(),
+            shots: None,
+        });
+        let kept = |batch: usize, saved: &[&str], plan: &str| {
+            let set = QuestionSet {
+                name: "math",
+                version: 1,
+                questions: &questions,
+                about: Accuracy::default(),
+                batch,
+                ask: &|_, _, _| Ok(Vec::new()),
+            };
+            let item = |id: &&str| QuestionItem { id: id.to_string(), ..Default::default() };
+            let saved =
+                Accuracy { plan: Some(plan.into()), items: saved.iter().map(item).collect(), ..Default::default() };
+            set.resumed("as now", Some(&saved)).len()
+        };
+        assert_eq!(
+            (kept(1, &ids[..4], "as now"), kept(2, &ids[..4], "as now"), kept(3, &ids[..4], "as now")),
+            (4, 4, 3)
+        );
+        assert_eq!(kept(1, &["a", "b", "x", "d"], "as now"), 2);
+        assert_eq!(kept(1, &ids[..4], "otherwise"), 0);
+        assert_eq!(kept(1, &ids, "as now"), 0, "a complete score is measured anew");
+    }
+
+    #[test]
     fn divergence_is_the_first_token_that_differs() {
         assert_eq!(divergence(&[1, 2, 3], &[1, 2, 3]), None);
         assert_eq!(divergence(&[1, 2, 4], &[1, 2, 3]), Some(2));

@@ -358,6 +358,28 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_is_a_sixteenth_of_what_the_layers_hold_within_its_bounds() {
+        let chunk = |length, batch, layers| Settings::default().prefill_chunk(length, batch, layers);
+        assert_eq!((chunk(1024, 1, 4), chunk(1600, 2, 28)), (256, 1600), "1600·28/16 is more than the prompt");
+        assert_eq!((chunk(16384, 1, 32), chunk(16384, 2, 32)), (4096, 2048));
+        assert_eq!((chunk(100, 1, 2), chunk(40, 1, 2)), (64, 40));
+        assert_eq!(Settings { prefill_chunk: Some(7), ..Settings::default() }.prefill_chunk(1024, 1, 4), 7);
+    }
+
+    #[test]
+    fn a_default_context_is_1024_tokens_or_what_the_output_leaves_of_the_model() {
+        let lengths = |max_positions: usize, decode_tokens: usize| {
+            let text = format!(
+                r#"{{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8,
+                    "intermediate_size": 64, "max_position_embeddings": {max_positions}}}"#
+            );
+            let (config, _) = crate::model::families::read_config(std::path::Path::new("c.json"), &text).unwrap();
+            Settings { decode_tokens, ..Settings::default() }.for_model(&config).context_lengths
+        };
+        assert_eq!((lengths(8192, 128), lengths(1152, 128), lengths(600, 128)), (vec![1024], vec![1024], vec![472]));
+    }
+
+    #[test]
     fn what_would_measure_nothing_or_without_an_end_is_refused_by_its_flag() {
         let check = |change: fn(&mut Settings)| {
             let mut settings = Settings::default();

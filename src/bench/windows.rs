@@ -210,6 +210,7 @@ fn burn_in(settings: &Settings, window: usize, quant: &QuantSpec) -> Result<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::LoadOptions;
 
     fn plan(lengths: &[usize]) -> Plan {
         Plan {
@@ -228,6 +229,66 @@ mod tests {
     fn only_windows_of_one_length_are_fed_side_by_side() {
         assert_eq!(plan(&[8, 8, 8, 5]).batches(2), [vec![0, 1], vec![2], vec![3]]);
         assert_eq!(plan(&[8, 5, 8]).batches(4), [vec![0], vec![1], vec![2]]);
+    }
+
+    /// The plan of the built-in model, f32 on the CPU, with settings that `change` sets.
+    fn planned(quant: &str, change: &dyn Fn(&mut Settings)) -> Rc<Plan> {
+        let mut options = LoadOptions::new("builtin");
+        (options.device, options.dtype) = ("cpu".parse().unwrap(), "f32".parse().unwrap());
+        let mut settings = Settings { ppl_window: Some(512), ppl_tokens: 600, ..Settings::default() };
+        change(&mut settings);
+        let subject = Subject::load(&options).unwrap();
+        Plan::of(&subject, &settings, &quant.parse().unwrap(), &mut Readings::default()).unwrap()
+    }
+
+    #[test]
+    fn two_phase_windows_overlap_by_the_half_that_is_not_scored() {
+        let plan = planned("none", &|settings| settings.ppl_protocol = Protocol::TwoPhase);
+        let windows = &plan.windows;
+        assert_eq!((windows.len(), plan.scored), (3, 600));
+        for pair in windows.windows(2) {
+            assert_eq!(pair[0][256..], pair[1][..256]);
+        }
+        // Streaming windows have no token in common.
+        let streaming = planned("none", &|_| {});
+        assert_eq!(streaming.windows[1][..256], windows[2][..256]);
+    }
+
+    #[test]
+    fn of_short_documents_as_many_are_read_as_the_tokens_to_score_need() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("texts.jsonl");
+        std::fs::write(
+            &file,
+            "{\"text\": \"The miller walked to the river and came back late in the evening.\"}\n".repeat(300),
+        )
+        .unwrap();
+        let plan = planned("none", &|settings| {
+            settings.ppl_data = Some(file.to_str().unwrap().into());
+            (settings.ppl_burn_in, settings.ppl_tokens) = (Some(10), 500);
+        });
+        // Were windows full, 502 tokens of each would be scored, so that one is read at first; of these, four of each.
+        assert_eq!((plan.scored, plan.windows[0].len()), (500, plan.windows[1].len()));
+        assert!(plan.windows[0].len() < 20, "{}", plan.windows[0].len());
+    }
+
+    #[test]
+    fn scores_of_other_tokens_or_otherwise_fed_have_other_names() {
+        let mut keys = vec![
+            planned("none", &|_| {}).key.clone(),
+            planned("none", &|settings| settings.ppl_window = Some(400)).key.clone(),
+            planned("none", &|settings| settings.ppl_burn_in = Some(200)).key.clone(),
+            planned("none", &|settings| settings.ppl_tokens = 500).key.clone(),
+            planned("none", &|settings| settings.ppl_protocol = Protocol::TwoPhase).key.clone(),
+            planned("none", &|settings| settings.seed = 7).key.clone(),
+            planned("int4-hqq,residual=100", &|_| {}).key.clone(),
+        ];
+        // A cache that quantizes at the same places, whatever it makes of them, is fed the same.
+        assert_eq!(planned("int2-kivi", &|_| {}).key, keys[0]);
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count, "{keys:?}");
     }
 
     #[test]

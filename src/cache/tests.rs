@@ -94,6 +94,20 @@ fn the_ledger_follows_from_bits_and_groups() {
 }
 
 #[test]
+fn a_shared_sliding_window_is_given_room_for_what_a_token_sees_and_no_more() {
+    let mut shape = shape(1500, 64);
+    shape.windows.fill(Some(300));
+    let heads = 3 * 2 * 2;
+    let slot = 2 * heads * 64 * 4;
+    // A token sees 299 before it, and 64 are appended at once; slots come in blocks of 64.
+    let full = new(QuantSpec::none(), shape.clone()).unwrap().allocated();
+    assert_eq!(full, CacheBytes { window: slot * 384, scratch: 8, ..CacheBytes::default() });
+    // Of the 299 the window holds 64 or more: 235 lie in four blocks. It grows to a block and 63 before one leaves.
+    let packed = new(spec("int8-hqq,residual=64"), shape).unwrap().allocated();
+    assert_eq!((packed.codes, packed.window), (2 * heads * 4 * 64 * 64, slot * 192));
+}
+
+#[test]
 fn a_block_leaves_only_when_the_window_holds_residual_and_block() {
     for (text, residual, block) in
         [("int4-hqq", 128, 64), ("int2-kivi,residual=10,k-group=128", 10, 128), ("fp8,residual=0", 0, 64)]

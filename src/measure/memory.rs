@@ -209,6 +209,14 @@ mod tests {
     const RESIDENT: u64 = 15_000;
     const PREFILL: u64 = 900;
     const STEP: u64 = 40;
+    const NOTHING: Memory = Memory {
+        used_bytes: 0,
+        used_peak_bytes: 0,
+        reserved_bytes: 0,
+        reserved_peak_bytes: 0,
+        device_used_bytes: 0,
+        device_total_bytes: 0,
+    };
 
     struct NoTime;
 
@@ -281,6 +289,17 @@ mod tests {
     #[test]
     fn a_pool_larger_than_the_device_has_spilled() {
         assert!(watch(&FakePool::new(15_500, 500), 0).spilled);
+    }
+
+    #[test]
+    fn a_pool_that_holds_more_than_the_device_counts_has_spilled_though_the_device_has_room() {
+        let spilled = |device_used_bytes| {
+            let mut seen = PoolUse::default();
+            let memory = Memory { reserved_bytes: 100, device_used_bytes, device_total_bytes: 1000, ..NOTHING };
+            seen.add(Phase::Decode, &memory);
+            seen.spilled
+        };
+        assert_eq!((spilled(99), spilled(100)), (true, false));
     }
 
     #[test]

@@ -216,6 +216,28 @@ mod tests {
     }
 
     #[test]
+    fn a_ramp_of_yarn_that_ends_past_the_last_channel_keeps_its_slope() {
+        // transformers' find_correction_range for 131072 positions: 32 turns are made by channel 2.815, one by channel 4.319 of 8.
+        let yarn = |truncate| {
+            let scaling = RopeScaling::Yarn {
+                factor: 4.0,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                original_positions: 131_072.0,
+                attention_factor: 1.0,
+                truncate,
+            };
+            frequencies(&Rope { base: 10_000.0, scaling }, 8)
+        };
+        // Of the last pair a third of the way from 2 to 5 is divided by 4, or (3 − 2.815)/(4.319 − 2.815) of the way.
+        for (truncate, last) in [(true, 0.75e-3), (false, 0.90741e-3)] {
+            let found = yarn(truncate);
+            assert_eq!(found[..3], [1.0, 0.1, 0.01]);
+            assert!((found[3] / last - 1.0).abs() < 1e-4, "truncate {truncate}: {found:?}");
+        }
+    }
+
+    #[test]
     fn a_strided_view_turns_as_the_tensor_it_shows() {
         let rope = Rope { base: 10_000.0, scaling: RopeScaling::None };
         let table = RopeTable::new(&rope, 8, 32, &Device::Cpu).unwrap();

@@ -175,6 +175,30 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     #[test]
+    fn means_are_rounded_to_units_halves_up() {
+        // No error of so large an S shrinks: the zero point moves by the mean error, ½ or −½ of a unit.
+        let moved = |error: i32| {
+            let mut positions = [0; 16];
+            positions[..8].fill(error);
+            Group { positions: &positions, last_code: 15, shrinkage: Shrinkage::new(1e4) }.refine()
+        };
+        assert_eq!((moved(1), moved(-1)), (-1, 0));
+    }
+
+    #[test]
+    fn a_group_that_is_nearly_constant_has_the_finest_scale_there_is() {
+        // Sixteen steps of 2^-20 are less than a third of 1/2e4: one code, at their mean.
+        let values: Vec<f32> = (0..16).map(|i| i as f32 / 1048576.0).collect();
+        for bits in [2, 4, 8] {
+            let mut codes = [1; 16];
+            let pair = fit::<f32>(&values, bits, &mut codes);
+            assert_eq!((pair.scale, codes), (1.0 / 2e4, [0; 16]), "{bits} bits");
+            let mean = 7.5 / 1048576.0;
+            assert!((pair.minimum - mean).abs() < 2.0 / 65536.0 / 2e4, "{bits} bits: {}", pair.minimum);
+        }
+    }
+
+    #[test]
     fn sums_without_clamping_are_the_general_ones() {
         let mut rng = StdRng::seed_from_u64(4);
         let edge = HALF_A_CODE - SLACK - 1;

@@ -170,6 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn of_several_patches_the_latest_counts_in_whatever_order_they_are_noted() {
+        let patched = |time, gpu| note(time, gpu, json!({"blocks": ["ppl"]}));
+        let (early, late) = (patched("2026-11-03T12:00:00", "G"), patched("2026-11-04T12:00:00", "H"));
+        for notes in [json!([early, late]), json!([late, early])] {
+            let result = result(json!({"patched": notes}));
+            assert_eq!((result.measured_at("ppl"), result.machine("ppl").name()), ("2026-11-04T12:00:00", Some("H")));
+        }
+    }
+
+    #[test]
     fn a_question_set_that_two_machines_answered_says_how_much_each_did() {
         let mut result = result(json!({"measurements": []}));
         let part = |machine: &str, questions| AnsweredOn { machine: Some(machine.into()), questions };

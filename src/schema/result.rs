@@ -295,7 +295,7 @@ mod tests {
         result.config.decode_tokens = 128;
         let row = |skipped, decode_tokens| Measurement { skipped, decode_tokens, ..Default::default() };
         assert_eq!(result.decode_tokens(), 128);
-        result.measurements = vec![row(Some(true), None)];
+        result.measurements = vec![row(Some(true), Some(32))];
         assert_eq!(result.decode_tokens(), 128);
         result.measurements.push(row(None, Some(64)));
         assert_eq!(result.decode_tokens(), 64);

@@ -214,3 +214,29 @@ fn backup(path: &Path) -> Result<PathBuf> {
     }
     Err(Error::usage(format!("{}: there is no name left for a backup", path.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sweep::Sweep;
+    use super::*;
+
+    #[test]
+    fn a_patch_forgets_the_rows_of_its_own_contexts_and_batches_alone() {
+        let sweep = Sweep::parse(Path::new("sweep.toml"), "[[matrix]]\nbenchmarks = ['ppl']").unwrap();
+        let spec = sweep.plan().unwrap().runs.remove(0);
+        let text = r#"{"schema_version": "3.0", "experiment_id": "x", "timestamp": "", "model": "m", "model_config": {"num_params_b": 0,
+            "num_layers": 1, "num_q_heads": 1, "num_kv_heads": 1, "gqa_ratio": "1:1", "head_dim": 64, "max_position_embeddings": 64},
+            "attn_backend": "fused", "kv_quant": {"enabled": false, "asymmetric": false}, "environment": {}, "hardware": {},
+            "config": {"seed": 1, "warmup_runs": 0, "measure_runs": 1, "decode_tokens": 128, "ppl_dataset": "", "ppl_tokens": 1},
+            "measurements": [{"context_len": 256, "batch_size": 1, "free_bytes": 7}, {"context_len": 256, "batch_size": 8, "free_bytes": 7},
+                {"context_len": 512, "batch_size": 1, "free_bytes": 7}],
+            "benchmarks": {}, "combo_elapsed_s": 0,
+            "completed": ["profile@256x1", "profile@256x8", "profile@512x1", "ppl", "mmlu"]}"#;
+        let mut result = crate::schema::read::parse(Path::new("x.json"), text.as_bytes()).unwrap();
+        let settings = Settings { context_lengths: vec![256], batch_sizes: vec![1], ..Settings::default() };
+        forget(&spec, &settings, &mut result);
+        assert_eq!(result.completed, ["profile@256x8", "profile@512x1", "mmlu"]);
+        let free: Vec<_> = result.measurements.iter().map(|row| row.free_bytes).collect();
+        assert_eq!(free, [None, Some(7), Some(7)]);
+    }
+}

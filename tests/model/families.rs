@@ -103,6 +103,14 @@ fn every_family_matches_transformers_at_all_positions() {
 }
 
 #[test]
+fn a_configuration_counts_the_parameters_that_are_loaded() {
+    for (name, variant) in CASES {
+        let decoder = load(name, variant).decoder;
+        assert_eq!(decoder.config().parameters(), decoder.parameters(), "{name} {variant:?}");
+    }
+}
+
+#[test]
 fn a_chunked_cached_run_equals_the_uncached_one_in_every_backend() {
     for (name, variant) in CASES {
         let case = load(name, variant);

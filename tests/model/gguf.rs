@@ -85,7 +85,9 @@ fn convert_with(name: &str, architecture: &str, more: &[(&str, Value)], tensor: 
         ("tokenizer.ggml.bos_token_id".to_owned(), Value::U32(1)),
         ("tokenizer.ggml.eos_token_id".to_owned(), Value::U32(2)),
     ];
-    metadata.extend(more.iter().map(|(name, value)| (key(name), value.clone())));
+    // Of the tokenizer by their whole names, others as the architecture's.
+    let full = |name: &str| if name.starts_with("tokenizer.") { name.to_owned() } else { key(name) };
+    metadata.extend(more.iter().map(|(name, value)| (full(name), value.clone())));
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(name, value)| (name.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     gguf_file::write(&mut File::create(path).unwrap(), &metadata, &tensors).unwrap();
@@ -216,6 +218,38 @@ fn a_converted_qwen2_gives_the_logits_of_its_checkpoint() {
     let more = [("attention.layer_norm_rms_epsilon", Value::F32(1e-6)), ("rope.freq_base", Value::F32(1_000_000.0))];
     convert("qwen2", "qwen2", &more, &path);
     assert_gives(&load(&path).unwrap(), "qwen2/expected.safetensors");
+}
+
+#[test]
+fn metadata_mean_what_llama_cpp_means_by_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("llama.gguf");
+    let config = |more: &[(&str, Value)]| {
+        convert("llama", "llama", more, &path);
+        GgufFile::open(&path).unwrap().config().unwrap().0
+    };
+    let yarn = |more: &[(&str, Value)]| {
+        let scaled = [("rope.scaling.type", Value::String("yarn".into())), ("rope.scaling.factor", Value::F32(4.0))];
+        match config(&[&scaled, more].concat()).rope().unwrap().scaling {
+            RopeScaling::Yarn { factor, original_positions, attention_factor, .. } => {
+                // 0.1·ln 4 + 1
+                assert!(factor == 4.0 && (attention_factor - 1.138_629_436).abs() < 1e-9, "{attention_factor}");
+                original_positions
+            }
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(yarn(&[]), 256.0, "the context length, where nothing else is said");
+    assert_eq!(yarn(&[("rope.scaling.original_context_length", Value::U32(64))]), 64.0);
+
+    // A window as long as the context hides nothing.
+    for (window, expected) in [(0, None), (255, Some(255)), (256, None)] {
+        assert_eq!(config(&[("attention.sliding_window", Value::U32(window))]).shared_window(), expected);
+    }
+    // What ends a turn ends a text too.
+    for (turn, expected) in [(7, &[2, 7][..]), (2, &[2])] {
+        assert_eq!(config(&[("tokenizer.ggml.eot_token_id", Value::U32(turn))]).eos, expected);
+    }
 }
 
 #[test]

@@ -86,10 +86,12 @@ fn a_question_set_that_went_on_elsewhere_says_which_machine_answered_how_much() 
         bench.machine = Some(machine.into());
         bench
     };
-    let (stopped, _) = bench("one").run_on("math", "none", Benchmarks::default(), 2);
+    let (mut stopped, _) = bench("one").run_on("math", "none", Benchmarks::default(), 2);
+    stopped.math.as_mut().unwrap().elapsed_s = Some(1000.0);
     let math = bench("another").run_on("math", "none", stopped, usize::MAX).1.unwrap().math.unwrap();
     let told: Vec<_> = math.answered_on.iter().map(|part| (part.machine.as_deref().unwrap(), part.questions)).collect();
     assert_eq!(told, [("one", 2), ("another", 1)]);
+    assert!(math.elapsed_s.unwrap() > 1000.0, "the time of both: {:?}", math.elapsed_s);
 }
 
 #[test]
@@ -142,6 +144,12 @@ fn mmlu_stopped_at_any_item_resumes_to_the_identical_result() {
     stopped_anywhere_gives_the_same(&mut bench, "mmlu", "int4-hqq", 3);
     let score = bench().run("mmlu", "int4-hqq").unwrap().mmlu.unwrap();
     assert_eq!((score.questions, score.by_subject.len(), score.shots), (3, 2, Some(5)));
+    // Two examples are as many as are asked for.
+    let mut fewer = bench();
+    fewer.settings.mmlu_shots = 2;
+    let fewer = fewer.run("mmlu", "none").unwrap().mmlu.unwrap();
+    assert_eq!(fewer.shots, Some(2));
+    assert!(fewer.items[0].prompt_tokens < score.items[0].prompt_tokens, "{:?}", fewer.items[0]);
     for item in &score.items {
         let p: f64 = item.outcome.log_probabilities.iter().map(|p| p.exp()).sum();
         assert!(item.outcome.log_probabilities.len() == 4 && p > 0.0 && p <= 1.0 + 1e-6, "{item:?}");
@@ -193,6 +201,56 @@ fn other_questions_than_those_saved_are_asked_anew() {
     let (first, other) = (first.math.unwrap(), other.unwrap().math.unwrap());
     assert_ne!(first.plan, other.plan);
     assert!(other.items.iter().any(|item| item.outcome.generated_tokens == Some(9)), "{:?}", other.items);
+    // Other problems under the same names and with the same answers.
+    let file = folder.path().join("test.jsonl");
+    let renamed = std::fs::read_to_string(&file).unwrap().replace("sheep", "ducks");
+    std::fs::write(&file, renamed).unwrap();
+    bench.settings.max_new_tokens = 8;
+    bench.readings = kvprof::bench::Readings::default();
+    assert_ne!(bench.run("math", "none").unwrap().math.unwrap().plan, first.plan);
+}
+
+#[test]
+fn two_problems_of_one_name_are_answered_each_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |times: usize| {
+        let problem = "One sheep and one more are two. ".repeat(times) + "How many are three?";
+        serde_json::json!({"problem": problem, "answer": "3", "unique_id": "p"}).to_string()
+    };
+    std::fs::write(folder.path().join("test.jsonl"), [line(1), line(9)].join("\n")).unwrap();
+    let mut bench = Bench::builtin();
+    bench.settings.data = Some(folder.path().into());
+    bench.settings.max_new_tokens = 4;
+    let items = bench.run("math", "none").unwrap().math.unwrap().items;
+    assert!(items[0].prompt_tokens < items[1].prompt_tokens, "{items:?}");
+    assert!(items[0].outcome.key_reads < items[1].outcome.key_reads, "{items:?}");
+}
+
+#[test]
+fn an_answer_that_was_cut_off_says_so_and_ends_where_the_model_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |times: usize| {
+        let problem = "One sheep and one more are two. ".repeat(times) + "How many are three?";
+        serde_json::json!({"problem": problem, "answer": "3", "unique_id": format!("p/{times}")}).to_string()
+    };
+    let mut bench = Bench::builtin();
+    bench.settings.data = Some(folder.path().into());
+    bench.settings.max_new_tokens = 40;
+    let mut asked = |times: [usize; 2]| {
+        std::fs::write(folder.path().join("test.jsonl"), times.map(line).join("\n")).unwrap();
+        bench.readings = kvprof::bench::Readings::default();
+        bench.run("math", "none").unwrap().math.unwrap()
+    };
+    let first = asked([1, 2]);
+    let [once, twice] = [0, 1].map(|i| first.items[i].prompt_tokens);
+    // The model has 2048 positions, of which this leaves 20 or a few more.
+    let math = asked([1, 1 + (2048 - 20 - once) / (twice - once)]);
+    let [short, long] = &math.items[..] else { panic!("{:?}", math.items) };
+    let written = |item: &QuestionItem| item.outcome.generated_tokens.unwrap();
+    // The model does not end by itself.
+    assert_eq!((written(short), long.prompt_tokens + written(long)), (40, 2048));
+    assert!(written(long) > 0 && written(long) < 40, "{}", long.prompt_tokens);
+    assert_eq!(math.truncated, Some(2));
 }
 
 #[test]

@@ -22,6 +22,19 @@ fn an_unquantized_cache_does_not_diverge_from_itself_at_all() {
 }
 
 #[test]
+fn a_divergence_says_where_in_their_windows_its_tokens_lie() {
+    let mut bench = builtin();
+    for quant in ["none", "int4-hqq"] {
+        let kld = bench.run("kld", quant).unwrap().kld.unwrap();
+        // Places 256 to 511 of two windows and 88 tokens of a third, in eighths of 32.
+        let bins: Vec<_> = kld.by_position.iter().map(|bin| (bin.from, bin.tokens)).collect();
+        let tokens = [96, 96, 88, 64, 64, 64, 64, 64];
+        let expected: Vec<_> = tokens.iter().enumerate().map(|(i, tokens)| (256 + 32 * i, *tokens)).collect();
+        assert_eq!(bins, expected, "{quant}");
+    }
+}
+
+#[test]
 fn fewer_bits_diverge_more_and_the_difference_is_significant() {
     let mut bench = builtin();
     bench.settings.ppl_tokens = 4096;

@@ -34,6 +34,34 @@ fn a_quantized_cache_against_the_unquantized_one_is_paired_through_its_reference
     assert_eq!(decode["verdict"], "worse");
     assert_eq!(find("needle")["verdict"], "no clear change");
     assert_eq!(rows.iter().filter(|r| r["metric"] == "decode").count(), results::CONTEXTS.len());
+    // The other way round, the interval is that of the inverse ratio.
+    let rows = lines(&new, &base);
+    let ppl = rows.iter().find(|r| r["metric"] == "ppl").unwrap();
+    assert!((ppl["change_value"].as_f64().unwrap() - (-0.004f64).exp_m1()).abs() < 1e-12, "{ppl}");
+    assert!((ppl["change_low"].as_f64().unwrap() - (-0.004 - 1.959_964 * error).exp_m1()).abs() < 1e-6, "{ppl}");
+}
+
+#[test]
+fn perplexities_of_two_quantized_caches_are_paired_through_a_reference_that_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = results::run("m", &Cache::new("int8-hqq", 8, 0.0002));
+    let mut new = results::run("m", &Cache::new("int4-hqq", 4, 0.004));
+    let of = |new: &kvprof::schema::RunResult, name: &str| {
+        let rows = lines(&one(folder.path(), "a", &base), &one(folder.path(), name, new));
+        let ppl = rows.iter().find(|r| r["metric"] == "ppl").unwrap().clone();
+        ["change_value", "change_low", "change_high"].map(|column| ppl[column].as_f64().unwrap())
+    };
+    let [change, low, high] = of(&new, "b");
+    // The errors of 0.004 and 0.0002 against the reference, as if they were independent.
+    let error = (0.004f64 / 8.0 + 0.0001).hypot(0.0002 / 8.0 + 0.0001);
+    assert!((change - 0.0038f64.exp_m1()).abs() < 1e-12);
+    assert!((low - (0.0038 - 1.959_964 * error).exp_m1()).abs() < 1e-6, "{low}");
+    assert!((high - (0.0038 + 1.959_964 * error).exp_m1()).abs() < 1e-6, "{high}");
+    // Through another reference nothing is shared: each side is as unsure as its text, 0.4 of 16.
+    let through = new.benchmarks.perplexity_quantized.as_mut().unwrap();
+    through.reference_value = Some(results::REFERENCE * 1.01);
+    let [_, low, high] = of(&new, "c");
+    assert!(high - low > 0.1, "{low} {high}");
 }
 
 #[test]
@@ -100,6 +128,11 @@ fn a_change_is_that_of_the_two_numbers_beside_it() {
     }
     let decode = lines.iter().find(|line| line["metric"] == "decode").unwrap();
     assert!(decode["change_value"].as_f64().unwrap() < 0.0 && decode["change_low"].is_number(), "{decode}");
+    // Twice the time is half the rate, and the interval is that of the rate.
+    let slow = timed(folder.path(), "c", &[210.0, 212.0, 213.0], &[20.0, 20.2, 20.4, 20.5, 20.6]);
+    let lines = super::compare::lines(&base, &slow);
+    let decode = lines.iter().find(|line| line["metric"] == "decode").unwrap();
+    assert!(decode["change_high"].as_f64().unwrap() < 0.0 && decode["verdict"] == "worse", "{decode}");
 }
 
 #[test]

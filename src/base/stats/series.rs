@@ -204,6 +204,33 @@ mod tests {
     }
 
     #[test]
+    fn intervals_are_as_wide_as_student_says_of_so_few_blocks() {
+        // t at 97.5 % of 3, 7, 15, 31 and 63 degrees of freedom, as any table of it has them; the normal one where blocks are unknown.
+        for (blocks, t) in [(0, 1.960), (4, 3.182), (8, 2.365), (16, 2.131), (32, 2.040), (64, 1.998)] {
+            let (low, high) = Estimate { value: 5.0, error: 1.0, blocks }.interval();
+            assert!((high - 5.0 - t).abs() < 5e-4 && (5.0 - low - t).abs() < 5e-4, "{blocks} blocks: {low} {high}");
+        }
+    }
+
+    #[test]
+    fn blocks_that_agree_by_chance_are_no_surer_than_independent_tokens() {
+        // Each block holds as many: no spread at all between blocks.
+        let (low, high) = share_interval(&[true, false].repeat(32)).unwrap();
+        // Wilson's interval of 32 in 64 with z = 3.1824, by hand.
+        assert!((low - 0.3152).abs() < 1e-4 && (high - 0.6848).abs() < 1e-4, "{low} {high}");
+        let eighths: Vec<f64> = (0..64).map(|i| f64::from(i % 8)).collect();
+        // A half and 3.1824·√(¼/64) to either side: 30 and 70 % of 0…7.
+        assert_eq!(percentile_interval(&eighths, 50.0), Some((2.0, 5.0)));
+    }
+
+    #[test]
+    fn a_root_mean_square_is_not_less_than_nothing() {
+        let (low, high) = root_mean_square_interval(&[0.0, 0.0, 0.0, 4.0]).unwrap();
+        // 1 ± 3.1824·1
+        assert!(low == 0.0 && (high - 4.1824f64.sqrt()).abs() < 1e-4, "{low} {high}");
+    }
+
+    #[test]
     fn shares_and_percentiles_lie_in_their_intervals_which_alike_tokens_widen() {
         let width = |memory: f64| {
             let values = noise(&mut SplitMix64::new(11), 16384, memory);

@@ -58,7 +58,29 @@ impl Letters {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    /// Letters of a tokenizer that knows the words of `vocab`, spaces before them included; all others are one token, 0.
+    fn of(vocab: &str) -> Result<Letters> {
+        let json = format!(
+            r#"{{"version": "1.0",
+                "pre_tokenizer": {{"type": "Split", "pattern": {{"Regex": "Answer:| ?[A-D]"}}, "behavior": "Isolated", "invert": false}},
+                "model": {{"type": "WordLevel", "vocab": {{"<unk>": 0, "Answer:": 1, {vocab}}}, "unk_token": "<unk>"}}}}"#
+        );
+        Letters::of(&Tokenizer::from_json(Path::new("tokenizer.json"), json.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_letter_is_its_token_with_a_space_and_without_where_the_four_differ() {
+        let (spaced, bare) = (r#"" A": 2, " B": 3, " C": 4, " D": 5"#, r#""A": 6, "B": 7, "C": 8, "D": 9"#);
+        assert_eq!(of(&format!("{spaced}, {bare}")).unwrap().tokens, [[2, 6], [3, 7], [4, 8], [5, 9]]);
+        // The others are all of them <unk>, which tells nothing apart.
+        assert_eq!(of(spaced).unwrap().tokens, [[2], [3], [4], [5]]);
+        assert_eq!(of(bare).unwrap().tokens, [[6], [7], [8], [9]]);
+        assert!(of(r#""x": 2"#).err().unwrap().to_string().contains("no single tokens for the letters"));
+    }
 
     #[test]
     fn ways_of_writing_a_letter_add_up() {

@@ -193,3 +193,39 @@ fn choose(context: &Context<'_>, spec: &QuantSpec, asked: &Asked, letters: &Lett
         ..Default::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LoadOptions;
+
+    fn question(text: &str, answer: usize) -> Question {
+        Question {
+            id: String::new(),
+            subject: "village_history".into(),
+            text: text.into(),
+            choices: ["one", "two", "three", "four"].map(String::from),
+            answer,
+        }
+    }
+
+    #[test]
+    fn examples_that_do_not_fit_are_left_out_from_the_first_on() {
+        let subject = Subject::load(&LoadOptions::new("builtin")).unwrap();
+        let tokenizer = subject.tokenizer().unwrap();
+        let (asked, shots) = (question("Which?", 0), ["Who?", "When?", "Where?"].map(|text| question(text, 2)));
+        let shots: Vec<&Question> = shots.iter().collect();
+        let put = |limit| prompt(tokenizer, &asked, &shots, limit).unwrap();
+        let (all, shown) = put(usize::MAX).unwrap();
+        assert_eq!(shown, 3);
+        let text = |(ids, shown): (Vec<u32>, usize)| (tokenizer.decode(&ids).unwrap(), shown);
+        assert_eq!(text(put(all.len()).unwrap()).1, 3);
+        let choices = "A. one\nB. two\nC. three\nD. four\nAnswer:";
+        let expected = format!(
+            "The following are multiple choice questions (with answers) about village history.\n\n\
+             When?\n{choices} C\n\nWhere?\n{choices} C\n\nWhich?\n{choices}"
+        );
+        assert_eq!(text(put(all.len() - 1).unwrap()), (expected, 2));
+        assert_eq!(put(5), None, "not even the question");
+    }
+}

@@ -78,6 +78,11 @@ impl Hidden {
         }
     }
 
+    /// Whether `text` says the answer, whatever its case.
+    pub fn is_said_in(&self, text: &str) -> bool {
+        text.to_lowercase().contains(&self.answer.to_lowercase())
+    }
+
     fn sentence(&self) -> String {
         format!("{} {}.", self.question, self.answer)
     }
@@ -369,6 +374,41 @@ mod tests {
                     assert!((context - most_spare..=context).contains(&length), "{length} of {context}: {normalizer}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_needle_is_as_deep_as_asked_for_and_its_distractors_are_spread_evenly() {
+        let subject = Subject::load(&LoadOptions::new("builtin")).unwrap();
+        let tokenizer = subject.tokenizer().unwrap();
+        let sentences: Vec<String> = (0..10).map(|i| format!("h{i}.")).collect();
+        let sentences: Vec<&str> = sentences.iter().map(String::as_str).collect();
+        let hay = Hay { tokenizer, begin: None, sentences: Vec::new(), source: None };
+        let text = |distractors: &[&str], depth| {
+            let distractors = distractors.iter().map(ToString::to_string).collect();
+            let hidden = Hidden { answer: "7".into(), question: "It is".into(), distractors };
+            tokenizer.decode(&hay.prompt(&hidden, depth, &sentences).unwrap()).unwrap()
+        };
+        // After 0, 2.5 and 10 of 10 sentences, a half being rounded up.
+        assert_eq!(text(&[], 0.0), "It is 7. h0. h1. h2. h3. h4. h5. h6. h7. h8. h9. It is");
+        assert_eq!(text(&[], 0.25), "h0. h1. h2. It is 7. h3. h4. h5. h6. h7. h8. h9. It is");
+        assert_eq!(text(&[], 1.0), "h0. h1. h2. h3. h4. h5. h6. h7. h8. h9. It is 7. It is");
+        // The distractors after 1.7, 5 and 8.3.
+        let spread = "h0. It is 7. h1. a. h2. h3. h4. b. h5. h6. h7. c. h8. h9. It is";
+        assert_eq!(text(&["a.", "b.", "c."], 0.1), spread);
+    }
+
+    #[test]
+    fn an_answer_counts_whatever_its_case_and_whatever_surrounds_it() {
+        let hidden = Hidden { answer: "amber falcon".into(), question: String::new(), distractors: Vec::new() };
+        for (text, said) in [
+            (" amber falcon.", true),
+            ("It is: Amber Falcon, of course", true),
+            ("amber  falcon", false),
+            ("amber", false),
+            ("", false),
+        ] {
+            assert_eq!(hidden.is_said_in(text), said, "{text:?}");
         }
     }
 

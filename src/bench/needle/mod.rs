@@ -127,7 +127,7 @@ fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -
             context_length: haystack.context,
             depth_percent: haystack.depth,
             input_tokens: haystack.prompt.len(),
-            success: text.to_lowercase().contains(&haystack.hidden.answer.to_lowercase()),
+            success: haystack.hidden.is_said_in(&text),
             generated_text: text,
             needle: Some(haystack.hidden.answer.clone()),
             trial: Some(haystack.trial),

@@ -61,7 +61,11 @@ fn attention_ms_a_step(m: &Measurement) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake::{after_prefill, with_builtin};
     use super::*;
+    use crate::bench::Settings;
+    use crate::measure::energy::EnergyMeter;
+    use crate::measure::run::Workload;
     use crate::measure::trace::keep_longest;
     use crate::schema::{KernelTimes, PhaseKernels, Steps};
 
@@ -79,6 +83,27 @@ mod tests {
         let mut untimed = Measurement::default();
         fill_bandwidth(&mut untimed, StepBytes { weights: 1, cache: 1 }, Some(1.0));
         assert_eq!(untimed.step_bandwidth_gb_s, None);
+    }
+
+    #[test]
+    fn rule_10_a_step_reads_the_cache_as_it_is_half_way_through_the_decode() {
+        let settings = Settings { decode_tokens: 10, ..Default::default() };
+        let energy = EnergyMeter::absent("a test measures none");
+        let bytes = |steps: usize| {
+            with_builtin("none", &settings, &energy, |context| {
+                after_prefill(context, 20, 2, |workload| {
+                    for _ in 0..steps {
+                        workload.step().unwrap();
+                    }
+                    let bytes = step_bytes(workload).unwrap();
+                    assert_eq!(workload.cache.len(), 20, "it is left where its prompt ends");
+                    bytes.cache
+                })
+            })
+        };
+        // Of 4 layers, 2 sequences and 2 heads, K and V of 64 channels in f32.
+        let token = 4 * 2 * 2 * 2 * 64 * 4;
+        assert_eq!((bytes(0), bytes(10)), (20 * token, 25 * token));
     }
 
     #[test]
@@ -112,6 +137,13 @@ mod tests {
         assert_eq!((m.attention_bandwidth_gb_s, m.attention_bandwidth_share), (Some(2000.0), Some(0.5)));
         m.kernels.iter_mut().for_each(keep_longest);
         assert_eq!(m.kernels.as_ref().unwrap().decode.as_ref().unwrap().top.len(), 12, "a file names the longest");
+        // What joins the parts of flash attention is not in the name that attention has.
+        let flash = [kernel("prefill_bf16_d128", 6.0), kernel("prefill_merge_bf16_d128", 2.0), kernel("combine", 1.0)];
+        let decode = PhaseKernels { top: flash.into(), ..Default::default() };
+        m.attention_kernel = Some("dequantize_bf16_d128 + prefill_bf16_d128".into());
+        m.kernels = Some(KernelTimes { decode: Some(decode), ..Default::default() });
+        fill_bandwidth(&mut m, StepBytes { weights: 7, cache: 4_000_000_000 }, None);
+        assert_eq!(m.attention_bandwidth_gb_s, Some(5000.0));
         m.attention_kernel = Some("matmul and softmax".into());
         fill_bandwidth(&mut m, StepBytes { weights: 7, cache: 4_000_000_000 }, Some(4000.0));
         assert_eq!(m.attention_bandwidth_gb_s, None);

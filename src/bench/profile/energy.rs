@@ -37,3 +37,49 @@ pub(super) fn measure_energy(
     m.energy = Some(energy);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::super::fake::{after_prefill, with_builtin};
+    use super::*;
+    use crate::bench::Settings;
+    use crate::measure::energy::EnergyMeter;
+    use crate::measure::power::PowerMeter;
+    use crate::schema::DeviceState;
+
+    /// Shows one joule more whenever it is read.
+    #[derive(Default)]
+    struct Rising(AtomicU32);
+
+    impl PowerMeter for Rising {
+        fn counter_name(&self) -> &'static str {
+            "counter"
+        }
+        fn counter_j(&self) -> Result<f64, String> {
+            Ok(f64::from(self.0.fetch_add(1, Ordering::Relaxed)))
+        }
+        fn power_w(&self) -> Result<f64, String> {
+            Ok(100.0)
+        }
+        fn state(&self) -> DeviceState {
+            DeviceState::default()
+        }
+    }
+
+    #[test]
+    fn rule_7_energy_is_that_of_the_tokens_of_all_sequences() {
+        let settings = Settings { decode_tokens: 5, energy_seconds: 0.01, ..Default::default() };
+        let meter = EnergyMeter::new(Ok(Arc::new(Rising::default())));
+        let mut m = Measurement::default();
+        with_builtin("none", &settings, &meter, |context| {
+            after_prefill(context, 12, 3, |workload| measure_energy(&mut m, context, workload, None)).unwrap();
+        });
+        let energy = m.energy.unwrap();
+        let (prefill, decode) = (energy.prefill.unwrap(), energy.decode.unwrap());
+        assert_eq!((prefill.tokens, decode.tokens), (3 * 12 * prefill.repeats, 3 * 5 * decode.repeats));
+        assert_eq!(m.energy_mj_per_token, Some(decode.gross_j / decode.tokens as f64 * 1e3));
+    }
+}

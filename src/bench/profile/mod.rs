@@ -198,8 +198,63 @@ fn cache_type(spec: &QuantSpec, subject: &Subject) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod fake {
     use super::*;
+    use crate::base::progress::Silent;
+    use crate::bench::{Readings, References};
+    use crate::measure::energy::EnergyMeter;
+    use crate::measure::run::Workload;
+    use crate::model::{LoadOptions, attention};
+    use crate::schema::Benchmarks;
+
+    /// What `look` finds where the built-in model, in f32 on the CPU, has a cache of `spec`.
+    pub fn with_builtin<T>(
+        spec: &str,
+        settings: &Settings,
+        energy: &EnergyMeter,
+        look: impl FnOnce(&Context<'_>) -> T,
+    ) -> T {
+        let mut options = LoadOptions::new("builtin");
+        (options.device, options.dtype) = ("cpu".parse().unwrap(), "f32".parse().unwrap());
+        let subject = Subject::load(&options).unwrap();
+        look(&Context {
+            subject: &subject,
+            spec: &spec.parse().unwrap(),
+            attention: attention::new("sdpa").unwrap().as_ref(),
+            settings,
+            progress: &Silent,
+            copy_gb_s: None,
+            machine: None,
+            energy,
+            saved: &Benchmarks::default(),
+            references: &mut References::default(),
+            readings: &mut Readings::default(),
+        })
+    }
+
+    /// What `look` finds of `batch` sequences that have read a prompt of `length` tokens, with room for as many steps as are asked for.
+    pub fn after_prefill<T>(
+        context: &Context<'_>,
+        length: usize,
+        batch: usize,
+        look: impl FnOnce(&mut Generation<'_>) -> T,
+    ) -> T {
+        let settings = context.settings;
+        let mut cache = context.new_cache(context.spec, batch, length + settings.decode_tokens, length).unwrap();
+        let prompt = random_prompt(context, length, batch).unwrap();
+        let decoder = &context.subject.decoder;
+        let stepper = Stepper::new(decoder, context.attention, cache.as_ref(), settings.step_mode).unwrap();
+        let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper, logits: None };
+        workload.prefill().unwrap();
+        look(&mut workload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::with_builtin;
+    use super::*;
+    use crate::measure::energy::EnergyMeter;
 
     /// What is kept of 1024, 4096 and 2048 tokens, of which the longest ends with `error`.
     fn rows(error: fn() -> Error) -> (Result<()>, Vec<Measurement>) {
@@ -227,6 +282,15 @@ mod tests {
         let expected = [(1024, None, None), (4096, Some(true), Some("4096 tokens do not fit")), (2048, None, None)];
         assert_eq!(kept, expected);
         assert_eq!((rows[1].decode_ms, rows[1].kv_cache_mb), (None, None), "what was not measured is null");
+    }
+
+    #[test]
+    fn rule_3_runs_that_warm_up_are_in_no_number() {
+        let settings = Settings { warmup_runs: 2, measure_runs: 3, decode_tokens: 4, ..Default::default() };
+        let energy = EnergyMeter::absent("a test measures none");
+        let m = with_builtin("none", &settings, &energy, |context| measure(context, 32, 2)).unwrap();
+        assert_eq!(m.prefill_runs_ms.unwrap().raw.len(), 3);
+        assert_eq!((m.decode_runs_ms.unwrap().raw.len(), m.steps.unwrap().count), (3, 3 * 4));
     }
 
     #[test]

@@ -88,6 +88,8 @@ mod tests {
         let mut m = quantized();
         fill_times(&mut m, &[run(50.0, &[1.0, 1.0, 4.0], 2), run(52.0, &[1.0, 1.0, 4.0], 2)], 2);
         assert_eq!(m.prefill_ms, Some(51.0));
+        // 2 sequences of 100 tokens in 51 ms, and of 3 tokens in 6 ms.
+        assert!((m.prefill_tokens_per_sec.unwrap() - 200.0 / 0.051).abs() < 1e-9);
         assert!((m.decode_tokens_per_sec.unwrap() - 1000.0).abs() < 1e-9);
         assert!(m.warnings.is_empty());
     }

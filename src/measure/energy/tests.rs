@@ -174,6 +174,16 @@ fn rule_7_idle_power_is_measured_before_and_subtracted() {
 }
 
 #[test]
+fn rule_7_idle_power_is_that_of_samples_where_the_counter_is_too_coarse_for_it() {
+    let mut device = Fake::new(true, true);
+    // It moves every 0.4 s: once or twice in the half second that is measured.
+    Arc::get_mut(&mut device).unwrap().counter_moves_every = 0.4;
+    let meter = EnergyMeter::with_time(Ok(device.clone()), device.clone());
+    let idle: Vec<f64> = (0..4).map(|_| meter.idle_w().unwrap()).collect();
+    assert!(idle.iter().all(|watts| close(*watts, IDLE_W)), "{idle:?}");
+}
+
+#[test]
 fn rule_7_without_a_counter_samples_of_power_take_its_place() {
     let (energy, _) = measure(&Fake::new(false, true), PASS);
     assert_eq!(energy.source.as_deref(), Some("samples"));

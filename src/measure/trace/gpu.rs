@@ -110,11 +110,32 @@ mod tests {
     }
 
     #[test]
+    fn kernels_of_a_replayed_graph_are_placed_by_time_whatever_its_nodes_are_numbered() {
+        let names = ["qkv", "linear_add", "gate_up", "linear_add"];
+        let numbered = |(name, start): (&&str, u64)| Activity::Kernel {
+            name: name.to_string(),
+            start,
+            end: start + 5,
+            correlation: 1,
+            graph: 7,
+            graph_node: 100 - start,
+        };
+        let activities = names.iter().zip(1..).map(numbered).collect();
+        let trace = trace(Recording { activities, ..Default::default() }, &replay()).unwrap();
+        assert_eq!(parts(&trace), [Part::Attention, Part::Attention, Part::Ffn, Part::Ffn].map(Some));
+    }
+
+    #[test]
     fn a_graph_that_shows_other_kernels_is_not_guessed_at() {
         let activities = vec![kernel("qkv", 1, 1, 7), kernel("gate_up", 2, 1, 7)];
         let trace = trace(Recording { activities, dropped: 3, ..Default::default() }, &replay()).unwrap();
         assert_eq!(parts(&trace), [None, None]);
         assert_eq!(trace.notes.len(), 2, "{:?}", trace.notes);
+        // As many, but not the same.
+        let names = ["qkv", "gate_up", "linear_add", "linear_add"];
+        let activities = names.iter().zip(1..).map(|(name, at)| kernel(name, at, 1, 7)).collect();
+        let trace = super::trace(Recording { activities, ..Default::default() }, &replay()).unwrap();
+        assert_eq!((parts(&trace), trace.notes.len()), (vec![None; 4], 1));
     }
 
     #[test]

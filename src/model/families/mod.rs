@@ -207,6 +207,7 @@ fn qwen_windows(json: &ConfigJson, layers: usize) -> Result<Vec<Option<usize>>> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::RopeScaling;
     use super::*;
 
     #[test]
@@ -222,6 +223,41 @@ mod tests {
     fn a_missing_field_is_named() {
         let error = read_config(Path::new("c.json"), r#"{"model_type": "llama", "hidden_size": 8}"#).unwrap_err();
         assert!(error.to_string().contains("num_attention_heads"), "{error}");
+    }
+
+    /// Of a model of 30 layers, 2 heads and 64 channels, with `more` fields.
+    fn config(family: &str, more: &str) -> DecoderConfig {
+        let text = format!(
+            r#"{{"model_type": "{family}", "hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 30,
+                "intermediate_size": 8, "vocab_size": 9, "max_position_embeddings": 4096{more}}}"#
+        );
+        read_config(Path::new("c.json"), &text).unwrap().0
+    }
+
+    #[test]
+    fn what_a_configuration_leaves_out_is_what_transformers_takes() {
+        assert_eq!((config("qwen3", "").head_dim, config("qwen2", "").head_dim), (128, 32));
+        // Of Qwen's layers the first 28 see everything.
+        let sliding = r#", "use_sliding_window": true, "sliding_window": 64"#;
+        let windows = config("qwen2", sliding).windows;
+        assert_eq!((windows[27], windows[28], windows[29]), (None, Some(64), Some(64)));
+        let windows = config("qwen3", &format!("{sliding}, \"max_window_layers\": 1")).windows;
+        assert_eq!((windows[0], windows[1]), (None, Some(64)));
+    }
+
+    #[test]
+    fn the_context_of_the_first_training_is_found_within_rope_beside_it_or_is_the_longest() {
+        let original = |more: &str, within: &str| {
+            let rope = format!(r#"{more}, "rope_scaling": {{"rope_type": "yarn", "factor": 4.0{within}}}"#);
+            match config("llama", &rope).rope().unwrap().scaling {
+                RopeScaling::Yarn { original_positions, .. } => original_positions,
+                ref other => panic!("{other:?}"),
+            }
+        };
+        let said = |positions: u32| format!(r#", "original_max_position_embeddings": {positions}"#);
+        assert_eq!(original("", ""), 4096.0);
+        assert_eq!(original(&said(2048), ""), 2048.0);
+        assert_eq!(original(&said(2048), &said(1024)), 1024.0);
     }
 
     #[test]

@@ -292,6 +292,53 @@ mod tests {
     }
 
     #[test]
+    fn every_part_of_a_summary_is_held_to_its_raw_values() {
+        let parts: [fn(&mut Summary) -> &mut f64; 5] =
+            [|s| &mut s.median, |s| &mut s.mean, |s| s.sd.as_mut().unwrap(), |s| &mut s.p10, |s| &mut s.p90];
+        for (part, name) in parts.iter().zip(["median", "mean", "sd", "p10", "p90"]) {
+            let mut summary = Summary::of(&[0.9, 1.0, 1.2]).unwrap();
+            *part(&mut summary) *= 1.01;
+            let mut found = Vec::new();
+            super::summary(&summary, "runs", &mut |text| found.push(text));
+            assert!(found.len() == 1 && found[0].starts_with(&format!("runs.{name} is ")), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn shares_of_less_or_more_than_a_whole_are_told() {
+        let found = |share: f64| {
+            let category = |share| crate::schema::CategoryTime { share, ..Default::default() };
+            let mut m = sound();
+            for phase in m.kernels.iter_mut().flat_map(|k| k.decode.as_mut()) {
+                phase.categories = [("attention".into(), category(0.5)), ("ffn".into(), category(share))].into();
+            }
+            findings(m)
+        };
+        assert_eq!((found(0.495), found(0.505)), (vec![], vec![]));
+        assert_eq!(found(0.4), ["m: kernels.decode: the shares of the categories sum to 0.900"]);
+        assert_eq!(found(0.6), ["m: kernels.decode: the shares of the categories sum to 1.100"]);
+    }
+
+    #[test]
+    fn parts_of_memory_may_miss_the_devices_count_by_two_percent() {
+        let adds_up = |activations_bytes| {
+            let none = Some(0);
+            let memory = Memory {
+                weights_bytes: Some(500),
+                cache_bytes: Some(300),
+                activations_bytes: Some(activations_bytes),
+                logits_bytes: none,
+                framework_bytes: none,
+                fragmentation_bytes: none,
+                device_used_bytes: Some(1000),
+                ..Memory::default()
+            };
+            memory_adds_up(&memory).is_ok()
+        };
+        assert_eq!([179, 180, 220, 221].map(adds_up), [false, true, true, false]);
+    }
+
+    #[test]
     fn a_sound_measurement_has_no_findings() {
         assert!(findings(sound()).is_empty());
     }

@@ -95,6 +95,18 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_all_the_room_there_is_fits() {
+        let shape = shape();
+        let longest = |spare: u64| {
+            // 1024 tokens, and the 8 bytes of the flag.
+            let free = shape.weights_bytes() + 1024 * 131_072 + 8 + spare;
+            cache_fit(&shape, &QuantSpec::none(), free).unwrap().longest
+        };
+        // Slots come in blocks of 64.
+        assert_eq!((longest(0), longest(64 * 131_072 - 1), longest(64 * 131_072)), (1024, 1024, 1088));
+    }
+
+    #[test]
     fn smaller_codes_fit_longer_contexts_and_too_large_weights_fit_none() {
         let shape = shape();
         let fit = |name: &str, free: u64| cache_fit(&shape, &name.parse().unwrap(), free).unwrap();

@@ -110,7 +110,30 @@ pub fn free_bytes(device: &Device) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use candle_core::DType;
+
+    use super::super::super::sweep::Sweep;
     use super::*;
+    use crate::model::{LoadOptions, Subject};
+
+    #[test]
+    fn a_workspace_holds_a_layer_read_back_and_scores_of_eager_twice() {
+        let workspace = |quant: &str, backend: &str| {
+            let text = format!("[[matrix]]\nkv-quants = ['{quant}']\nattn-backends = ['{backend}']");
+            let spec = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs.remove(0);
+            let shape = Shape { config: Subject::shape(&LoadOptions::new("builtin")).unwrap(), dtype: DType::F16 };
+            memory(&shape, &spec, &Settings::default(), 1024, 1).workspace_bytes
+        };
+        let least = workspace("none", "fused");
+        // K and V of 2 heads of 64 channels in f16, of a prompt of 1024 and 128 tokens of output.
+        let layer = 2 * 2 * (1024 + 128) * 64 * 2;
+        assert_eq!(workspace("int4-hqq", "fused") - least, layer);
+        assert_eq!(workspace("none", "sdpa") - least, layer);
+        // Of 4 heads and a chunk of 256 tokens, before and after the softmax, in f32.
+        assert_eq!(workspace("none", "eager") - least, layer + 2 * 4 * 1152 * 256 * 4);
+    }
 
     #[test]
     fn what_cannot_fit_is_told_with_its_sizes() {

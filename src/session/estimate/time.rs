@@ -206,6 +206,34 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_reads_for_each_chunk_and_each_step_of_its_runs() {
+        let (shape, quant) = (shape(), QuantSpec::none());
+        let settings = Settings {
+            context_lengths: vec![1024],
+            decode_tokens: 128,
+            warmup_runs: 1,
+            measure_runs: 2,
+            ..Settings::default()
+        };
+        let seconds = Work { shape: &shape, quant: &quant, settings: &settings, speed: READS }.profile();
+        // Four chunks of 256 tokens and 128 steps, each at half their length: 512 and 1024 + 64 tokens of 4096 bytes.
+        let read = |tokens: f64| (shape.weights_bytes() as f64 + tokens * 4096.0) / 1e6;
+        let expected = 3.0 * (4.0 * read(512.0) + 128.0 * read(1088.0));
+        assert!((seconds / expected - 1.0).abs() < 1e-9, "{seconds} {expected}");
+    }
+
+    #[test]
+    fn a_batch_that_is_not_full_takes_as_long_as_one_that_is() {
+        let (shape, quant) = (shape(), QuantSpec::none());
+        let seconds = |math_problems: usize| {
+            let settings = Settings { math_problems, batch_size: 2, ..Settings::default() };
+            Work { shape: &shape, quant: &quant, settings: &settings, speed: READS }.benchmark("math")
+        };
+        assert_eq!(seconds(5), seconds(6));
+        assert!((seconds(6) / seconds(4) - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
     fn layers_with_a_sliding_window_read_no_more_than_it_holds() {
         let (quant, settings) = (QuantSpec::none(), Settings::default());
         // Bytes of a step's cache and operations of a prompt's attention, at 1920 tokens.
