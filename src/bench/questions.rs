@@ -320,6 +320,7 @@ mod tests {
                 name: "math",
                 version: 1,
                 questions: &questions,
+                blocks: |_| Benchmarks::default(),
                 about: Accuracy::default(),
                 batch,
                 ask: &|_, _, _| Ok(Vec::new()),
