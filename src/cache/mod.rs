@@ -63,6 +63,9 @@ impl CacheShape {
     }
 }
 
+/// Channels of a head (D) for which there are CUDA kernels: of the cache, of attention, of rotation, of the decode step.
+pub const GPU_HEAD_DIMS: [usize; 2] = [64, 128];
+
 /// The sliding window that all of `windows` are, if they are one.
 pub fn shared_window(windows: &[Option<usize>]) -> Option<usize> {
     let first = *windows.first()?;

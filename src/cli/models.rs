@@ -126,6 +126,9 @@ fn describe(args: &Args, model: &str, caches: &[QuantSpec]) -> Result<String> {
         c.vocab,
         c.max_positions,
     );
+    if let Some(reason) = &shape.unserved {
+        text += &format!("a GPU does not serve it: {reason}\n");
+    }
     text += &match free {
         None => "how much memory is free cannot be told; give it with --memory\n".to_string(),
         Some(free) if shape.weights_bytes() > free => {

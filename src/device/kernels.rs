@@ -10,8 +10,6 @@ use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
-use super::limits::Code;
-
 pub use cudarc::driver::DeviceRepr;
 
 include!(concat!(env!("OUT_DIR"), "/kernel_images.rs"));
@@ -180,6 +178,32 @@ impl Launch<'_> {
     }
 }
 
+/// Which of the two forms of each image runs (build.rs): kernels of one name are sized for other devices in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Machine code for compute capability 9.0.
+    Hopper,
+    /// What the driver makes of the PTX for 8.0, on any other device since.
+    Portable,
+}
+
+impl Code {
+    /// Shared memory of a multiprocessor that kernels are sized for: `kSharedOfMultiprocessor` of kernels/include/kvprof/shared.cuh.
+    pub const fn shared_bytes(self) -> usize {
+        match self {
+            Code::Hopper => 227 * 1024,
+            Code::Portable => 99 * 1024,
+        }
+    }
+
+    /// What the driver has loaded: that of one small kernel, since all are compiled alike.
+    pub(super) fn of(context: &Arc<CudaContext>) -> Result<Self> {
+        let kernel = function(context, "causal_softmax", "softmax_causal_f16_x1", 0)?;
+        let made_from = kernel.get_attribute(Attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION).w()?;
+        Ok(if made_from >= 90 { Code::Hopper } else { Code::Portable })
+    }
+}
+
 /// Machine code, by context (they are never destroyed) and name.
 #[derive(Default)]
 struct Loaded {
@@ -215,13 +239,6 @@ fn function(
     function.set_attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes as i32).w()?;
     loaded.functions.insert(key, (function.clone(), shared_bytes));
     Ok(function)
-}
-
-/// Which form of the images the driver runs: that of one small kernel, since all are compiled alike.
-pub(super) fn code(context: &Arc<CudaContext>) -> Result<Code> {
-    let kernel = function(context, "causal_softmax", "softmax_causal_f16_x1", 0)?;
-    let made_from = kernel.get_attribute(Attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION).w()?;
-    Ok(if made_from >= 90 { Code::Hopper } else { Code::Portable })
 }
 
 /// The compiled form of `kernels/{name}.cu`.

@@ -1,32 +1,13 @@
 //! What kernels can count on where they run.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Result;
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
-use super::kernels;
-
-/// Which of the two forms of each image runs (build.rs): kernels of one name are sized for other devices in each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    /// Machine code for compute capability 9.0.
-    Hopper,
-    /// What the driver makes of the PTX for 8.0, on any other device since.
-    Portable,
-}
-
-impl Code {
-    /// Shared memory of a multiprocessor that kernels are sized for: `kSharedOfMultiprocessor` of kernels/include/kvprof/shared.cuh.
-    pub const fn shared_bytes(self) -> usize {
-        match self {
-            Code::Hopper => 227 * 1024,
-            Code::Portable => 99 * 1024,
-        }
-    }
-}
+use super::kernels::Code;
 
 /// What a launch is chosen by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +29,12 @@ impl DeviceLimits {
         let stream = device.cuda_stream();
         let context = stream.context();
         // Contexts are never destroyed.
-        let owner = std::sync::Arc::as_ptr(context) as usize;
+        let owner = Arc::as_ptr(context) as usize;
         if let Some(limits) = known.get(&owner) {
             return Ok(*limits);
         }
         let multiprocessors = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).w()? as usize;
-        let limits = DeviceLimits { multiprocessors, code: kernels::code(context)? };
+        let limits = DeviceLimits { multiprocessors, code: Code::of(context)? };
         known.insert(owner, limits);
         Ok(limits)
     }

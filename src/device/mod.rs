@@ -28,7 +28,7 @@ pub use bandwidth::copy_gb_per_s;
 pub use clock::Mark;
 pub use info::{GpuIdentity, GpuInfo};
 #[cfg(feature = "cuda")]
-pub use limits::{Code, DeviceLimits};
+pub use limits::DeviceLimits;
 pub use memory::{Memory, memory, memory_now, release_unused_memory, reset_memory_peaks};
 
 use candle_core::Device;

@@ -3,7 +3,7 @@
 use candle_core::DType;
 use serde::Serialize;
 
-use crate::cache::{CacheShape, shared_window};
+use crate::cache::{CacheShape, GPU_HEAD_DIMS, shared_window};
 use crate::{Error, Result};
 
 /// Normalization before attention, before the MLP and after the last layer.
@@ -176,9 +176,6 @@ pub struct DecoderConfig {
     /// Dtype the weights were published in (`torch_dtype`).
     pub stored_dtype: Option<DType>,
 }
-
-/// Channels of a head (D) for which there are CUDA kernels: of the cache, of attention, of rotation.
-pub const GPU_HEAD_DIMS: [usize; 2] = [64, 128];
 
 /// Tokens that a rotary model may write after a prompt as long as its context.
 const DECODE_ROOM: usize = 4096;

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::config::{Rope, RopeScaling};
 use super::norm::QkNorm;
 use crate::Result;
+use crate::cache::GPU_HEAD_DIMS;
 use crate::quant::Real;
 use crate::quant::real::with_real;
 
@@ -84,7 +85,7 @@ impl RopeTable {
 
 /// Whether kernels/rope.cu has an entry for it.
 fn kernel_serves(dtype: DType, head_dim: usize) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16) && matches!(head_dim, 64 | 128)
+    matches!(dtype, DType::F16 | DType::BF16) && GPU_HEAD_DIMS.contains(&head_dim)
 }
 
 /// The rotation as one operation on `x`, cos and sin. On the GPU: kernels/rope.cu.

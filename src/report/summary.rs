@@ -51,7 +51,7 @@ fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<
     });
     let mut cells = vec![if first { name } else { String::new() }, context];
     match m {
-        Some(m) if m.skipped == Some(true) => {
+        Some(m) if m.is_skipped() => {
             // Why is among the warnings, in full.
             cells.push("skipped".into());
             cells.extend((0..4).map(|_| absent()));
@@ -105,26 +105,17 @@ fn needle(result: &RunResult, m: Option<&Measurement>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Benchmarks, KvQuant, Needle, NeedleScore, Perplexity, Steps, read};
+    use crate::schema::{Benchmarks, KvQuant, Needle, NeedleScore, Perplexity, Steps, bare_result};
 
     fn shown(results: &[&RunResult]) -> String {
         table(results).unwrap().to_string()
-    }
-
-    fn result() -> RunResult {
-        let text = r#"{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{"num_params_b":1,
-            "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64},
-            "attn_backend":"fused","kv_quant":{"enabled":false,"asymmetric":false},"environment":{},"hardware":{},"config":{"seed":1,
-            "warmup_runs":0,"measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16},"measurements":[],"benchmarks":{},
-            "combo_elapsed_s":1.0}"#;
-        read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap()
     }
 
     #[test]
     fn a_step_of_several_sequences_is_told_as_a_step_not_as_a_token() {
         let steps = Some(Steps { median_ms: 8.25, ..Default::default() });
         let m = Measurement { batch_size: Some(4), steps, decode_tokens_per_sec: Some(480.0), ..Default::default() };
-        let text = shown(&[&RunResult { measurements: vec![m], ..result() }]);
+        let text = shown(&[&RunResult { measurements: vec![m], ..bare_result() }]);
         assert!(text.contains("decode ms/step") && text.contains("8.25") && !text.contains("ms/token"), "{text}");
     }
 
@@ -137,8 +128,11 @@ mod tests {
             ..Default::default()
         };
         let benchmarks = Benchmarks { perplexity_quantized: Some(through), ..Default::default() };
-        let text =
-            shown(&[&RunResult { benchmarks, kv_quant: KvQuant { enabled: true, ..Default::default() }, ..result() }]);
+        let text = shown(&[&RunResult {
+            benchmarks,
+            kv_quant: KvQuant { enabled: true, ..Default::default() },
+            ..bare_result()
+        }]);
         // 2·e^(±0.196): the lower side is 35.6 wide, the upper 43.3.
         assert!(text.contains("+100.00 [+64.40, +143.30] %"), "{text}");
     }
@@ -153,7 +147,7 @@ mod tests {
                 decode_runs_ms: Summary::of(decode),
                 ..Default::default()
             };
-            shown(&[&RunResult { measurements: vec![m], ..result() }])
+            shown(&[&RunResult { measurements: vec![m], ..bare_result() }])
         };
         // √((3² + 0 + 3²)/2) = 3; of a time that varies by 2/200 a rate of 500 varies by 5.
         let text = row(&[97.0, 100.0, 103.0], &[198.0, 200.0, 202.0]);
@@ -164,10 +158,10 @@ mod tests {
 
     #[test]
     fn only_what_was_measured_has_a_column() {
-        assert!(table(&[&result()]).is_none());
+        assert!(table(&[&bare_result()]).is_none());
         let ppl = Perplexity { value: 2.0, tokens: 16, ..Default::default() };
         let benchmarks = Benchmarks { perplexity: Some(ppl), ..Default::default() };
-        let text = shown(&[&RunResult { benchmarks, ..result() }]);
+        let text = shown(&[&RunResult { benchmarks, ..bare_result() }]);
         let head: Vec<&str> = text.lines().nth(1).unwrap().split(['│', '┆']).map(str::trim).collect();
         assert_eq!(head, ["", "KV cache", "PPL", ""], "{text}");
     }
@@ -177,7 +171,7 @@ mod tests {
         let through = Perplexity { ln_ratio: Some(-1e-7), value: 2.0, ..Default::default() };
         let benchmarks = Benchmarks { perplexity_quantized: Some(through), ..Default::default() };
         let kv_quant = KvQuant { enabled: true, ..Default::default() };
-        let text = shown(&[&RunResult { benchmarks, kv_quant, ..result() }]);
+        let text = shown(&[&RunResult { benchmarks, kv_quant, ..bare_result() }]);
         assert!(text.contains(" 0.00 %") && !text.contains("-0.00") && !text.contains("−0.00"), "{text}");
     }
 
@@ -197,7 +191,7 @@ mod tests {
             let rows = text.lines().filter(|line| line.starts_with('│')).skip(1);
             rows.map(|line| line.trim_end_matches('│').rsplit('┆').next().unwrap().trim().to_string()).collect()
         };
-        let run = RunResult { benchmarks, ..result() };
+        let run = RunResult { benchmarks, ..bare_result() };
         assert_eq!(last(&shown(&[&RunResult { measurements, ..run.clone() }])), ["–", "4/5", ""]);
         assert_eq!(last(&shown(&[&run])), ["4/5"], "without rows there is no other place");
     }

@@ -65,7 +65,7 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
         for m in &result.measurements {
             let place = place(&cache, m);
             let skipped =
-                (m.is_skipped()).then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
+                m.is_skipped().then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
                 say(place.clone(), warning);
             }

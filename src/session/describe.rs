@@ -34,7 +34,7 @@ impl<'a> Described<'a> {
 
     /// Of a model that is not loaded, as far as its configuration tells.
     pub fn unloaded(shape: &'a Shape) -> Self {
-        let Shape { config, dtype } = shape;
+        let Shape { config, dtype, .. } = shape;
         Described { config, parameters: config.parameters(), identity: Identity::default(), dtype: *dtype }
     }
 

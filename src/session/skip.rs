@@ -67,7 +67,7 @@ pub(super) fn skip_what_cannot_fit(
     stored: &mut Stored,
     before_load: Option<u64>,
 ) -> Result<Vec<String>> {
-    let shape = Shape { config: subject.config().clone(), dtype: subject.dtype };
+    let shape = Shape { config: subject.config().clone(), dtype: subject.dtype, unserved: None };
     let free = free_bytes(&subject.device);
     let mut skipped = Vec::new();
     for &length in &settings.context_lengths {

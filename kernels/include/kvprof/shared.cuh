@@ -2,7 +2,7 @@
 //
 // Each file is compiled twice (build.rs): to machine code for Hopper (9.0), and to PTX that every device since Ampere (8.0) runs, of which
 // consumer cards have the least: 99 KiB a block, one such block a multiprocessor. The host asks the driver which of the two it has loaded
-// (`Code` in src/device/limits.rs, which mirrors the numbers).
+// (`Code` in src/device/kernels.rs, which mirrors the numbers).
 #pragma once
 
 namespace kvprof {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Layout, Result, Shape, bail};
 
+use crate::cache::GPU_HEAD_DIMS;
 use crate::device::kernels::{self, Address, DeviceRepr, Launch, Ring, Strides, address};
 use crate::quant::tile::SideGeometry;
 use crate::quant::{Direction, Fit, TileGeometry};
@@ -287,8 +288,9 @@ pub(super) fn dense(
 }
 
 fn check_channels(channels: usize) -> Result<()> {
-    if ![64, 128].contains(&channels) {
-        bail!("the CUDA kernels of a cache serve heads of 64 or 128 channels, not {channels}: use --device cpu");
+    if !GPU_HEAD_DIMS.contains(&channels) {
+        let [few, many] = GPU_HEAD_DIMS;
+        bail!("the CUDA kernels of a cache serve heads of {few} or {many} channels, not {channels}: use --device cpu");
     }
     Ok(())
 }

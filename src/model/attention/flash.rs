@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use crate::device::kernels::{Address, DeviceRepr, Launch, Strides, address, float_name, uninitialized};
-use crate::device::tensor_map::TensorMap;
-use crate::device::{Code, DeviceLimits};
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
+
+use crate::cache::GPU_HEAD_DIMS;
+use crate::device::DeviceLimits;
+use crate::device::kernels::{Address, Code, DeviceRepr, Launch, Strides, address, float_name, uninitialized};
+use crate::device::tensor_map::TensorMap;
 
 /// Mirrors `PrefillParams` of kernels/include/kvprof/prefill.cuh.
 #[repr(C)]
@@ -99,8 +101,9 @@ pub(super) fn flash_attention(
     {
         bail!("queries {:?} do not fit {cached} positions in a ring {:?}", q_layout.shape(), kv_layout.shape());
     }
-    if ![64, 128].contains(&channels) {
-        bail!("the CUDA attention kernels serve heads of 64 or 128 channels, not {channels}");
+    if !GPU_HEAD_DIMS.contains(&channels) {
+        let [few, many] = GPU_HEAD_DIMS;
+        bail!("the CUDA attention kernels serve heads of {few} or {many} channels, not {channels}");
     }
     if q.dtype() != kv.dtype() {
         bail!("queries of {:?} over a cache of {:?}", q.dtype(), kv.dtype());

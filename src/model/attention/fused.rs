@@ -3,6 +3,8 @@
 use candle_core::Tensor;
 
 use super::Attention;
+#[cfg(feature = "cuda")]
+use super::decode::DecodeKernel;
 use super::host::HostAttention;
 use crate::Result;
 use crate::cache::LayerView;
@@ -44,9 +46,8 @@ impl Attention for Fused {
 
     fn kernel(&self, heads: usize, tokens: usize, view: &LayerView<'_>) -> String {
         #[cfg(feature = "cuda")]
-        if view.window.device().is_cuda() {
-            let window = view.window.dims();
-            return match super::decode::kernel_for(&[window[1], heads, tokens, window[4]], view.window.dtype(), view) {
+        if let Some(kernel) = on_gpu(heads, tokens, view) {
+            return match kernel {
                 Ok(kernel) => kernel.kernel,
                 Err(reason) => format!("{} ({reason})", super::Sdpa.kernel(heads, tokens, view)),
             };
@@ -60,9 +61,14 @@ impl Attention for Fused {
 
     #[cfg(feature = "cuda")]
     fn fallback(&self, heads: usize, tokens: usize, view: &LayerView<'_>) -> Option<String> {
-        let window = view.window.dims();
-        let on_gpu = view.window.device().is_cuda();
-        let kernel = || super::decode::kernel_for(&[window[1], heads, tokens, window[4]], view.window.dtype(), view);
-        on_gpu.then(kernel)?.err()
+        on_gpu(heads, tokens, view)?.err()
     }
+}
+
+/// The kernel that attends to `view` on its GPU, or why there is none; `None` on a CPU.
+#[cfg(feature = "cuda")]
+fn on_gpu(heads: usize, tokens: usize, view: &LayerView<'_>) -> Option<Result<DecodeKernel, String>> {
+    let (device, window) = (view.window.device(), view.window.dims());
+    let q = [window[1], heads, tokens, window[4]];
+    device.is_cuda().then(|| super::decode::kernel_for(&q, view.window.dtype(), view))
 }

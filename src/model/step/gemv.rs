@@ -1,8 +1,7 @@
 //! Which linear-layer kernel serves a batch, and how it is launched (kernels/step.cu).
 
 use super::params::GemvInput;
-use crate::device::Code;
-use crate::device::kernels::Address;
+use crate::device::kernels::{Address, Code};
 
 /// Most sequences side by side that the step kernels serve.
 pub const MAX_BATCH: usize = 16;

@@ -4,6 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::gemv::MAX_BATCH;
 use super::params::MAX_HIDDEN;
+use crate::cache::GPU_HEAD_DIMS;
 use crate::model::config::{Mlp, Norm};
 use crate::model::decoder::Decoder;
 use crate::model::layers::Layer;
@@ -74,7 +75,7 @@ pub(super) fn unserved(decoder: &Decoder, batch: usize) -> Option<String> {
     if config.rope().is_none() {
         return no("learned positions".into());
     }
-    if ![64, 128].contains(&config.head_dim) {
+    if !GPU_HEAD_DIMS.contains(&config.head_dim) {
         return no(format!("heads of {} channels", config.head_dim));
     }
     if !config.hidden.is_multiple_of(8) || !config.intermediate.is_multiple_of(8) || config.hidden > MAX_HIDDEN {

@@ -146,7 +146,7 @@ fn asking_for(run: &Run, name: &str, items: usize) -> Option<String> {
 
 /// How `row` decodes, in words, where it is slower than `bound` allows against `full`, the unquantized cache at the same context and batch, and
 /// that is told from noise (the interval of the medians' ratio; without three repeats of each it counts as it is). `None` too where it cannot be told:
-/// see [`speed_known`].
+/// see [`speeds`].
 pub(super) fn too_slow(row: &Row<'_>, full: &Row<'_>, bound: &Bound) -> Option<String> {
     let (new, old) = speeds(row, full)?;
     let runs = |row: &Row<'_>| row.measured.and_then(|m| m.decode_runs_ms.as_ref()).map(|runs| runs.raw.clone());
@@ -158,15 +158,15 @@ pub(super) fn too_slow(row: &Row<'_>, full: &Row<'_>, bound: &Bound) -> Option<S
     })
 }
 
-/// Whether the speeds of both are known, so that one can be held against the other.
-pub(super) fn speed_known(row: &Row<'_>, full: &Row<'_>) -> bool {
-    speeds(row, full).is_some()
+/// Tokens a second of both, where one can be held against the other.
+pub(super) fn speeds(row: &Row<'_>, full: &Row<'_>) -> Option<(f64, f64)> {
+    let rates = row.decode_rate().zip(full.decode_rate()).filter(|(_, old)| *old > 0.0);
+    rates.filter(|_| within_memory(&(row, full)))
 }
 
-/// Tokens a second of both, where neither spilled to the host's memory.
-fn speeds(row: &Row<'_>, full: &Row<'_>) -> Option<(f64, f64)> {
-    let rates = row.decode_rate().zip(full.decode_rate()).filter(|(_, old)| *old > 0.0);
-    rates.filter(|_| !row.spilled() && !full.spilled())
+/// Whether neither spilled to the host's memory: times and energy of those that did are the host link's.
+pub(super) fn within_memory((row, full): &(&Row<'_>, &Row<'_>)) -> bool {
+    !row.spilled() && !full.spilled()
 }
 
 pub(super) fn scores(quality: &Quality) -> impl Iterator<Item = (&'static str, &Score)> {
@@ -241,14 +241,10 @@ mod tests {
     #[test]
     fn what_a_score_leaves_open_is_told_with_how_many_items_could_tell() {
         use crate::report::study::Study;
-        use crate::schema::NeedleTrial;
+        use crate::schema::{NeedleTrial, bare_result};
         let doubts = |needle: Score, places: usize, bound: Bound| {
-            let text = r#"{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{"num_params_b":1,
-                "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64},
-                "attn_backend":"fused","kv_quant":{"enabled":true,"asymmetric":false},"environment":{},"hardware":{},"config":{"seed":1,
-                "warmup_runs":0,"measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16},"measurements":[],"benchmarks":{},
-                "combo_elapsed_s":1.0}"#;
-            let mut result = crate::schema::read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap();
+            let mut result = bare_result();
+            result.kv_quant.enabled = true;
             let trial = |context_length| NeedleTrial { context_length, ..Default::default() };
             // Two trials at each place are of one place.
             result.benchmarks.needle_in_haystack_trials = Some((0..places).chain(0..places).map(trial).collect());

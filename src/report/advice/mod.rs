@@ -68,15 +68,14 @@ impl<'a> Advice<'a> {
         bound: &Bound,
     ) -> Self {
         let (subject, run) = (place.subject, candidates[chosen].run);
-        let row = place.row(run).zip(place.at);
-        let saves = row.and_then(|(row, at)| words::saves(row, place.unquantized(row)?, at));
-        let rows = row.map(|(row, _)| row).zip(place.baseline).filter(words::within_memory);
+        let row = place.row(run);
+        let saves = row.zip(place.at).and_then(|(row, at)| words::saves(row, place.unquantized(row)?, at));
+        let rows = row.zip(place.baseline);
         let others = candidates.iter().enumerate().filter(|(at, _)| *at != chosen);
         let mut caveats = words::left_out(subject);
         caveats.extend(judge::doubts(run, bound));
         caveats.extend(words::caveats(subject, run, place.baseline.is_some(), saves.is_some()));
-        let row_and_full = place.row(run).zip(place.baseline);
-        if bound.slowdown.is_some() && !row_and_full.is_some_and(|(row, full)| judge::speed_known(row, full)) {
+        if bound.slowdown.is_some() && rows.and_then(|(row, full)| judge::speeds(row, full)).is_none() {
             caveats.push("Its speed could not be held against the unquantized cache's.".into());
         }
         // Larger ones would not be recommended anyway.
@@ -88,7 +87,7 @@ impl<'a> Advice<'a> {
             headline: format!("For {}, use {}.", subject.name, run.cache),
             reason: format!("The smallest measured cache that keeps to the bound: {measured}."),
             saves,
-            costs: rows.and_then(|(row, full)| words::costs(row, full)),
+            costs: rows.filter(judge::within_memory).and_then(|(row, full)| words::costs(row, full)),
             caveats,
             others: others.map(|(_, other)| other.words()).collect(),
         }
@@ -232,14 +231,9 @@ mod tests {
 
     /// A result file.
     fn parsed(quant: &str, blocks: &str) -> crate::schema::RunResult {
-        let text = format!(
-            r#"{{"schema_version":"3.0","experiment_id":"e","timestamp":"t","model":"m","model_config":{{"num_params_b":1,
-            "num_layers":1,"num_q_heads":1,"num_kv_heads":1,"gqa_ratio":"1:1","head_dim":8,"max_position_embeddings":64}},
-            "attn_backend":"fused","kv_quant":{quant},"environment":{{}},"hardware":{{}},"config":{{"seed":1,"warmup_runs":0,
-            "measure_runs":1,"decode_tokens":4,"ppl_dataset":"b","ppl_tokens":16}},"measurements":[],
-            "benchmarks":{{{blocks}}},"combo_elapsed_s":1.0}}"#
-        );
-        crate::schema::read::parse(std::path::Path::new("a.json"), text.as_bytes()).unwrap()
+        let kv_quant = serde_json::from_str(quant).unwrap();
+        let benchmarks = serde_json::from_str(&format!("{{{blocks}}}")).unwrap();
+        crate::schema::RunResult { kv_quant, benchmarks, ..crate::schema::bare_result() }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::judge::scores;
+use super::judge::{scores, speeds};
 use crate::report::group::Subject;
 use crate::report::number::{self, Digits};
 use crate::report::run::Run;
@@ -31,15 +31,10 @@ pub(super) fn saves(row: &Row<'_>, before: f64, (context, batch): (usize, usize)
     ))
 }
 
-/// Whether neither spilled to the host's memory: times and energy of those that did are the host link's.
-pub(super) fn within_memory((row, full): &(&Row<'_>, &Row<'_>)) -> bool {
-    !row.spilled() && !full.spilled()
-}
-
 pub(super) fn costs(row: &Row<'_>, full: &Row<'_>) -> Option<String> {
     let change = |new: f64, old: f64| number::shown(new / old - 1.0, Digits::SignedPercent(0));
     let mut parts = Vec::new();
-    if let Some((new, old)) = row.decode_rate().zip(full.decode_rate()).filter(|(_, old)| *old > 0.0) {
+    if let Some((new, old)) = speeds(row, full) {
         let [a, b] = [new, old].map(|v| number::significant(v, 3));
         parts.push(format!("decoding at {a} instead of {b} tokens/s ({})", change(new, old)));
     }

@@ -78,7 +78,7 @@ mod tests {
     fn shape() -> Shape {
         let text = r#"{"model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 131072}"#;
-        Shape { config: read_config(Path::new("config.json"), text).unwrap().0, dtype: DType::F16 }
+        Shape { config: read_config(Path::new("config.json"), text).unwrap().0, dtype: DType::F16, unserved: None }
     }
 
     #[test]

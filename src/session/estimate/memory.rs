@@ -50,7 +50,7 @@ impl Memory {
 
 /// Memory of `spec` at one context length and batch size.
 pub fn memory(shape: &Shape, spec: &RunSpec, settings: &Settings, length: usize, batch: usize) -> Memory {
-    let Shape { config, dtype } = shape;
+    let Shape { config, dtype, .. } = shape;
     let capacity = length.saturating_add(settings.decode_tokens);
     let chunk = settings.prefill_chunk(length, batch, config.layers).max(1);
     let bytes = dtype.size_in_bytes() as f64;
@@ -123,7 +123,11 @@ mod tests {
         let workspace = |quant: &str, backend: &str| {
             let text = format!("[[matrix]]\nkv-quants = ['{quant}']\nattn-backends = ['{backend}']");
             let spec = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs.remove(0);
-            let shape = Shape { config: Subject::shape(&LoadOptions::new("builtin")).unwrap(), dtype: DType::F16 };
+            let shape = Shape {
+                config: Subject::shape(&LoadOptions::new("builtin")).unwrap(),
+                dtype: DType::F16,
+                unserved: None,
+            };
             memory(&shape, &spec, &Settings::default(), 1024, 1).workspace_bytes
         };
         let least = workspace("none", "fused");

@@ -66,13 +66,15 @@ pub struct Shape {
     pub config: DecoderConfig,
     /// Float type of weights, activations and cache, as the run will choose it.
     pub dtype: DType,
+    /// Why the place does not serve it; `None` where it does.
+    pub unserved: Option<String>,
 }
 
 impl Shape {
     /// The shape of a model, from its configuration alone, for a run on `place`.
     ///
     /// # Errors
-    /// As [`Subject::shape`], and a model that a GPU would not serve.
+    /// As [`Subject::shape`].
     pub fn of(request: &ModelRequest, place: Place) -> Result<Self> {
         let options = request.options(false)?;
         let config = Subject::shape(&options)?;
@@ -80,11 +82,9 @@ impl Shape {
             Place::Here => options.device.open().is_ok_and(|device| device.is_cuda()),
             Place::OtherGpu => true,
         };
-        if let Some(reason) = config.unserved_on_gpu().filter(|_| on_gpu) {
-            return Err(Error::usage(reason));
-        }
         let dtype = options.dtype.resolve_for(config.stored_dtype, on_gpu);
-        Ok(Shape { config, dtype })
+        let unserved = config.unserved_on_gpu().filter(|_| on_gpu);
+        Ok(Shape { config, dtype, unserved })
     }
 
     /// Bytes of the weights.
@@ -136,13 +136,17 @@ impl Estimator {
     /// The need of `spec`; `None` when the model's shape is not known.
     ///
     /// # Errors
-    /// When the settings cannot measure anything, the quantization does not fit the model, or the model has no weights to measure.
+    /// When the settings cannot measure anything, the quantization does not fit the model, the place does not serve it, or it has no weights to
+    /// measure.
     pub fn estimate(&mut self, spec: &RunSpec) -> Result<Option<Estimate>> {
         spec.settings.check()?;
         let options = spec.model.options(false)?;
         options.source()?;
         spec.benchmarks.iter().try_for_each(|name| options.weights.require_trained(name))?;
         let Some(shape) = self.shape(&spec.model).cloned() else { return Ok(None) };
+        if let Some(reason) = shape.unserved {
+            return Err(Error::usage(format!("{}: {reason}", spec.model.model)));
+        }
         spec.kv_quant.validate(shape.config.head_dim, shape.config.layers)?;
         spec.check_default_context(&shape.config)?;
         let mut settings = spec.settings.for_model(&shape.config);
@@ -212,6 +216,26 @@ mod tests {
         assert_eq!(seconds("'none', 'int4-hqq'", "'ppl', 'kld'"), of[..2]);
         let ppl = seconds("'int8-hqq', 'int4-hqq'", "'ppl'");
         assert!(ppl[0] > 1.5 * ppl[1], "the first run reads the reference too: {ppl:?}");
+    }
+
+    #[test]
+    fn a_run_of_heads_that_no_gpu_kernel_serves_is_refused_there_and_not_on_a_cpu() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("c.config.json");
+        let of = |head_dim: usize, place: Place| {
+            let shape = format!(
+                r#"{{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8,
+                    "intermediate_size": 64, "max_position_embeddings": 4096, "head_dim": {head_dim}}}"#
+            );
+            std::fs::write(&config, shape).unwrap();
+            let matrix =
+                format!("[[matrix]]\nmodels = ['{0}']\nkv-quants = ['none']\n[model.'{0}']\n", config.display());
+            let text = format!("{matrix}weights = 'dummy'\ndevice = 'cpu'");
+            let run = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs.remove(0);
+            Estimator::new(place).estimate(&run).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert!(of(96, Place::OtherGpu).contains("heads have 96 channels"));
+        assert_eq!((of(96, Place::Here), of(128, Place::OtherGpu)), (String::new(), String::new()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use candle_core::DType;
 
+use crate::cache::GPU_HEAD_DIMS;
 use crate::device::DeviceLimits;
 use crate::device::kernels::{Launch, float_name};
 use crate::quant::tile::SideGeometry;
@@ -115,7 +116,7 @@ impl DecodeKernel {
         if shape.tokens > MAX_TOKENS {
             return Err(format!("{} new tokens, fused decode takes at most {MAX_TOKENS}", shape.tokens));
         }
-        if ![64, 128].contains(&shape.head_dim) {
+        if !GPU_HEAD_DIMS.contains(&shape.head_dim) {
             return Err(format!("no fused kernel for heads of {} channels", shape.head_dim));
         }
         let float = float_name(shape.dtype).map_err(|e| e.to_string())?;
@@ -188,7 +189,7 @@ fn choose_splits(slots: usize, blocks: usize, items: usize, least: usize) -> usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Code;
+    use crate::device::kernels::Code;
     use crate::quant::QuantSpec;
     use crate::quant::presets::PRESETS;
 
