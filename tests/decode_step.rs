@@ -48,6 +48,9 @@ mod on_gpu {
 
     use crate::which::gpu;
 
+    /// Caches kept transformed: both sides, of which outputs are transformed back, and keys alone, in all layers but one.
+    const TRANSFORMED: [&str; 2] = ["int4-quanto,hadamard=kv", "int8-hqq-token,keep-layers=1,hadamard=k"];
+
     const PROMPT: usize = 200;
     const STEPS: usize = 512;
     /// A block of the cache: chunks that end at its multiples quantize what single tokens would.
@@ -241,6 +244,9 @@ mod on_gpu {
                 least = scale;
             }
         }
+        for name in TRANSFORMED {
+            pair.check(&name.parse().unwrap(), 1, STEPS, true, least);
+        }
     }
 
     #[test]
@@ -263,7 +269,7 @@ mod on_gpu {
             let pair =
                 Pair { gpu: small_qwen3(1.0, dtype, &device), exact: small_qwen3(1.0, DType::F32, &Device::Cpu) };
             for (batch, graph) in [(1, true), (3, false)] {
-                for name in ["none", "int4-hqq"] {
+                for name in ["none", "int4-hqq", "int4-quanto,hadamard=kv"] {
                     pair.check(&name.parse().unwrap(), batch, 80, graph, 0.0);
                 }
             }
@@ -290,13 +296,13 @@ mod on_gpu {
     fn a_graph_and_single_launches_give_the_same_bits() {
         let Some(_) = gpu("a_graph_and_single_launches_give_the_same_bits") else { return };
         let subject = subject("f16");
-        for preset in &PRESETS {
-            let spec: QuantSpec = preset.name.parse().unwrap();
+        for name in PRESETS.iter().map(|preset| preset.name).chain(TRANSFORMED) {
+            let spec: QuantSpec = name.parse().unwrap();
             let run = |graph: bool| {
                 let (tokens, logits) = serve(&subject.decoder, &spec, 2, 150, graph);
                 (tokens, logits.flatten_all().unwrap().to_vec1::<f32>().unwrap())
             };
-            assert!(run(true) == run(false), "{}: other bits", preset.name);
+            assert!(run(true) == run(false), "{name}: other bits");
         }
     }
 

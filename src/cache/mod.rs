@@ -15,7 +15,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 
 use crate::Result;
-use crate::quant::{QuantSpec, TileGeometry};
+use crate::quant::{Hadamard, QuantSpec, TileGeometry};
 
 pub use layer::predict;
 pub use ring::RingCache;
@@ -189,6 +189,12 @@ impl PackedView<'_> {
 pub trait KvCache {
     /// The quantization this cache was made for.
     fn spec(&self) -> &QuantSpec;
+
+    /// How keys and values of `layer` are to be given to it: transformed where its codes are of transformed numbers, which a layer without
+    /// codes has no need of. Queries and outputs go by the same (`quant::hadamard`).
+    fn hadamard(&self, layer: usize) -> Hadamard {
+        if self.view(layer).packed.is_some() { self.spec().hadamard } else { Hadamard::NONE }
+    }
 
     /// The shape this cache was made for.
     fn shape(&self) -> &CacheShape;

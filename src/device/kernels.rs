@@ -251,3 +251,8 @@ pub fn image(name: &str) -> Result<&'static [u8]> {
         None => bail!("this build has no kernels/{name}.cu"),
     }
 }
+
+/// The name of `kernels/{name}.cu` as launches keep it; `None` where there is no such file.
+pub fn find_image(name: &str) -> Option<&'static str> {
+    IMAGES.iter().find(|(known, _)| *known == name).map(|(known, _)| *known)
+}

@@ -228,6 +228,38 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_that_is_kept_transformed_gives_the_logits_of_one_that_is_not() {
+        let decoder = decoder(2048);
+        let logits = |spec: &str, backend: &str| {
+            let shape = decoder.config().cache_shape(1, 300, 50, DType::F32, &Device::Cpu);
+            let mut cache = cache::new(spec.parse().unwrap(), shape).unwrap();
+            let attention = attention::new(backend).unwrap();
+            let mut last = Vec::new();
+            for chunk in 0..6u32 {
+                let tokens = Tensor::arange(chunk * 50, (chunk + 1) * 50, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+                let all = decoder.forward(&tokens, cache.as_mut(), attention.as_ref(), LogitsOf::All).unwrap();
+                last = all.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            }
+            last
+        };
+        let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let exact = logits("none", "eager");
+        for sides in ["k", "v", "kv"] {
+            for backend in attention::NAMES {
+                // 8 bits move the logits by hundredths; what was transformed and not back would move them by whole numbers.
+                let kept = logits(&format!("int8-hqq-token,residual=16,hadamard={sides}"), backend);
+                let moved = distance(&kept, &exact);
+                assert!(moved > 0.0 && moved < 0.1, "{sides} {backend}: {moved}");
+            }
+        }
+        let plain = logits("int8-hqq-token,residual=16", "eager");
+        assert!(distance(&plain, &logits("int8-hqq-token,residual=16,hadamard=kv", "eager")) > 0.0);
+        // Without codes there is nothing to transform for.
+        let layers = (0..decoder.config().layers).map(|layer| layer.to_string()).collect::<Vec<_>>().join("+");
+        assert_eq!(logits(&format!("int8-hqq-token,residual=16,keep-layers={layers},hadamard=kv"), "eager"), exact);
+    }
+
+    #[test]
     fn a_longer_rotary_table_changes_no_logit() {
         let decoder = decoder(2048);
         let attention = attention::new("sdpa").unwrap();

@@ -5,10 +5,10 @@ use candle_nn::Linear;
 
 use super::attention::Attention;
 use super::config::{DecoderConfig, Mlp};
-use super::elementwise;
 use super::loader::Loader;
 use super::norm::{NormLayer, QkNorm};
 use super::rope::RopeTable;
+use super::{elementwise, hadamard};
 use crate::Result;
 use crate::cache::KvCache;
 use crate::device::ranges::{self, Part};
@@ -111,14 +111,25 @@ impl Layer {
             let _range = ranges::enter(Part::Elementwise);
             qk = rope.rotate(&qk, cache.len(), self.qk_norm.as_ref())?;
         }
+        let kept = cache.hadamard(index);
+        if kept.keys {
+            qk = hadamard::rows(&qk)?;
+        }
         let q = qk.narrow(1, 0, heads)?.contiguous()?;
         // The cache copies them, so strides cost nothing.
         let k = qk.narrow(1, heads, kv_heads)?;
-        let v = qkv.narrow(1, rotated, kv_heads)?;
+        let mut v = qkv.narrow(1, rotated, kv_heads)?;
+        if kept.values {
+            v = hadamard::rows(&v)?;
+        }
         cache.append(index, &k, &v)?;
         let attended = attention.attend(&q, &cache.view(index), scale)?;
         cache.settle(index)?;
-        let joined = attended.transpose(1, 2)?.reshape((batch, tokens, heads * head_dim))?;
+        let mut attended = attended.transpose(1, 2)?;
+        if kept.values {
+            attended = hadamard::rows(&attended)?;
+        }
+        let joined = attended.reshape((batch, tokens, heads * head_dim))?;
         elementwise::linear(&self.output, &joined)
     }
 

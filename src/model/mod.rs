@@ -12,6 +12,9 @@ mod elementwise;
 mod elementwise_cuda;
 pub mod families;
 pub mod generate;
+pub mod hadamard;
+#[cfg(feature = "cuda")]
+mod hadamard_cuda;
 pub mod hub;
 mod layers;
 mod loader;

@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod fit;
 pub mod fp8;
+pub mod hadamard;
 pub mod hqq;
 pub mod minmax;
 pub mod pack;
@@ -17,6 +18,7 @@ pub mod tile;
 #[cfg(test)]
 mod tests;
 
+pub use hadamard::Hadamard;
 pub use real::Real;
 pub use spec::{Direction, Fit, Groups, Policy, QuantSpec, Scheme};
 pub use tile::TileGeometry;

@@ -3,15 +3,27 @@
 use std::str::FromStr;
 
 use super::presets::{self, PRESETS};
-use super::{Direction, Groups, Policy, QuantSpec, Scheme};
+use super::{Direction, Groups, Hadamard, Policy, QuantSpec, Scheme};
 use crate::{Error, Result};
 
 /// Tokens kept in full precision unless a spec or `--residual-length` says otherwise.
 pub const DEFAULT_RESIDUAL: usize = 128;
 
 /// Keys an override may have, in the order of canonical names.
-const KEYS: [&str; 11] =
-    ["group", "k-group", "v-group", "bits", "k-bits", "v-bits", "k", "v", "residual", "keep-layers", "policy"];
+const KEYS: [&str; 12] = [
+    "group",
+    "k-group",
+    "v-group",
+    "bits",
+    "k-bits",
+    "v-bits",
+    "k",
+    "v",
+    "hadamard",
+    "residual",
+    "keep-layers",
+    "policy",
+];
 
 const BITS: [u8; 3] = [2, 4, 8];
 const GROUPS: [usize; 4] = [16, 32, 64, 128];
@@ -118,6 +130,11 @@ impl QuantSpec {
                 self.keep_layers.sort_unstable();
                 self.keep_layers.dedup();
             }
+            "hadamard" => {
+                self.hadamard = Hadamard::named(value).ok_or_else(|| {
+                    Error::usage(format!("hadamard={value} is not offered; hadamard is one of k, v, kv"))
+                })?;
+            }
             "policy" => {
                 self.policy = match value {
                     "streaming" => Policy::Streaming,
@@ -133,7 +150,7 @@ impl QuantSpec {
     fn set_groups(&mut self, key: &str, value: &str) -> Result<()> {
         let Scheme::Grouped { key: k, value: v, .. } = &mut self.scheme else {
             return Err(Error::usage(format!(
-                "fp8 has one scale per head and no {key}; it takes residual, keep-layers and policy"
+                "fp8 has one scale per head and no {key}; it takes hadamard, residual, keep-layers and policy"
             )));
         };
         let (what, sides): (&str, &mut [&mut Groups]) = match key {
@@ -170,6 +187,9 @@ impl QuantSpec {
             if v.direction != v0.direction {
                 say("v", v.direction.to_string());
             }
+        }
+        if let Some(sides) = self.hadamard.name() {
+            say("hadamard", sides.into());
         }
         if self.residual != DEFAULT_RESIDUAL {
             say("residual", self.residual.to_string());

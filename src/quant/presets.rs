@@ -86,6 +86,7 @@ pub fn help_table() -> String {
         \x20 group, k-group, v-group = 16 | 32 | 64 | 128\n\
         \x20 bits, k-bits, v-bits = 2 | 4 | 8\n\
         \x20 k, v = channel | token\n\
+        \x20 hadamard = k | v | kv: kept transformed, outliers spread over channels\n\
         \x20 residual = tokens kept in full precision\n\
         \x20 keep-layers = layers kept in full precision\n\
         \x20 policy = streaming\n";

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Hadamard;
 use super::parse::DEFAULT_RESIDUAL;
 use crate::{Error, Result};
 
@@ -98,6 +99,9 @@ pub struct QuantSpec {
     pub keep_layers: Vec<usize>,
     /// When tokens are quantized.
     pub policy: Policy,
+    /// Which sides are kept transformed, so that outliers of one channel are spread over all.
+    #[serde(default, skip_serializing_if = "Hadamard::is_none")]
+    pub hadamard: Hadamard,
 }
 
 impl QuantSpec {
@@ -109,6 +113,7 @@ impl QuantSpec {
             residual: DEFAULT_RESIDUAL,
             keep_layers: Vec::new(),
             policy: Policy::Streaming,
+            hadamard: Hadamard::NONE,
         }
     }
 
@@ -140,6 +145,11 @@ impl QuantSpec {
         }
         if let Some(layer) = self.keep_layers.iter().find(|layer| **layer >= layers) {
             return refuse(format!("there is no layer {layer} to keep; the model has layers 0 to {}", layers - 1));
+        }
+        if !self.hadamard.is_none() && !head_dim.is_power_of_two() {
+            return refuse(format!(
+                "a Hadamard transform needs a power of two of channels, and the model's heads have {head_dim}; leave hadamard out"
+            ));
         }
         let Scheme::Grouped { key, value, .. } = self.scheme else {
             return Ok(());
@@ -186,6 +196,7 @@ mod tests {
         assert!(refusal("int2-hqq", 66, 2).contains("k-bits=8"));
         assert!(refusal("int4-hqq,keep-layers=0+28", 128, 28).contains("layers 0 to 27"));
         assert!(refusal("int4-hqq,residual=18446744073709551615", 128, 28).contains("longer than any context"));
+        assert!(refusal("int4-quanto,group=32,hadamard=kv", 96, 2).contains("leave hadamard out"));
         assert!(refusal("int4-hqq,policy=transformers", 128, 28).contains("not offered yet"));
     }
 

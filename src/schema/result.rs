@@ -137,6 +137,9 @@ pub struct KvQuant {
     /// `streaming` or `transformers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// Sides kept in the basis of a Hadamard matrix: `k`, `v`, `kv`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hadamard: Option<String>,
     /// Layers kept in full precision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_layers: Vec<usize>,

@@ -149,6 +149,7 @@ pub fn kv_quant(spec: &QuantSpec) -> KvQuant {
     quant.residual_length = Some(spec.residual);
     quant.policy = Some(format!("{:?}", spec.policy).to_lowercase());
     quant.backend = spec.method().map(Into::into);
+    quant.hadamard = spec.hadamard.name().map(Into::into);
     match spec.scheme {
         Scheme::Grouped { key, value, .. } => {
             quant.nbits = Some(key.bits);
@@ -262,7 +263,15 @@ mod tests {
 
     #[test]
     fn every_quantization_survives_being_written_and_read() {
-        for name in ["none", "int8-hqq", "int2-hqq-kivi", "int4-quanto", "fp8", "int4-hqq,group=32,keep-layers=0"] {
+        for name in [
+            "none",
+            "int8-hqq",
+            "int2-hqq-kivi",
+            "int4-quanto",
+            "fp8",
+            "int4-hqq,group=32,keep-layers=0",
+            "int4-quanto,hadamard=kv",
+        ] {
             let spec: QuantSpec = name.parse().unwrap();
             assert_eq!(quant_of(&kv_quant(&spec)).unwrap(), spec);
         }

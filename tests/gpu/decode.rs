@@ -26,6 +26,22 @@ const CASES: [Case; 9] = [
     case((4, 2), 2, 777, Some(150), Kind::Normal),
 ];
 
+/// Mixtures with a kernel beside those of presets.
+const MIXTURES: [&str; 8] = [
+    "int4-hqq,group=32",
+    "int4-quanto,group=32",
+    "int8-hqq-token,group=32",
+    "int4-hqq,k-bits=8",
+    "int4-hqq-kivi,k-bits=8",
+    "int4-quanto,k-bits=8",
+    "int4-hqq,v-bits=2",
+    "int4-hqq-kivi,v-bits=2",
+];
+
+fn specs() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|preset| preset.name).chain(MIXTURES)
+}
+
 /// The float stored in two bytes.
 fn real(bytes: &[u8], dtype: DType) -> f64 {
     let bits = u16::from_le_bytes([bytes[0], bytes[1]]);
@@ -115,9 +131,9 @@ fn fused_decode_matches_float64_over_the_stored_codes() {
     let Some(gpu) = crate::gpu("fused_decode_matches_float64_over_the_stored_codes") else { return };
     for head_dim in [64, 128] {
         for dtype in [DType::F16, DType::BF16] {
-            for preset in &PRESETS {
+            for spec in specs() {
                 for case in CASES {
-                    check(&gpu, preset.name, case, head_dim, dtype);
+                    check(&gpu, spec, case, head_dim, dtype);
                 }
             }
         }
@@ -133,12 +149,12 @@ fn small_values_are_read_past_tokens_that_take_most_of_the_attention() {
     let case = case((8, 2), 1, 1101, None, Kind::Normal);
     for head_dim in [64, 128] {
         for (dtype, nats) in [(DType::F16, 5.0), (DType::BF16, 5.0), (DType::BF16, 12.0)] {
-            for preset in &PRESETS {
+            for spec in specs() {
                 let [k, v] =
                     [21, 22].map(|seed| inputs::tensor(Kind::Normal, [2, 2, case.cached, head_dim], dtype, seed));
                 let k = with_sinks(&k, nats / (head_dim as f64).sqrt());
                 let v = with_sinks(&(v * 0.01).unwrap(), 0.0);
-                check_with(&gpu, preset.name, case, [&filled(1.0, [2, 8, 1, head_dim], dtype), &k, &v]);
+                check_with(&gpu, spec, case, [&filled(1.0, [2, 8, 1, head_dim], dtype), &k, &v]);
             }
         }
     }
@@ -151,13 +167,13 @@ fn values_may_grow_while_they_are_read() {
     let Some(gpu) = crate::gpu("values_may_grow_while_they_are_read") else { return };
     let case = case((8, 2), 1, 1100, None, Kind::Normal);
     for dtype in [DType::F16, DType::BF16] {
-        for preset in &PRESETS {
+        for spec in specs() {
             let dims = [2, 2, case.cached, 128];
             let [q, k, v] = [(31, [2, 8, 1, 128]), (32, dims), (33, dims)]
                 .map(|(seed, dims)| inputs::tensor(Kind::Normal, dims, dtype, seed));
             let part = |from: usize, to: usize, size: f64| (v.narrow(2, from, to - from).unwrap() * size).unwrap();
             let v = Tensor::cat(&[part(0, 300, 0.01), part(300, 600, 3.0), part(600, 1100, 3000.0)], 2).unwrap();
-            check_with(&gpu, preset.name, case, [&q, &k, &v]);
+            check_with(&gpu, spec, case, [&q, &k, &v]);
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use kvprof::cache;
-use kvprof::model::{LoadOptions, LogitsOf, Subject, attention};
+use kvprof::model::{LoadOptions, LogitsOf, Subject, attention, hadamard};
 use kvprof::quant::QuantSpec;
+
+use crate::inputs::{self, Kind};
 
 const TEXT: &str = "The special magic number for this experiment is 7492. Mary walked to the mill before noon. ";
 
@@ -66,4 +68,22 @@ fn single_precision_on_the_gpu_is_refused_at_once() {
         LoadOptions { device: "cuda".parse().unwrap(), dtype: "f32".parse().unwrap(), ..LoadOptions::new("builtin") };
     let error = Subject::load(&options).unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("bf16"), "{error}");
+}
+
+#[test]
+fn the_hadamard_transform_gives_the_bits_of_the_cpu() {
+    let Some(gpu) = crate::gpu("the_hadamard_transform_gives_the_bits_of_the_cpu") else { return };
+    for dtype in [DType::F16, DType::BF16] {
+        for head_dim in [64, 128] {
+            let fused = inputs::tensor(Kind::Outlier, [2, 37, 7, head_dim], dtype, 41);
+            // As a fused projection leaves queries, keys and values, and as attention leaves its output.
+            for view in [fused.transpose(1, 2).unwrap().narrow(1, 2, 4).unwrap(), fused.clone()] {
+                let wanted = hadamard::rows(&view).unwrap();
+                let got = hadamard::rows(&view.to_device(&gpu).unwrap()).unwrap().to_device(&Device::Cpu).unwrap();
+                let bits =
+                    |x: &Tensor| x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(bits(&got), bits(&wanted), "D {head_dim} {dtype:?} {:?}", view.layout());
+            }
+        }
+    }
 }

@@ -56,6 +56,10 @@ fn key_outliers_break_per_token_int4_and_spare_per_channel_int4() {
     eprintln!("ln(PPL ratio) with outliers of {OUTLIER}: {quantizations:?} {planted:?}");
     assert!(planted[0] > 0.5 && planted[1] > 0.5, "per-token keys survive: {planted:?}");
     assert!(planted[2] < 0.1 && planted[3] < 0.1, "per-channel keys collapse: {planted:?}");
+    // Spread over all channels of its head, an outlier is a sign of equal size in each, which widens a group far less.
+    let spread = ln_ratios(OUTLIER, &["int4-quanto,hadamard=k", "int4-hqq,hadamard=k"]);
+    eprintln!("keys transformed: {spread:?}");
+    assert!(spread.iter().all(|ratio| *ratio < 0.1), "{spread:?}, were {planted:?}");
     // The same model without them loses nothing to speak of either way: it is the outliers.
     let plain = ln_ratios(0.0, &quantizations[..2]);
     assert!(plain.iter().all(|ratio| *ratio < 0.1), "{plain:?}");

@@ -82,7 +82,8 @@ impl StepEngine {
         let limits = DeviceLimits::of(device)?;
         let gemv = GemvShape::for_batch(shape.batch, limits.code)
             .ok_or_else(|| Error::usage(format!("the step kernels serve at most {MAX_BATCH} sequences")))?;
-        let kernels = StepKernels::new(Kernels::load(stream.context(), "step")?, float, gemv, limits.multiprocessors);
+        let [step, hadamard] = ["step", "hadamard"].map(|image| Kernels::load(stream.context(), image));
+        let kernels = StepKernels::new(step?, hadamard?, float, gemv, limits.multiprocessors);
         let mut attention = FusedAttention::new(decoder.config(), cache, &buffers, limits)?;
         let mut plan = Planner {
             kernels: &kernels,
@@ -107,8 +108,15 @@ impl StepEngine {
                 plan.norm(&layer.attention_norm)?;
             }
             plan.qkv(index, layer, &kept)?;
+            let sides = cache.hadamard(index);
+            if !sides.is_none() {
+                plan.hadamard_kept(sides, index, &kept)?;
+            }
             attention_at.push(plan.sequence.len());
             plan.sequence.push(Part::Attention, attention.launch(&stream, &view, kept.length)?);
+            if sides.values {
+                plan.hadamard_attended(&kept)?;
+            }
             plan.linear_add(Part::Attention, &layer.output, &buffers.attended)?;
             plan.norm(&layer.mlp_norm)?;
             plan.gate_up(&layer.gate_up)?;

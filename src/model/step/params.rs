@@ -79,6 +79,24 @@ pub(super) struct HeadNormParams {
     pub reserved: i32,
 }
 
+/// `StepHadamardParams` (kernels/include/kvprof/hadamard.cuh).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StepHadamardParams {
+    pub query: Address,
+    pub window: Address,
+    pub length: Address,
+    pub not_finite: Address,
+    pub batch: i32,
+    pub heads: i32,
+    pub kv_heads: i32,
+    pub head_dim: i32,
+    pub window_capacity: i32,
+    pub layer: i32,
+    pub keys: i32,
+    pub values: i32,
+}
+
 /// `LogitsParams`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +138,7 @@ const _: () = assert!(size_of::<LinearAddParams>() == 40);
 const _: () = assert!(size_of::<GateUpParams>() == 40);
 const _: () = assert!(size_of::<QkvParams>() == 112);
 const _: () = assert!(size_of::<HeadNormParams>() == 88);
+const _: () = assert!(size_of::<StepHadamardParams>() == 64);
 const _: () = assert!(size_of::<LogitsParams>() == 48);
 const _: () = assert!(size_of::<RmsNormParams>() == 48);
 const _: () = assert!(size_of::<NextTokenParams>() == 48);
@@ -132,6 +151,8 @@ unsafe impl DeviceRepr for GateUpParams {}
 unsafe impl DeviceRepr for QkvParams {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for HeadNormParams {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for StepHadamardParams {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for LogitsParams {}
 // SAFETY: as above.

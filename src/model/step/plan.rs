@@ -6,12 +6,14 @@ use super::buffers::Buffers;
 use super::gemv::GemvShape;
 use super::params::{
     GateUpParams, GemvInput, HEAD_NORM_THREADS, HeadNormParams, LinearAddParams, LogitsParams, NORM_THREADS,
-    NextTokenParams, QkvParams, RmsNormParams,
+    NextTokenParams, QkvParams, RmsNormParams, StepHadamardParams,
 };
 use super::weights::{LayerWeights, StepWeights};
 use crate::device::kernels::{Address, DeviceRepr, tensor_address};
 use crate::device::ranges::Part;
 use crate::device::sequence::{Kernel, Kernels, Sequence};
+use crate::model::hadamard_cuda;
+use crate::quant::Hadamard;
 use crate::{Error, Result};
 
 /// Threads of the block that notes the chosen tokens: at least the batch.
@@ -20,6 +22,7 @@ const NEXT_TOKEN_THREADS: u32 = 32;
 /// The kernels of one float type, and the shape of the linear layers among them.
 pub(super) struct StepKernels {
     image: Kernels,
+    hadamard: Kernels,
     /// `f16` or `bf16`.
     float: &'static str,
     shape: GemvShape,
@@ -27,9 +30,15 @@ pub(super) struct StepKernels {
 }
 
 impl StepKernels {
-    /// Kernels of `image` that compute with `float`, for a device of so many multiprocessors.
-    pub fn new(image: Kernels, float: &'static str, shape: GemvShape, multiprocessors: usize) -> Self {
-        StepKernels { image, float, shape, multiprocessors }
+    /// Kernels that compute with `float`, for a device of so many multiprocessors; `image` is that of kernels/step.cu.
+    pub fn new(
+        image: Kernels,
+        hadamard: Kernels,
+        float: &'static str,
+        shape: GemvShape,
+        multiprocessors: usize,
+    ) -> Self {
+        StepKernels { image, hadamard, float, shape, multiprocessors }
     }
 
     /// The linear layer `part`.
@@ -126,6 +135,58 @@ impl Planner<'_> {
         // before it wrote; the engine holds weights, buffers and cache.
         let launch = unsafe { kernel.launch(grid, HEAD_NORM_THREADS, params, true) };
         self.sequence.push(Part::Norm, launch);
+        Ok(())
+    }
+
+    /// Transforms what [`qkv`](Self::qkv) left: queries and keys, values, or both.
+    pub fn hadamard_kept(&mut self, sides: Hadamard, layer: usize, kept: &LayerPlace) -> Result<()> {
+        let w = self.weights;
+        let params = StepHadamardParams {
+            query: place(&self.buffers.query)?,
+            window: kept.window,
+            length: kept.length,
+            not_finite: kept.not_finite,
+            batch: self.batch as i32,
+            heads: w.heads as i32,
+            kv_heads: w.kv_heads as i32,
+            head_dim: w.head_dim as i32,
+            window_capacity: kept.slots as i32,
+            layer: layer as i32,
+            keys: i32::from(sides.keys),
+            values: i32::from(sides.values),
+        };
+        let keys = if sides.keys { w.heads + w.kv_heads } else { 0 };
+        let values = if sides.values { w.kv_heads } else { 0 };
+        self.hadamard(keys + values, params)
+    }
+
+    /// Transforms the output of attention over transformed values back.
+    pub fn hadamard_attended(&mut self, kept: &LayerPlace) -> Result<()> {
+        let w = self.weights;
+        let params = StepHadamardParams {
+            query: place(&self.buffers.attended)?,
+            window: 0,
+            length: kept.length,
+            not_finite: kept.not_finite,
+            batch: self.batch as i32,
+            heads: w.heads as i32,
+            kv_heads: 0,
+            head_dim: w.head_dim as i32,
+            window_capacity: 0,
+            layer: 0,
+            keys: 1,
+            values: 0,
+        };
+        self.hadamard(w.heads, params)
+    }
+
+    fn hadamard(&mut self, rows: usize, params: StepHadamardParams) -> Result<()> {
+        let kernel = self.kernels.hadamard.get(&format!("hadamard_step_{}", self.kernels.float), 0)?;
+        let grid = [(self.batch * rows).div_ceil(hadamard_cuda::ROWS) as u32, 1, 1];
+        // SAFETY: the kernel takes StepHadamardParams and waits before it reads; it writes rows that launches before it wrote, of
+        // heads of 64 or 128 channels, the only ones that the engine serves; the engine holds buffers and cache.
+        let launch = unsafe { kernel.launch(grid, hadamard_cuda::THREADS, params, true) };
+        self.sequence.push(Part::Elementwise, launch);
         Ok(())
     }
 

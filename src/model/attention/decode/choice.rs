@@ -4,9 +4,9 @@ use candle_core::DType;
 
 use crate::cache::GPU_HEAD_DIMS;
 use crate::device::DeviceLimits;
-use crate::device::kernels::{Launch, float_name};
+use crate::device::kernels::{Launch, find_image, float_name};
 use crate::quant::tile::SideGeometry;
-use crate::quant::{Direction, TileGeometry};
+use crate::quant::{Direction, Groups, TileGeometry};
 
 /// Most new tokens that are attended at once; more are served better by dequantizing and flash attention.
 pub const MAX_TOKENS: usize = 4;
@@ -27,39 +27,20 @@ const MOST_WARPS: usize = 8;
 /// Blocks without tiles that a multiprocessor holds where it has the shared memory (`decode_blocks`); with tiles, one.
 const MOST_BLOCKS: usize = 2;
 
-/// A pair of formats that kernels exist for: bits, then group size and direction of keys and of values.
-type Formats = (u8, (usize, Direction), (usize, Direction));
-
-const C: Direction = Direction::Channel;
-const T: Direction = Direction::Token;
-
-/// The images with integer codes, each eight kernels (FP16 and BF16, D 64 and 128, four and eight rows).
-const IMAGES: [(&str, Formats); 12] = [
-    ("decode_int8_c64_c64", (8, (64, C), (64, C))),
-    ("decode_int8_c64_t64", (8, (64, C), (64, T))),
-    ("decode_int8_t64_t64", (8, (64, T), (64, T))),
-    ("decode_int4_c64_c64", (4, (64, C), (64, C))),
-    ("decode_int4_c64_t64", (4, (64, C), (64, T))),
-    ("decode_int4_t64_t64", (4, (64, T), (64, T))),
-    ("decode_int4_c32_t32", (4, (32, C), (32, T))),
-    ("decode_int2_c64_c64", (2, (64, C), (64, C))),
-    ("decode_int2_c16_c16", (2, (16, C), (16, C))),
-    ("decode_int2_c16_t16", (2, (16, C), (16, T))),
-    ("decode_int2_t64_t64", (2, (64, T), (64, T))),
-    ("decode_int2_c32_t32", (2, (32, C), (32, T))),
-];
-
-/// The image for tiles of `geometry`, or for a cache without tiles; `None` where there is none.
+/// The file of kernels/ for tiles of `geometry`, or for a cache without tiles: FP16 and BF16, D 64 and 128, four and eight rows each. `None` where
+/// there is none.
 fn image(geometry: Option<&TileGeometry>) -> Option<&'static str> {
     let Some(geometry) = geometry else { return Some("decode_dense") };
-    let side = |side: &SideGeometry| side.groups.map(|groups| (groups.bits, (groups.group, groups.direction)));
-    match (side(&geometry.key), side(&geometry.value)) {
-        (None, None) => Some("decode_fp8"),
-        (Some((bits, key)), Some((value_bits, value))) if bits == value_bits => {
-            IMAGES.iter().find(|(_, formats)| *formats == (bits, key, value)).map(|(image, _)| *image)
-        }
-        _ => None,
-    }
+    let (Some(key), Some(value)) = (geometry.key.groups, geometry.value.groups) else { return Some("decode_fp8") };
+    let name = |side: Groups| {
+        let direction = match side.direction {
+            Direction::Channel => 'c',
+            Direction::Token => 't',
+        };
+        format!("{direction}{}", side.group)
+    };
+    let of_values = if key.bits == value.bits { String::new() } else { format!("int{}_", value.bits) };
+    find_image(&format!("decode_int{}_{}_{of_values}{}", key.bits, name(key), name(value)))
 }
 
 /// What attention of one layer looks like to the kernel.
@@ -210,6 +191,19 @@ mod tests {
                 let kernel = DecodeKernel::choose(geometry(preset.name).as_ref(), &SHAPE, device).unwrap();
                 assert!(kernel.shared_bytes <= device.code.shared_bytes(), "{}: {kernel:?}", preset.name);
             }
+        }
+    }
+
+    #[test]
+    fn mixtures_that_are_often_asked_for_have_a_kernel() {
+        let image = |spec: &str| DecodeKernel::choose(geometry(spec).as_ref(), &SHAPE, H200).map(|kernel| kernel.image);
+        assert_eq!(image("int4-hqq,k-bits=8").unwrap(), "decode_int8_c64_int4_c64");
+        assert_eq!(image("int4-hqq-kivi,v-bits=2").unwrap(), "decode_int4_c64_int2_t64");
+        for spec in ["int4-hqq,group=32", "int4-quanto,group=32", "int8-hqq-token,group=32"] {
+            image(spec).unwrap();
+        }
+        for spec in ["int4-hqq-kivi,k-bits=8", "int4-quanto,k-bits=8", "int4-hqq,v-bits=2"] {
+            assert!(image(spec).unwrap().matches("int").count() == 2, "{spec}");
         }
     }
 
