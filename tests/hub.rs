@@ -209,7 +209,8 @@ fn ctrl_c_ends_the_wait_for_a_hub_that_does_not_answer() {
     let command = in_environment(&mut command, home.path(), &[("HF_ENDPOINT", &endpoint)]);
     let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
     let connection = listener.accept().unwrap();
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    // Heeded as Ctrl-C is, which is ignored where a shell has started the tests in the background.
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let interrupted = std::time::Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(interrupted.elapsed().as_secs() < 5, "{:?}", interrupted.elapsed());

@@ -82,7 +82,7 @@ pub fn help_table() -> String {
         };
         text += &format!("  {:width$}  {bits:>4}  {group:>5}  {key:7}  {value:7}  {}\n", preset.name, preset.source);
     }
-    text += "Overrides follow a comma, as in int4-hqq,group=32,k-bits=8,keep-layers=0+27:\n\
+    text += "Overrides follow a comma, as in int4-quanto,k-bits=8,keep-layers=0+27:\n\
         \x20 group, k-group, v-group = 16 | 32 | 64 | 128\n\
         \x20 bits, k-bits, v-bits = 2 | 4 | 8\n\
         \x20 k, v = channel | token\n\

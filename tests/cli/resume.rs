@@ -12,6 +12,10 @@ fn wait_for(child: &mut Child, there: impl Fn() -> bool) {
     }
 }
 
+/// Is heeded as Ctrl-C is. A shell has Ctrl-C itself ignored by what it starts in the background, these tests with it.
+#[cfg(unix)]
+const INTERRUPT: &str = "-TERM";
+
 #[cfg(unix)]
 fn send(signal: &str, child: &Child) {
     let pid = child.id().to_string();
@@ -81,7 +85,7 @@ fn a_run_that_is_interrupted_before_anything_was_measured_leaves_no_file() {
         .spawn()
         .unwrap();
     wait_for(&mut run, || !json_files(folder.path()).is_empty());
-    send("-INT", &run);
+    send(INTERRUPT, &run);
     assert_eq!(run.wait().unwrap().code(), Some(130));
     assert_eq!(json_files(folder.path()).len(), 0);
 }
@@ -101,7 +105,7 @@ fn an_interrupted_run_says_what_is_complete_and_how_to_go_on() {
         .spawn()
         .unwrap();
     wait_for(&mut run, || json_files(folder.path()).len() == 2);
-    send("-INT", &run);
+    send(INTERRUPT, &run);
     let output = run.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), json_files(folder.path()).len()), (Some(130), 1), "{text}");
@@ -146,14 +150,14 @@ fn a_second_interrupt_ends_a_long_chunk_at_once_and_loses_no_finished_block() {
     let completed = || json_files(folder.path()).first().map(|path| read(path)["completed"].clone());
     let first = serde_json::json!(["profile@64x64"]);
     wait_for(&mut run, || completed().as_ref() == Some(&first));
-    send("-INT", &run);
+    send(INTERRUPT, &run);
     let mut told = BufReader::new(run.stderr.take().unwrap());
     let mut text = String::new();
     while !text.contains("Ctrl-C again ends at once") {
         assert!(told.read_line(&mut text).unwrap() > 0, "{text}");
     }
     assert!(text.contains("a chunk of a long prompt") && text.contains("in their files already"), "{text}");
-    send("-INT", &run);
+    send(INTERRUPT, &run);
     let output = run.wait_with_output().unwrap();
     assert_eq!(
         (output.status.code(), output.stdout.len()),
