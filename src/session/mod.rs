@@ -1,5 +1,6 @@
 //! Layer 6: from a plan to result files.
 
+mod bench;
 pub mod claim;
 mod config_error;
 pub mod describe;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
+use super::bench::{Bench, Outcome};
 use super::claim::Claim;
 use super::describe::{flags, run_of};
 use super::identity::difference;
@@ -13,7 +14,6 @@ use super::interrupt;
 use super::plan::RunSpec;
 use super::prepared::Prepared;
 use super::progress::tell_end;
-use super::runner::{Bench, Outcome};
 use super::store::Stored;
 use crate::base::atomic;
 use crate::base::progress::Progress;
