@@ -2,6 +2,7 @@
 
 mod cost;
 mod ranges;
+mod text;
 
 use super::{Accuracy, Benchmarks, Common, DataSource, Needle, NeedleTrial, Paired, RunResult};
 
@@ -56,42 +57,7 @@ fn is_time(text: &str) -> bool {
 }
 
 fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<String>) {
-    for (name, p) in [("perplexity", &b.perplexity), ("perplexity_quantized", &b.perplexity_quantized)] {
-        let Some(p) = p else { continue };
-        let nll = p.nll.filter(|nll| ours && (nll.exp() - p.value).abs() > 1e-6 * p.value.abs());
-        if let Some(nll) = nll {
-            findings.push(format!("benchmarks.{name}: the value is {}, but exp(nll) is {}", p.value, nll.exp()));
-        }
-    }
-    if let Some(p) = &b.perplexity_quantized {
-        if !quantized {
-            findings.push("benchmarks.perplexity_quantized in a run whose cache is not quantized".into());
-        }
-        if ours && p.quantized_read_fraction == Some(0.0) {
-            findings.push("benchmarks.perplexity_quantized never read a code".into());
-        }
-        if let (Some(delta), Some(reference)) = (p.delta, p.reference_value)
-            && (p.value - reference - delta).abs() > 1e-9 * p.value.abs().max(1.0)
-        {
-            findings.push(format!("benchmarks.perplexity_quantized: {} − {reference} is not {delta}", p.value));
-        }
-        if let (Some(ln_ratio), Some(reference)) = (p.ln_ratio, p.reference_value)
-            && (p.value / reference - ln_ratio.exp()).abs() > 1e-6 * ln_ratio.exp()
-        {
-            let ratio = p.value / reference;
-            let from = format!("{} over {reference} is {ratio}", p.value);
-            findings.push(format!("benchmarks.perplexity_quantized: {from}, but exp(ln_ratio) is {}", ln_ratio.exp()));
-        }
-        if let Some(reference) = &b.perplexity
-            && reference.tokens != p.tokens
-        {
-            findings.push(format!("benchmarks: the reference scored {} tokens, not {}", reference.tokens, p.tokens));
-        }
-    }
-    // A mean of what is never negative may be so by its rounding.
-    if let Some(kld) = b.kld.as_ref().filter(|kld| kld.mean < -1e-6) {
-        findings.push(format!("benchmarks.kld: a mean divergence of {} is negative", kld.mean));
-    }
+    text::scores(b, quantized, ours, findings);
     if let (Some(needle), Some(trials)) = (&b.needle_in_haystack, &b.needle_in_haystack_trials) {
         needle_counts(needle, trials, findings);
     }
