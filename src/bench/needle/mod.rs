@@ -1,6 +1,7 @@
 //! Needle in a haystack: can what was said once be repeated from far back?
 
 mod haystack;
+mod hidden;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
