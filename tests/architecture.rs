@@ -120,6 +120,56 @@ fn no_two_files_of_a_folder_import_each_other() {
     assert!(mutual.is_empty(), "files that import each other: {mutual:?}");
 }
 
+/// Files and folders below `folder`, as paths from it; folders end in a slash.
+fn below(folder: &Path, at: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy();
+        if path.is_dir() {
+            let at = format!("{at}{name}/");
+            paths.extend(below(&path, &at));
+            paths.push(at);
+        } else {
+            paths.push(format!("{at}{name}"));
+        }
+    }
+    paths
+}
+
+/// What `text` puts between backticks and looks like a file or folder of ours; patterns, placeholders and what runs write aside.
+fn paths_named(text: &str) -> Vec<&str> {
+    let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let endings = [".rs", ".cu", ".cuh", ".py", ".sh", ".md", "/"];
+    let is_path = |word: &&str| {
+        let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+        let ours = !word.starts_with('.') && !word.starts_with("results/") && !word.contains("NAME");
+        plain && ours && endings.iter().any(|e| word.ends_with(e))
+    };
+    quoted.filter(is_path).collect()
+}
+
+#[test]
+fn every_file_that_the_documents_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders =
+        ["src", "kernels", "tests", "benches", "tools", "configs"].map(|name| (root.join(name), format!("{name}/")));
+    let mut known: Vec<String> = folders.iter().flat_map(|(folder, at)| below(folder, at)).collect();
+    known.extend(folders.into_iter().map(|(_, at)| at));
+    known.extend(["build.rs", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(String::from));
+    // A path may be told from within `src/`, or by its last parts.
+    let exists = |named: &&str| known.iter().any(|path| path == named || path.ends_with(&format!("/{named}")));
+    let mut seen = 0;
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"] {
+        let text = std::fs::read_to_string(root.join(document)).unwrap();
+        let named = paths_named(&text);
+        seen += named.len();
+        let absent: Vec<_> = named.into_iter().filter(|path| !exists(path)).collect();
+        assert!(absent.is_empty(), "{document} names what is not there: {absent:?}");
+    }
+    assert!(seen > 50, "only {seen} paths found: the documents are read wrongly");
+}
+
 #[test]
 fn every_import_of_a_list_is_found() {
     assert_eq!(siblings("use super::a::B;\nuse super::{c,\n    d::E};"), ["a", "c", "d"]);

@@ -8,12 +8,16 @@ mod exit_codes;
 mod messages;
 #[path = "support/program.rs"]
 mod program;
+#[path = "cli/published_format.rs"]
+mod published_format;
 #[path = "cli/refusals.rs"]
 mod refusals;
 #[path = "cli/resume.rs"]
 mod resume;
 #[path = "cli/rows.rs"]
 mod rows;
+#[path = "support/thesis_data.rs"]
+mod thesis_data;
 
 use std::path::Path;
 

@@ -91,7 +91,7 @@ fn summarize(scores: &PairScores, plan: &Plan) -> Kld {
         p90: at(90.0),
         p99: at(99.0),
         p999: at(99.9),
-        max: kl.iter().copied().reduce(f64::max),
+        max: largest(&kl),
         rms_delta_p: root_mean_square(pairs),
         top1_agreement: Some(same as f64 / pairs.len().max(1) as f64),
         intervals: intervals(&kl, pairs),
@@ -134,14 +134,18 @@ fn bins(scores: &PairScores, plan: &Plan) -> Vec<KldBin> {
     let bins = bins.into_iter().enumerate().filter(|(_, pairs)| !pairs.is_empty());
     bins.map(|(i, pairs)| {
         let kl = divergences(&pairs);
+        let at = |p: f64| stats::percentile(&kl, p);
         KldBin {
             from: edge(i),
             to: edge(i + 1),
             tokens: pairs.len(),
             mean: stats::mean(&kl).unwrap_or(f64::NAN),
             standard_error: Estimate::of(&kl).map(|mean| mean.error),
-            median: stats::median(&kl),
-            p99: stats::percentile(&kl, 99.0),
+            median: at(50.0),
+            p90: at(90.0),
+            p99: at(99.0),
+            p999: at(99.9),
+            max: largest(&kl),
             rms_delta_p: root_mean_square(&pairs),
             top1_agreement: Some(pairs.iter().filter(|p| p.same_top).count() as f64 / pairs.len() as f64),
         }
@@ -151,6 +155,10 @@ fn bins(scores: &PairScores, plan: &Plan) -> Vec<KldBin> {
 
 fn divergences(pairs: &[Pair]) -> Vec<f64> {
     pairs.iter().map(|p| f64::from(p.kl)).collect()
+}
+
+fn largest(kl: &[f64]) -> Option<f64> {
+    kl.iter().copied().reduce(f64::max)
 }
 
 fn root_mean_square(pairs: &[Pair]) -> Option<f64> {
@@ -198,6 +206,22 @@ mod tests {
         assert_eq!(bins.iter().map(|b| b.tokens).sum::<usize>(), 90);
         assert!(bins.iter().all(|b| b.tokens == b.to - b.from));
         assert!(bins.windows(2).all(|b| b[0].to == b[1].from && b[0].mean < b[1].mean));
+    }
+
+    #[test]
+    fn the_spread_of_each_bin_is_that_of_its_own_tokens() {
+        // 2000 tokens at place 10, of divergences 0 to 1999, and one of 5000 at the last place.
+        let scores = PairScores {
+            pairs: (0..2000).chain([5000]).map(|i| pair(i as f32, true)).collect(),
+            positions: [10; 2000].into_iter().chain([99]).collect(),
+            ..Default::default()
+        };
+        let bins = bins(&scores, &plan(100, 10));
+        let spread = |bin: &KldBin| [bin.median, bin.p90, bin.p99, bin.p999, bin.max].map(Option::unwrap);
+        for (value, expected) in spread(&bins[0]).into_iter().zip([999.5, 1799.1, 1979.01, 1997.001, 1999.0]) {
+            assert!((value - expected).abs() < 1e-6, "{value} for {expected}");
+        }
+        assert_eq!(spread(&bins[1]), [5000.0; 5]);
     }
 
     #[test]

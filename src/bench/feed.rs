@@ -2,12 +2,20 @@
 
 use super::Context;
 use crate::cache::KeyReads;
+use crate::model::generate::Chunks;
 use crate::model::{DecoderConfig, Subject};
 use crate::quant::QuantSpec;
 use crate::{Error, Result};
 
 /// Tokens that quality benchmarks feed together.
 pub const CHUNK: usize = 64;
+
+/// How texts are fed through a cache of `spec`, and through any other cache that its scores are held against: a block leaves the window of
+/// `spec` only where a chunk ends. Scores of a reference that is fed otherwise differ by their rounding.
+pub fn chunks(spec: &QuantSpec) -> Chunks {
+    // One leaves whenever what is held is the residual window and whole blocks, and a block is of whole chunks.
+    Chunks { most: CHUNK, ends_at: spec.residual % CHUNK }
+}
 
 /// The token that this model wants before a text, if it wants one.
 pub fn begin_of_text(subject: &Subject) -> Result<Option<u32>> {
@@ -96,8 +104,12 @@ fn unread(spec: &QuantSpec, config: &DecoderConfig, tokens: usize) -> Option<Str
 mod tests {
     use std::path::Path;
 
+    use candle_core::{DType, Device, Tensor};
+
     use super::*;
+    use crate::cache::{self, CacheShape};
     use crate::model::families::read_config;
+    use crate::model::generate::next_chunk;
 
     fn config(sliding_window: &str) -> DecoderConfig {
         let text = format!(
@@ -126,5 +138,43 @@ mod tests {
         let unread = |name: &str, tokens| unread(&name.parse().unwrap(), &config("null"), tokens).is_some();
         assert_eq!((unread("int4-hqq", 192), unread("int4-hqq", 193)), (true, false));
         assert!(!unread("none", 1), "there are none to read");
+    }
+
+    /// The chunks in which a cache of `spec` is fed `tokens` tokens that are cut as `chunks` say.
+    fn fed(spec: &QuantSpec, chunks: Chunks, tokens: usize) -> Vec<usize> {
+        let shape = CacheShape {
+            batch: 1,
+            kv_heads: 1,
+            head_dim: 64,
+            capacity: tokens,
+            max_chunk: CHUNK,
+            windows: vec![None],
+            dtype: DType::F32,
+            device: Device::Cpu,
+        };
+        let mut cache = cache::new(spec.clone(), shape).unwrap();
+        let mut fed = Vec::new();
+        while cache.len() < tokens {
+            let count = next_chunk(cache.as_ref(), chunks).min(tokens - cache.len());
+            let zeros = Tensor::zeros((1, 1, count, 64), DType::F32, &Device::Cpu).unwrap();
+            cache.append(0, &zeros, &zeros).unwrap();
+            cache.settle(0).unwrap();
+            cache.advance(count);
+            fed.push(count);
+        }
+        fed
+    }
+
+    #[test]
+    fn a_reference_is_fed_the_chunks_of_the_cache_it_is_held_against() {
+        let names = ["int4-hqq", "int2-kivi", "int2-kivi,k-group=128", "int4-quanto", "fp8"];
+        for (name, residual) in names.iter().flat_map(|name| [0, 1, 63, 64, 100, 128, 200].map(|r| (name, r))) {
+            let spec: QuantSpec = format!("{name},residual={residual}").parse().unwrap();
+            let chunks = chunks(&spec);
+            let tested = fed(&spec, chunks, 500);
+            assert_eq!(fed(&QuantSpec::none(), chunks, 500), tested, "{}", spec.name);
+            // No more of them than two ends that are apart need.
+            assert!(tested.len() <= 500 / CHUNK + 2, "{}: {tested:?}", spec.name);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::feed::require_quantized_reads;
+use super::feed::{chunks, require_quantized_reads};
 use super::{Block, Context};
 use crate::Result;
 use crate::base::hex::hex;
@@ -136,7 +136,8 @@ impl QuestionSet<'_> {
 
     fn answer(&self, context: &mut Context<'_>, plan: &str, questions: &[&Asked]) -> Result<Vec<QuestionItem>> {
         // The prompt too: an id that a file gives twice is no name.
-        let key = |question: &&Asked| format!("{plan}/{}/{:016x}", question.id, hash_of(&question.prompt));
+        let chunks = chunks(context.spec);
+        let key = |question: &&Asked| format!("{plan}/{chunks:?}/{}/{:016x}", question.id, hash_of(&question.prompt));
         let keys: Vec<String> = questions.iter().map(key).collect();
         let known = |key: &String| context.references.outcomes.get(key).cloned();
         let references = match keys.iter().map(known).collect::<Option<Vec<Outcome>>>() {

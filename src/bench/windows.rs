@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::feed::{
-    CHUNK, begin_of_text, first_codes, first_predicted_from_codes, longer_than_model, require_room_for_codes,
+    begin_of_text, chunks, first_codes, first_predicted_from_codes, longer_than_model, require_room_for_codes,
 };
 use super::readings::Readings;
 use super::settings::{Protocol, Settings};
@@ -121,7 +121,7 @@ impl Plan {
             );
         }
         tracing::info!("{} of {}: {scored} tokens to score", text.source.name, text.source.sha256);
-        let portions = portions(protocol, window, quant.residual, quant.block_tokens());
+        let portions = portions(protocol, window, quant);
         let key = format!("{}|{portions:?}|{window}|{burn_in}|{scored}", text.source.sha256);
         Ok(Plan { protocol, window, burn_in, windows, portions, scored, key, source: text.source })
     }
@@ -146,23 +146,17 @@ impl Plan {
     }
 }
 
-/// Portions of at most 64 tokens such that a portion ends wherever a cache that keeps `residual` recent tokens lets a block
-/// go; under the two-phase protocol the second half of the window is one portion.
-fn portions(protocol: Protocol, window: usize, residual: usize, block: usize) -> Vec<usize> {
+/// The chunks of a window, which a cache of `quant` is fed; under the two-phase protocol the second half of it is one.
+fn portions(protocol: Protocol, window: usize, quant: &QuantSpec) -> Vec<usize> {
     let small = match protocol {
         Protocol::Streaming => window,
         Protocol::TwoPhase => window / 2,
     };
-    let mut portions = Vec::new();
-    let (mut at, mut recent) = (0, 0);
+    let (mut portions, mut at) = (Vec::new(), 0);
     while at < small {
-        let count = CHUNK.min(small - at).min(residual + block - recent);
+        let count = chunks(quant).left(at).min(small - at);
         portions.push(count);
         at += count;
-        recent += count;
-        if recent == residual + block {
-            recent = residual;
-        }
     }
     if at < window {
         portions.push(window - at);
@@ -293,9 +287,10 @@ mod tests {
 
     #[test]
     fn portions_end_where_a_block_leaves_the_window() {
-        assert_eq!(portions(Protocol::Streaming, 200, 128, 64), [64, 64, 64, 8]);
-        assert_eq!(portions(Protocol::Streaming, 300, 100, 64), [64, 64, 36, 64, 64, 8]);
-        assert_eq!(portions(Protocol::Streaming, 300, 0, 128), [64, 64, 64, 64, 44]);
-        assert_eq!(portions(Protocol::TwoPhase, 300, 100, 64), [64, 64, 22, 150]);
+        let portions = |protocol, window, quant: &str| portions(protocol, window, &quant.parse().unwrap());
+        assert_eq!(portions(Protocol::Streaming, 200, "int4-hqq"), [64, 64, 64, 8]);
+        assert_eq!(portions(Protocol::Streaming, 300, "int4-hqq,residual=100"), [36, 64, 64, 64, 64, 8]);
+        assert_eq!(portions(Protocol::Streaming, 300, "int2-kivi,k-group=128,residual=0"), [64, 64, 64, 64, 44]);
+        assert_eq!(portions(Protocol::TwoPhase, 300, "int4-hqq,residual=100"), [36, 64, 50, 150]);
     }
 }

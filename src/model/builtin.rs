@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::base::progress::Silent;
     use crate::cache::{self, CacheShape};
-    use crate::model::generate::{Prompt, Written, greedy};
+    use crate::model::generate::{Chunks, Prompt, Written, greedy};
     use crate::model::source::BUILTIN;
     use crate::model::{LoadOptions, Subject, attention};
     use crate::quant::QuantSpec;
@@ -73,7 +73,8 @@ mod tests {
         let mut cache = cache::new(spec.parse::<QuantSpec>().unwrap(), shape).unwrap();
         let attention = attention::new("sdpa").unwrap();
         let prompt = [Prompt { tokens: &prompt, most: 8 }];
-        let written = greedy(&subject.decoder, &prompt, cache.as_mut(), attention.as_ref(), 64, &Silent).unwrap();
+        let written =
+            greedy(&subject.decoder, &prompt, cache.as_mut(), attention.as_ref(), Chunks::of(64), &Silent).unwrap();
         tokenizer.decode(&written[0].tokens).unwrap()
     }
 
@@ -87,7 +88,7 @@ mod tests {
         let greedy = |prompts: &[Prompt<'_>]| {
             let shape = subject.config().cache_shape(prompts.len().max(1), 64, 64, DType::F32, &Device::Cpu);
             let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
-            greedy(&subject.decoder, prompts, cache.as_mut(), attention.as_ref(), 4, &Silent)
+            greedy(&subject.decoder, prompts, cache.as_mut(), attention.as_ref(), Chunks::of(4), &Silent)
         };
         let limited = |most: [usize; 2]| [0, 1].map(|i| Prompt { tokens: &prompts[i], most: most[i] });
         let alone = limited([12, 5]).map(|prompt| greedy(&[prompt]).unwrap().remove(0));

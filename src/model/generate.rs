@@ -8,14 +8,38 @@ use crate::base::progress::Progress;
 use crate::cache::{KeyReads, KvCache};
 use crate::{Error, Result};
 
-/// Tokens of the next chunk of a known text, at least 1: up to `limit`, no more than the cache's `max_chunk`, and never past the point
-/// where a block leaves its window, so that codes and logits are those of feeding one token at a time.
-pub fn next_chunk(cache: &dyn KvCache, limit: usize) -> usize {
-    limit.min(cache.tokens_until_flush().unwrap_or(limit)).min(cache.shape().max_chunk).max(1)
+/// How a known text is cut into chunks, whose tokens are fed together: by places in the text, not by what a cache holds, so that several
+/// caches can be fed alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunks {
+    /// Most tokens of one, at least 1.
+    pub most: usize,
+    /// One ends at this place, and one every `most` tokens before and after it.
+    pub ends_at: usize,
 }
 
-/// Feeds sequences of one length after what `cache` holds, in chunks of up to `limit` ([`next_chunk`]); the logits `[B, V]` of the
-/// last token of each.
+impl Chunks {
+    /// Chunks of `most` tokens from the beginning of the text on.
+    pub fn of(most: usize) -> Self {
+        Chunks { most, ends_at: 0 }
+    }
+
+    /// Tokens from place `at` to the end of its chunk, at least 1.
+    pub fn left(self, at: usize) -> usize {
+        let Chunks { most, ends_at } = self;
+        most - (at % most + most - ends_at % most) % most
+    }
+}
+
+/// Tokens of the next chunk of a known text, at least 1: to the end of the chunk, no more than the cache's `max_chunk`, and never past the
+/// point where a block leaves its window, so that codes and logits are those of feeding one token at a time.
+pub fn next_chunk(cache: &dyn KvCache, chunks: Chunks) -> usize {
+    let left = chunks.left(cache.len());
+    left.min(cache.tokens_until_flush().unwrap_or(left)).min(cache.shape().max_chunk).max(1)
+}
+
+/// Feeds sequences of one length after what `cache` holds, in `chunks` ([`next_chunk`]); the logits `[B, V]` of the last token
+/// of each.
 ///
 /// # Errors
 /// As [`Decoder::forward`]; no tokens at all is a usage error.
@@ -24,13 +48,13 @@ pub fn feed(
     sequences: &[&[u32]],
     cache: &mut dyn KvCache,
     attention: &dyn Attention,
-    limit: usize,
+    chunks: Chunks,
 ) -> Result<Tensor> {
     let length = sequences.first().map_or(0, |tokens| tokens.len());
     let mut logits = Err(Error::usage("there are no tokens to feed"));
     let mut at = 0;
     while at < length {
-        let count = next_chunk(cache, limit).min(length - at);
+        let count = next_chunk(cache, chunks).min(length - at);
         let chunk: Vec<u32> = sequences.iter().flat_map(|tokens| &tokens[at..at + count]).copied().collect();
         let chunk = Tensor::from_vec(chunk, (sequences.len(), count), decoder.device())?;
         logits = Ok(decoder.forward(&chunk, cache, attention, LogitsOf::Last)?);
@@ -71,7 +95,7 @@ pub fn greedy(
     prompts: &[Prompt<'_>],
     cache: &mut dyn KvCache,
     attention: &dyn Attention,
-    limit: usize,
+    chunks: Chunks,
     progress: &dyn Progress,
 ) -> Result<Vec<Written>> {
     if prompts.iter().map(|prompt| prompt.tokens.len()).min().unwrap_or(0) == 0 {
@@ -93,7 +117,7 @@ pub fn greedy(
         let sequence = |(prompt, &next)| (at..end).map(|at| given(prompt, at).unwrap_or(next)).collect::<Vec<u32>>();
         let sequences: Vec<Vec<u32>> = prompts.iter().zip(&next).map(sequence).collect();
         let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-        let logits = feed(decoder, &sequences, cache, attention, limit)?;
+        let logits = feed(decoder, &sequences, cache, attention, chunks)?;
         at = end;
         let likeliest = likeliest(&logits)?;
         // All sequences stand at one position, and so have read alike.
@@ -139,4 +163,24 @@ fn likeliest(logits: &Tensor) -> Result<Vec<u32>> {
         return Err(Error::NotFinite(format!("the model's largest logit is {bad}; try --dtype bf16 or f32")));
     }
     Ok(logits.argmax(D::Minus1)?.to_vec1()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_end_at_their_places_wherever_reading_begins() {
+        let ends = |chunks: Chunks, mut at: usize| {
+            std::iter::from_fn(|| {
+                at += chunks.left(at);
+                (at <= 200).then_some(at)
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(ends(Chunks::of(64), 0), [64, 128, 192]);
+        assert_eq!(ends(Chunks { most: 64, ends_at: 100 }, 0), [36, 100, 164]);
+        assert_eq!(ends(Chunks { most: 64, ends_at: 100 }, 37), [100, 164]);
+        assert_eq!(ends(Chunks::of(1), 197), [198, 199, 200]);
+    }
 }

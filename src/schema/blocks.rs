@@ -52,10 +52,11 @@ pub struct Measurement {
     /// Generated tokens of all sequences over `decode_ms`.
     #[serde(default)]
     pub decode_tokens_per_sec: Option<f64>,
-    /// Peak of the device's memory, MiB (process peak on the CPU).
+    /// Most in tensors during prefill and decode, MiB: the high-water mark of the memory pool (`memory.pool_peak_bytes`), as 2.0 has
+    /// PyTorch's. What the device itself counts is larger (`memory.device_used_bytes`). On a CPU the peak resident set of the process.
     #[serde(default)]
     pub vram_peak_mb: Option<f64>,
-    /// Reserved by the allocator at that peak, MiB.
+    /// Most that the pool held during prefill and decode, MiB, what no tensor used included; `null` on a CPU.
     #[serde(default)]
     pub vram_reserved_mb: Option<f64>,
     /// Cache bytes by the ledger, MiB.

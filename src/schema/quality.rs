@@ -118,9 +118,18 @@ pub struct KldBin {
     /// Median, nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub median: Option<f64>,
+    /// 90th percentile, nats; older files do not have it, nor `p999` and `max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p90: Option<f64>,
     /// 99th percentile, nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99: Option<f64>,
+    /// 99.9th percentile, nats: of fewer than a thousand tokens, it lies between the two largest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p999: Option<f64>,
+    /// Largest, nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
     /// Root mean square change of the true token's probability, 0…1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rms_delta_p: Option<f64>,

@@ -205,8 +205,17 @@ pub struct Environment {
     /// Git revision of the binary, with `+` where the tree was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_revision: Option<String>,
-    /// CUDA version of the driver.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Version of Python, of which 2.0's tool was a program; `null` here, as the next two, for scripts that look the three up.
+    #[serde(default)]
+    pub python_version: Option<String>,
+    /// Version of PyTorch; `null` here.
+    #[serde(default)]
+    pub pytorch_version: Option<String>,
+    /// Version of transformers; `null` here.
+    #[serde(default)]
+    pub transformers_version: Option<String>,
+    /// CUDA version: of the driver, `null` on a CPU run; in files of 2.0 that of PyTorch's build.
+    #[serde(default)]
     pub cuda_version: Option<String>,
     /// Driver version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,7 +235,7 @@ pub struct Environment {
     /// Full command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_line: Option<Vec<String>>,
-    /// Fields not known here (`python_version` … in files of 2.0).
+    /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }

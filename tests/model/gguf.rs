@@ -9,7 +9,7 @@ use candle_core::{D, DType, Device, Tensor};
 use kvprof::base::progress::Silent;
 use kvprof::cache;
 use kvprof::model::config::RopeScaling;
-use kvprof::model::generate::{Prompt, greedy};
+use kvprof::model::generate::{Chunks, Prompt, greedy};
 use kvprof::model::weights::Weights;
 use kvprof::model::weights::gguf::{GgufFile, GgufWeights};
 use kvprof::model::{DecoderConfig, LoadOptions, LogitsOf, Subject, attention};
@@ -354,7 +354,8 @@ fn smollm2_has_its_published_perplexity_and_writes_english() {
     cache.reset();
     let prompt = subject.tokenizer().unwrap().encode("The capital of France is", true).unwrap();
     let prompt = [Prompt { tokens: &prompt, most: 8 }];
-    let generated = greedy(&subject.decoder, &prompt, cache.as_mut(), attention.as_ref(), 64, &Silent).unwrap();
+    let generated =
+        greedy(&subject.decoder, &prompt, cache.as_mut(), attention.as_ref(), Chunks::of(64), &Silent).unwrap();
     let text = subject.tokenizer().unwrap().decode(&generated[0].tokens).unwrap();
     assert!(text.contains("Paris"), "{text}");
 }

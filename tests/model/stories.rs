@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use kvprof::base::progress::Silent;
 use kvprof::cache;
-use kvprof::model::generate::{Prompt, greedy};
+use kvprof::model::generate::{Chunks, Prompt, greedy};
 use kvprof::model::tokenizer::sentencepiece::{Options, Piece, PieceKind};
 use kvprof::model::weights::Weights;
 use kvprof::model::weights::gguf::separate_halves;
@@ -130,8 +130,10 @@ fn stories260k_tells_its_published_story_token_by_token() {
         let mut cache = cache::new(QuantSpec::none(), shape).unwrap();
         let attention = attention::new(backend).unwrap();
         let prompt = [Prompt { tokens: &tokenizer.encode("", true).unwrap(), most: 256 }];
-        let generated =
-            greedy(&decoder, &prompt, cache.as_mut(), attention.as_ref(), 64, &Silent).unwrap().remove(0).tokens;
+        let generated = greedy(&decoder, &prompt, cache.as_mut(), attention.as_ref(), Chunks::of(64), &Silent)
+            .unwrap()
+            .remove(0)
+            .tokens;
         for count in 1..=generated.len() {
             let text = tokenizer.decode(&[&[1], &generated[..count]].concat()).unwrap();
             assert!(story.starts_with(&text), "{backend}, token {count}: {text:?}");

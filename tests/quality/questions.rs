@@ -188,6 +188,32 @@ fn data_is_read_once_for_all_caches_of_a_model() {
 }
 
 #[test]
+fn caches_that_are_fed_alike_share_a_reference_and_others_have_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    write_math(folder.path(), 1);
+    write_mmlu(folder.path());
+    let mut bench = Bench::builtin();
+    bench.settings.data = Some(folder.path().into());
+    bench.settings.max_new_tokens = 150;
+    bench.settings.mmlu_questions = 1;
+    bench.settings.context_lengths = vec![320];
+    bench.settings.needle_depths = vec![0.5];
+    // Windows of 64 and 128 tokens are whole chunks; blocks leave one of 36 where they leave one of 100.
+    for (quant, references) in [("none", 1), ("int4-hqq,residual=64", 1), ("int8-hqq", 1)].into_iter().chain([
+        ("int4-hqq,residual=100", 2),
+        ("int4-hqq,residual=36", 2),
+        ("int4-hqq,residual=37", 3),
+    ]) {
+        for benchmark in ["needle", "mmlu", "math"] {
+            bench.run(benchmark, quant).unwrap();
+        }
+        assert_eq!(bench.references.needle.len(), references, "{quant}");
+        // One question of each set.
+        assert_eq!(bench.references.outcomes.len(), 2 * references, "{quant}");
+    }
+}
+
+#[test]
 fn other_questions_than_those_saved_are_asked_anew() {
     let folder = tempfile::tempdir().unwrap();
     write_math(folder.path(), 6);

@@ -48,7 +48,12 @@ fn fewer_bits_diverge_more_and_the_difference_is_significant() {
     assert!(int8.mean < int4.mean && int4.mean < int2.mean);
     for kld in [int8, int4, int2] {
         assert_eq!(kld.by_position.iter().map(|b| b.tokens).sum::<usize>(), kld.tokens);
-        assert!(kld.median <= kld.p90 && kld.p90 <= kld.p99 && kld.p99 <= kld.p999 && kld.p999 <= kld.max);
+        let whole = [kld.median, kld.p90, kld.p99, kld.p999, kld.max];
+        let bins = kld.by_position.iter().map(|b| [b.median, b.p90, b.p99, b.p999, b.max]);
+        for spread in bins.chain([whole]) {
+            assert!(spread[0].is_some() && spread.is_sorted(), "{spread:?}");
+        }
+        assert_eq!(kld.by_position.iter().filter_map(|b| b.max).reduce(f64::max), kld.max);
     }
 }
 

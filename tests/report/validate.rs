@@ -116,9 +116,10 @@ fn numbers_out_of_range_are_told_of_files_of_2_0_too() {
     old.measurements[1].decode_tokens_per_sec = Some(-2.0);
     old.benchmarks.needle_in_haystack.as_mut().unwrap().per_context.get_mut("1024").unwrap().success_rate = 1.5;
     let (code, lines) = findings(&[old]);
-    assert_eq!((code, lines.len()), (Some(1), 2), "{lines:?}");
-    assert!(lines[0].contains("decode_tokens_per_sec is -2, which is negative"), "{lines:?}");
-    assert!(lines[1].contains("success_rate is 1.5, which is not within 0 and 1"), "{lines:?}");
+    assert_eq!((code, lines.len()), (Some(1), 3), "{lines:?}");
+    assert!(lines[0].contains("12 of 12 are not a rate of 1.5"), "{lines:?}");
+    assert!(lines[1].contains("decode_tokens_per_sec is -2, which is negative"), "{lines:?}");
+    assert!(lines[2].contains("success_rate is 1.5, which is not within 0 and 1"), "{lines:?}");
 }
 
 #[test]

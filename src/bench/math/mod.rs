@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::chat::{Message, render};
 use super::data::{Files, MATH500};
-use super::feed::{CHUNK, require_room_for_codes};
+use super::feed::{CHUNK, chunks, require_room_for_codes};
 use super::questions::{Asked, QuestionSet, side_by_side};
 use super::{Benchmark, Block, Context, Readings, Request, Settings};
 use crate::model::generate::{Prompt, Written, greedy};
@@ -138,7 +138,8 @@ fn solve(context: &Context<'_>, spec: &QuantSpec, asked: &[&Asked]) -> Result<Ve
         asked.iter().map(|asked| Prompt { tokens: &asked.prompt, most: most(asked) }).collect();
     let longest = prompts.iter().map(|prompt| prompt.tokens.len() + prompt.most).max().unwrap_or(0);
     let mut cache = context.new_cache(spec, asked.len(), longest, CHUNK)?;
-    let texts = greedy(&subject.decoder, &prompts, cache.as_mut(), context.attention, CHUNK, context.progress)?;
+    let chunks = chunks(context.spec);
+    let texts = greedy(&subject.decoder, &prompts, cache.as_mut(), context.attention, chunks, context.progress)?;
     cache.check_finite()?;
     let read = |((asked, written), prompt): ((&&Asked, Written), &Prompt<'_>)| {
         let Written { tokens, reads } = written;

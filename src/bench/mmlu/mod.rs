@@ -8,7 +8,7 @@ use std::rc::Rc;
 use candle_core::D;
 
 use super::data::{self, Files, MMLU_DEV, MMLU_TEST};
-use super::feed::{CHUNK, require_room_for_codes};
+use super::feed::{CHUNK, chunks, require_room_for_codes};
 use super::questions::{Asked, QuestionSet};
 use super::{Benchmark, Block, Context, Readings, Request, Settings};
 use crate::model::generate::feed;
@@ -167,7 +167,7 @@ fn put(question: &Question) -> String {
 fn choose(context: &Context<'_>, spec: &QuantSpec, asked: &Asked, letters: &Letters) -> Result<Outcome> {
     let decoder = &context.subject.decoder;
     let mut cache = context.new_cache(spec, 1, asked.prompt.len(), CHUNK.min(asked.prompt.len()))?;
-    let logits = feed(decoder, &[&asked.prompt], cache.as_mut(), context.attention, CHUNK)?;
+    let logits = feed(decoder, &[&asked.prompt], cache.as_mut(), context.attention, chunks(context.spec))?;
     let logits = logits.squeeze(0)?;
     let normalizer = logits.log_sum_exp(D::Minus1)?.to_scalar::<f32>()?;
     let logits = logits.to_vec1::<f32>()?;

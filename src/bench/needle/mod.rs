@@ -1,12 +1,13 @@
 //! Needle in a haystack: can what was said once be repeated from far back?
 
 mod haystack;
+mod hidden;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::data::Files;
-use super::feed::{CHUNK, no_score, require_quantized_reads, require_room_for_codes};
+use super::feed::{CHUNK, chunks, no_score, require_quantized_reads, require_room_for_codes};
 use super::{Benchmark, Block, Context, Readings, Request, Settings, text};
 use crate::Result;
 use crate::base::stats::PairTable;
@@ -54,7 +55,7 @@ impl Benchmark for NeedleBenchmark {
         let read = Haystacks::of(context.subject, context.settings, context.readings)?;
         let (haystacks, mut skipped) = (&read.haystacks, read.skipped.clone());
         let prompts: Vec<_> = haystacks.iter().map(|h| (&h.hidden.answer, h.context, &h.prompt)).collect();
-        let key = format!("{} {prompts:?}", context.attention.name());
+        let key = format!("{} {:?} {prompts:?}", context.attention.name(), chunks(context.spec));
         let reference = match context.references.needle.get(&key) {
             Some(trials) => trials.clone(),
             None => {
@@ -142,7 +143,7 @@ fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -
 fn answer(context: &Context<'_>, cache: &mut dyn KvCache, prompt: &[u32]) -> Result<String> {
     let subject = context.subject;
     let prompt = [Prompt { tokens: prompt, most: ANSWER_TOKENS }];
-    let texts = greedy(&subject.decoder, &prompt, cache, context.attention, CHUNK, context.progress)?;
+    let texts = greedy(&subject.decoder, &prompt, cache, context.attention, chunks(context.spec), context.progress)?;
     let tokens: Vec<u32> = texts.into_iter().flat_map(|written| written.tokens).collect();
     subject.tokenizer()?.decode(&tokens)
 }

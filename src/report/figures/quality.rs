@@ -92,8 +92,13 @@ pub(super) fn kld_by_position(group: &Group<'_>) -> Chart {
                         let top = bin
                             .top1_agreement
                             .map_or_else(String::new, |share| format!("\nsame top token {:.1} %", share * 100.0));
+                        // Older files do not have the maximum by position.
+                        let tail = [("p99", bin.p99), ("max", bin.max)].map(|(name, value)| {
+                            value.map_or_else(String::new, |v| format!(", {name} {}", number::significant(v, 3)))
+                        });
+                        let tail = tail.concat();
                         let tip = format!(
-                            "{} · {}\npositions {} to {}: mean KL {} nats{top}",
+                            "{} · {}\npositions {} to {}: mean KL {} nats{tail}{top}",
                             run.model,
                             run.cache,
                             bin.from,

@@ -1,7 +1,9 @@
 //! What must hold within a result file, beyond its types.
 
 mod cost;
+mod instruments;
 mod ranges;
+mod text;
 
 use super::{Accuracy, Benchmarks, Common, DataSource, Needle, NeedleTrial, Paired, RunResult};
 
@@ -36,6 +38,9 @@ pub fn validate(result: &RunResult) -> Vec<String> {
         cost::measurement(m, ours, &at, &mut findings);
     }
     benchmarks(&result.benchmarks, result.kv_quant.enabled, ours, &mut findings);
+    if !result.kv_quant.enabled {
+        reads_of_codes(result, &mut findings);
+    }
     ranges::check(result, &mut findings);
     for name in result.completed.iter().filter(|name| !result.holds(name)) {
         findings.push(format!("completed names {name}, which the file does not hold"));
@@ -49,6 +54,25 @@ pub fn validate(result: &RunResult) -> Vec<String> {
     findings
 }
 
+/// An unquantized cache has no codes to read.
+fn reads_of_codes(result: &RunResult, findings: &mut Vec<String>) {
+    let b = &result.benchmarks;
+    let rows = result.measurements.iter().map(|m| (m.block(), m.quantized_read_fraction));
+    let sets = b.question_sets().map(|(name, set)| (name.into(), set.quantized_read_fraction));
+    let scores = [
+        ("perplexity", b.perplexity.as_ref().and_then(|p| p.quantized_read_fraction)),
+        ("kld", b.kld.as_ref().and_then(|k| k.quantized_read_fraction)),
+        ("needle_in_haystack", b.needle_in_haystack.as_ref().and_then(|n| n.quantized_read_fraction)),
+    ];
+    let scores = scores.map(|(name, read)| (name.to_string(), read));
+    for (name, read) in rows.chain(sets).chain(scores) {
+        if let Some(read) = read.filter(|read| *read > 0.0) {
+            findings
+                .push(format!("{name}: a share of {read} of key reads is from codes, which the cache does not have"));
+        }
+    }
+}
+
 /// Whether `text` is a time as ISO 8601 has it, with or without fractions of a second and a zone.
 fn is_time(text: &str) -> bool {
     chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").is_ok()
@@ -56,42 +80,7 @@ fn is_time(text: &str) -> bool {
 }
 
 fn benchmarks(b: &Benchmarks, quantized: bool, ours: bool, findings: &mut Vec<String>) {
-    for (name, p) in [("perplexity", &b.perplexity), ("perplexity_quantized", &b.perplexity_quantized)] {
-        let Some(p) = p else { continue };
-        let nll = p.nll.filter(|nll| ours && (nll.exp() - p.value).abs() > 1e-6 * p.value.abs());
-        if let Some(nll) = nll {
-            findings.push(format!("benchmarks.{name}: the value is {}, but exp(nll) is {}", p.value, nll.exp()));
-        }
-    }
-    if let Some(p) = &b.perplexity_quantized {
-        if !quantized {
-            findings.push("benchmarks.perplexity_quantized in a run whose cache is not quantized".into());
-        }
-        if ours && p.quantized_read_fraction == Some(0.0) {
-            findings.push("benchmarks.perplexity_quantized never read a code".into());
-        }
-        if let (Some(delta), Some(reference)) = (p.delta, p.reference_value)
-            && (p.value - reference - delta).abs() > 1e-9 * p.value.abs().max(1.0)
-        {
-            findings.push(format!("benchmarks.perplexity_quantized: {} − {reference} is not {delta}", p.value));
-        }
-        if let (Some(ln_ratio), Some(reference)) = (p.ln_ratio, p.reference_value)
-            && (p.value / reference - ln_ratio.exp()).abs() > 1e-6 * ln_ratio.exp()
-        {
-            let ratio = p.value / reference;
-            let from = format!("{} over {reference} is {ratio}", p.value);
-            findings.push(format!("benchmarks.perplexity_quantized: {from}, but exp(ln_ratio) is {}", ln_ratio.exp()));
-        }
-        if let Some(reference) = &b.perplexity
-            && reference.tokens != p.tokens
-        {
-            findings.push(format!("benchmarks: the reference scored {} tokens, not {}", reference.tokens, p.tokens));
-        }
-    }
-    // A mean of what is never negative may be so by its rounding.
-    if let Some(kld) = b.kld.as_ref().filter(|kld| kld.mean < -1e-6) {
-        findings.push(format!("benchmarks.kld: a mean divergence of {} is negative", kld.mean));
-    }
+    text::scores(b, quantized, ours, findings);
     if let (Some(needle), Some(trials)) = (&b.needle_in_haystack, &b.needle_in_haystack_trials) {
         needle_counts(needle, trials, findings);
     }
@@ -137,6 +126,9 @@ fn pairs(
     if successes > items || (rate - expected).abs() > 5e-4 {
         find(format!("{successes} of {items} are not a rate of {rate}"));
     }
+    if let Some((low, high)) = table.interval.filter(|(low, high)| rate < low - 5e-4 || rate > high + 5e-4) {
+        find(format!("a rate of {rate} is not within its interval, {low} to {high}"));
+    }
     if let (Some(both), Some(neither), Some(lost), Some(gained)) = (table.both, table.neither, table.lost, table.gained)
     {
         let sums = (
@@ -170,6 +162,16 @@ fn question_counts(name: &str, block: &Accuracy, quantized: bool, findings: &mut
     if quantized && block.quantized_read_fraction == Some(0.0) {
         findings.push(format!("{name} never read a code"));
     }
+    let sum = |counts: &mut dyn Iterator<Item = usize>| counts.fold(0usize, |sum, n| sum.saturating_add(n));
+    let answered = sum(&mut block.answered_on.iter().map(|part| part.questions));
+    if !block.answered_on.is_empty() && answered != block.questions {
+        findings.push(format!("{name}.answered_on tells of {answered} questions, not {}", block.questions));
+    }
+    // A question may have no subject.
+    let of_subjects = sum(&mut block.by_subject.values().map(|subject| subject.questions));
+    if of_subjects > block.questions {
+        findings.push(format!("{name}.by_subject has {of_subjects} questions, more than {}", block.questions));
+    }
 }
 
 /// Each quality block's name and the version of its meaning, where the file records one.
@@ -190,6 +192,17 @@ fn needle_counts(needle: &Needle, trials: &[NeedleTrial], findings: &mut Vec<Str
             trials.len()
         ));
     }
+    for (context, score) in &needle.per_context {
+        let rate = score.successes as f64 / score.trials.max(1) as f64;
+        // 2.0 rounds its rates.
+        if (score.success_rate - rate).abs() > 5e-4 {
+            let (successes, trials) = (score.successes, score.trials);
+            findings.push(format!(
+                "needle_in_haystack.per_context.{context}: {successes} of {trials} are not a rate of {}",
+                score.success_rate
+            ));
+        }
+    }
     let summed = needle.per_context.values().fold((0usize, 0usize), |(successes, trials), c| {
         (successes.saturating_add(c.successes), trials.saturating_add(c.trials))
     });
@@ -201,6 +214,33 @@ fn needle_counts(needle: &Needle, trials: &[NeedleTrial], findings: &mut Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::{AnsweredOn, NeedleScore, SubjectScore, bare_result};
+
+    #[test]
+    fn an_unquantized_cache_reads_no_codes() {
+        let mut result = bare_result();
+        (result.experiment_id, result.timestamp) = ("x".into(), "2026-11-01T12:00:00".into());
+        result.benchmarks.mmlu = Some(Accuracy { quantized_read_fraction: Some(0.0), ..Default::default() });
+        assert_eq!(validate(&result), Vec::<String>::new());
+        result.benchmarks.mmlu = Some(Accuracy { quantized_read_fraction: Some(0.5), ..Default::default() });
+        let said = "mmlu: a share of 0.5 of key reads is from codes, which the cache does not have";
+        assert_eq!(validate(&result), [said]);
+        result.kv_quant.enabled = true;
+        assert_eq!(validate(&result), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_rate_of_each_context_is_that_of_its_trials() {
+        let found = |success_rate| {
+            let score = NeedleScore { trials: 0, successes: 0, success_rate, ..Default::default() };
+            let needle = Needle { per_context: [("4096".into(), score)].into(), ..Default::default() };
+            let mut findings = Vec::new();
+            needle_counts(&needle, &[], &mut findings);
+            findings
+        };
+        assert_eq!(found(0.0), Vec::<String>::new());
+        assert_eq!(found(1.0), ["needle_in_haystack.per_context.4096: 0 of 0 are not a rate of 1"]);
+    }
 
     #[test]
     fn paired_counts_must_add_up() {
@@ -236,6 +276,12 @@ mod tests {
             Accuracy { accuracy: 0.7, ..sound.clone() },
             Accuracy { quantized_read_fraction: Some(0.0), ..sound.clone() },
             Accuracy { items: vec![Default::default()], ..sound.clone() },
+            paired(|p| p.interval = Some((0.7, 0.9))),
+            Accuracy { answered_on: vec![AnsweredOn { questions: 9, ..Default::default() }], ..sound.clone() },
+            Accuracy {
+                by_subject: [("a".into(), SubjectScore { questions: 11, ..Default::default() })].into(),
+                ..sound.clone()
+            },
         ] {
             assert_eq!(findings(&broken).len(), 1, "{broken:?}: {:?}", findings(&broken));
         }

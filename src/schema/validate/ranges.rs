@@ -22,7 +22,11 @@ const SHARES: [&str; 12] = [
 ];
 
 /// Endings of names whose numbers cannot be negative: times, sizes, rates, powers, errors. (Bytes and counts cannot be read otherwise.)
-const POSITIVE: [&str; 6] = ["_ms", "_mb", "_s", "_per_sec", "_w", "standard_error"];
+const POSITIVE: [&str; 9] =
+    ["_ms", "_mb", "_s", "_per_sec", "_w", "_watts", "_mj_per_token", "_slowdown", "standard_error"];
+
+/// Whole names of such numbers.
+const POSITIVE_NAMES: [&str; 3] = ["ms", "seconds", "sampled_j"];
 
 /// Times that 2.0 estimates as differences, which may come out negative.
 const ESTIMATED: [&str; 2] = ["quant_overhead_ms", "dequant_overhead_ms"];
@@ -49,6 +53,8 @@ pub(super) fn check(result: &RunResult, findings: &mut Vec<String>) {
     let blocks = [
         ("measurements", serde_json::to_value(&result.measurements)),
         ("benchmarks", serde_json::to_value(&result.benchmarks)),
+        ("hardware", serde_json::to_value(&result.hardware)),
+        ("combo_elapsed_s", serde_json::to_value(result.combo_elapsed_s)),
     ];
     for (name, block) in blocks {
         walk(name, name, &block.unwrap_or_default(), findings);
@@ -65,6 +71,10 @@ fn walk(place: &str, key: &str, value: &Value, findings: &mut Vec<String>) {
             }
         }
         Value::Array(values) => {
+            // Of intervals beside one another, each has the name of what it is of.
+            if let Some((low, high)) = interval(place, values).filter(|(low, high)| low > high) {
+                findings.push(format!("{place} is {low} to {high}, no interval"));
+            }
             for (at, value) in values.iter().enumerate() {
                 walk(&format!("{place}[{at}]"), key, value, findings);
             }
@@ -73,7 +83,7 @@ fn walk(place: &str, key: &str, value: &Value, findings: &mut Vec<String>) {
             let number = number.as_f64().unwrap_or_default();
             if SHARES.contains(&key) && !(0.0..=1.0 + 1e-9).contains(&number) {
                 findings.push(format!("{place} is {number}, which is not within 0 and 1"));
-            } else if POSITIVE.iter().any(|ending| key.ends_with(ending)) && !ESTIMATED.contains(&key) && number < 0.0 {
+            } else if is_positive(key) && number < 0.0 {
                 findings.push(format!("{place} is {number}, which is negative"));
             } else if key == "log_probabilities" && number > 1e-6 {
                 findings.push(format!("{place} is {number}, which is no logarithm of a probability"));
@@ -81,6 +91,18 @@ fn walk(place: &str, key: &str, value: &Value, findings: &mut Vec<String>) {
         }
         _ => {}
     }
+}
+
+fn is_positive(key: &str) -> bool {
+    let named = POSITIVE_NAMES.contains(&key) || POSITIVE.iter().any(|ending| key.ends_with(ending));
+    named && !ESTIMATED.contains(&key)
+}
+
+/// The ends of the interval at `place`, if it is one.
+fn interval(place: &str, values: &[Value]) -> Option<(f64, f64)> {
+    let is_one = place.ends_with(".interval") || place.contains(".intervals.");
+    let ends = [values.first()?.as_f64()?, values.get(1)?.as_f64()?];
+    is_one.then_some((ends[0], ends[1]))
 }
 
 fn parts(place: &str, map: &Map<String, Value>, findings: &mut Vec<String>) {
@@ -112,6 +134,10 @@ mod tests {
         assert_eq!(findings(sound), Vec::<String>::new());
         for (block, said) in [
             (json!({"quantized_read_fraction": 1.7}), "b.quantized_read_fraction is 1.7, which is not within 0 and 1"),
+            (json!({"kernels": {"ms": -1.0}}), "b.kernels.ms is -1, which is negative"),
+            (json!({"traced_slowdown": -2.0}), "b.traced_slowdown is -2, which is negative"),
+            (json!({"interval": [0.5, 0.25]}), "b.interval is 0.5 to 0.25, no interval"),
+            (json!({"intervals": {"mean": [2.0, 1.0]}}), "b.intervals.mean is 2 to 1, no interval"),
             (json!({"interval": [-0.1, 0.5]}), "b.interval[0] is -0.1, which is not within 0 and 1"),
             (json!({"steps": {"median_ms": -1.0}}), "b.steps.median_ms is -1, which is negative"),
             (

@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use candle_core::DType;
 
 use super::plan::{ModelRequest, RunSpec};
+use crate::bench::feed::chunks;
 use crate::bench::profile::too_long;
 use crate::bench::{Settings, score_key};
 use crate::model::{DecoderConfig, Subject};
@@ -102,8 +103,8 @@ pub struct Estimator {
     scored: HashSet<String>,
     place: Place,
     speed: Option<Speed>,
-    /// Model with backend, and benchmark, of each reference that an earlier run of the plan has measured.
-    referenced: HashSet<(String, String)>,
+    /// Model, backend, chunks and benchmark of each reference that an earlier run of the plan has measured.
+    referenced: HashSet<String>,
 }
 
 impl Estimator {
@@ -174,10 +175,11 @@ impl Estimator {
                 "ppl" if with_kld => 0.0,
                 // It reads the unquantized cache beside each quantized one.
                 "kld" => 1.0 + f64::from(u8::from(spec.kv_quant.is_quantized())),
-                // Otherwise the unquantized cache is measured once for all quantizations of a model and backend.
+                // Otherwise the unquantized cache is measured once for all quantizations of a model and backend that are fed alike.
                 _ => {
+                    let chunks = chunks(&spec.kv_quant);
                     let first =
-                        self.referenced.insert((format!("{:?} {}", spec.model, spec.attn_backend), name.clone()));
+                        self.referenced.insert(format!("{:?} {} {chunks:?} {name}", spec.model, spec.attn_backend));
                     if first && spec.kv_quant.is_quantized() { 2.0 } else { 1.0 }
                 }
             };
