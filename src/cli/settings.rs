@@ -22,6 +22,10 @@ pub struct SettingsArgs {
     /// Tokens that a timed decode generates; several make a run each [default: 128].
     #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_delimiter = ',', value_name = "N", value_parser = whole::<usize>)]
     pub(super) output_tokens: Option<Vec<usize>>,
+    /// Also time the reading of a further prompt of so many tokens after each context's own, as in a chat's next turn (for quantized
+    /// caches: reading them back); no more than --output-tokens, whose room in the cache it takes [default: none].
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    follow_up_tokens: Option<usize>,
     /// Untimed runs before the timed ones [default: 2].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     warmup_runs: Option<usize>,
@@ -134,6 +138,7 @@ impl SettingsArgs {
         }
         settings.trace |= self.trace || self.trace_out.is_some();
         settings.trace_out = self.trace_out.clone().or(settings.trace_out);
+        settings.follow_up_tokens = self.follow_up_tokens.or(settings.follow_up_tokens);
         settings.prefill_chunk = self.prefill_chunk.or(settings.prefill_chunk);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
         settings.memory_timeline |= self.memory_timeline;

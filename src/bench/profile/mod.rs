@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod energy;
+mod follow_up;
 mod generation;
 mod memory;
 mod times;
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use self::bandwidth::{fill_bandwidth, step_bytes};
 use self::energy::measure_energy;
+use self::follow_up::measure_follow_up;
 use self::generation::{Generation, random_prompt};
 use self::memory::{Held, ledger};
 use self::times::fill_times;
@@ -173,6 +175,10 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     m.memory = Some(memory);
     let read = step_bytes(&mut workload)?;
     measure_energy(&mut m, context, &mut workload, idle_w)?;
+    // After all that it could disturb, and before tracing, which could disturb it.
+    if let Some(tokens) = settings.follow_up_tokens {
+        measure_follow_up(&mut m, &mut workload, tokens, &mut || watch.look())?;
+    }
     if settings.trace {
         measure_kernels(&mut m, context, &mut workload)?;
     }

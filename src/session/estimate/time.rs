@@ -80,8 +80,10 @@ impl Work<'_> {
                 let chunk = s.prefill_chunk(length, batch, self.shape.config.layers) as f64;
                 let (length, batch) = (length as f64, batch as f64);
                 let steps = s.decode_tokens as f64;
-                let once = self.prompt(length, batch, chunk) + steps * self.step(length + steps / 2.0, batch);
-                seconds += runs * once;
+                let follow_up =
+                    s.follow_up_tokens.map_or(0.0, |tokens| self.prompt(length, tokens as f64, batch, chunk));
+                let once = self.prompt(0.0, length, batch, chunk) + steps * self.step(length + steps / 2.0, batch);
+                seconds += runs * (once + follow_up);
             }
         }
         seconds
@@ -133,19 +135,20 @@ impl Work<'_> {
 
     /// Seconds to read `length` tokens as quality benchmarks do.
     fn reading(&self, length: f64, batch: f64) -> f64 {
-        self.prompt(length, batch, CHUNK as f64)
+        self.prompt(0.0, length, batch, CHUNK as f64)
     }
 
-    /// Seconds to read `length` tokens, `chunk` at a time.
-    fn prompt(&self, length: f64, batch: f64, chunk: f64) -> f64 {
+    /// Seconds to read `length` tokens after `held` others, `chunk` at a time.
+    fn prompt(&self, held: f64, length: f64, batch: f64, chunk: f64) -> f64 {
         let config = &self.shape.config;
         let weights = 2.0 * config.parameters() as f64 * length * batch;
         // A token attends to those before it, as far back as its layer's window reaches: pairs of one head in all layers.
-        let pairs = self.over_layers(length, |seen| seen * length - seen * seen / 2.0) * batch;
+        let pairs_up_to = |length: f64| self.over_layers(length, |seen| seen * length - seen * seen / 2.0);
+        let pairs = (pairs_up_to(held + length) - pairs_up_to(held)) * batch;
         let attention = 4.0 * pairs * (config.heads * config.head_dim) as f64;
         let computing = (weights + attention) / self.speed.operations_per_s;
         let chunks = (length / chunk).ceil();
-        computing.max(chunks * self.step(length / 2.0, batch))
+        computing.max(chunks * self.step(held + length / 2.0, batch))
     }
 
     /// Bytes of the cache that a step at `length` tokens reads: the ledger's without its scratch, of which a layer with a sliding window
@@ -223,6 +226,24 @@ mod tests {
     }
 
     #[test]
+    fn a_follow_up_prompt_is_read_after_its_context_in_each_run() {
+        let (shape, quant) = (shape(), QuantSpec::none());
+        let seconds = |follow_up_tokens: Option<usize>, speed: Speed| {
+            let settings = Settings { context_lengths: vec![1024], follow_up_tokens, ..Settings::default() };
+            Work { shape: &shape, quant: &quant, settings: &settings, speed }.profile()
+        };
+        // 7 runs, each of one chunk of 128 tokens, half way at 1024 + 64.
+        let more = seconds(Some(128), READS) - seconds(None, READS);
+        let expected = 7.0 * (shape.weights_bytes() as f64 + 1088.0 * 4096.0) / 1e6;
+        assert!((more / expected - 1.0).abs() < 1e-9, "{more} {expected}");
+        let computes = Speed { bytes_per_s: f64::INFINITY, operations_per_s: 1e6 };
+        // Each attends to all before it, in 4 layers of 4 heads of 64 channels.
+        let operations = 128.0 * 2.0 * shape.config.parameters() as f64 + 4.0 * 4.0 * 256.0 * 128.0 * 1088.0;
+        let more = seconds(Some(128), computes) - seconds(None, computes);
+        assert!((more / (7.0 * operations / 1e6) - 1.0).abs() < 1e-9, "{more}");
+    }
+
+    #[test]
     fn a_batch_that_is_not_full_takes_as_long_as_one_that_is() {
         let (shape, quant) = (shape(), QuantSpec::none());
         let seconds = |math_problems: usize| {
@@ -244,7 +265,7 @@ mod tests {
             let reads = Work { shape: &shape, quant: &quant, settings: &settings, speed: READS };
             let bytes = reads.step(1920.0, 1.0) * READS.bytes_per_s - weights;
             let speed = Speed { bytes_per_s: f64::INFINITY, operations_per_s: 1.0 };
-            let operations = Work { speed, ..reads }.prompt(1920.0, 1.0, 512.0);
+            let operations = Work { speed, ..reads }.prompt(0.0, 1920.0, 1.0, 512.0);
             (bytes.round(), operations - 2.0 * shape.config.parameters() as f64 * 1920.0)
         };
         let (bytes, operations) = work([None; 4]);
