@@ -151,11 +151,12 @@ fn settings_of_a_file_are_used_and_flags_win() {
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("run.toml") && error.contains("unknown field `context-length`"), "{error}");
     // As is a number that is none, which is told as a flag's would be.
-    std::fs::write(&config, "[settings]\ncontext-lengths = ['4k']\n").unwrap();
+    std::fs::write(&config, "[settings]\ncontext-lengths = ['4x']\n").unwrap();
     let output = kvprof().args(["run", "--config"]).arg(&config).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{error}");
-    let told = "run.toml: line 2: invalid value '4k' for settings.context-lengths: give a whole number, such as 4096";
+    let told =
+        "run.toml: line 2: invalid value '4x' for settings.context-lengths: give a whole number, such as 4096 or 4k";
     assert!(error.contains(told), "{error}");
 }
 

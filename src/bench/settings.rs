@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::feed::first_predicted_from_codes;
+use crate::base::number::length_list;
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
 use crate::quant::QuantSpec;
@@ -17,6 +18,7 @@ use crate::{Error, Result};
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
     /// Prompt lengths in tokens, for `profile` and `needle`; empty: 1024, or as much as the model allows.
+    #[serde(deserialize_with = "length_list")]
     pub context_lengths: Vec<usize>,
     /// Sequences side by side, for `profile`.
     pub batch_sizes: Vec<usize>,
