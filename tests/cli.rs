@@ -256,6 +256,17 @@ fn models_lists_the_families_and_says_what_fits() {
     for fact in ["8.030 billion parameters, weights 15.0 GiB as f16", "8 KV heads (4:1)", "131072", "16.0 GiB"] {
         assert!(fits.contains(fact), "{fact}: {fits}");
     }
+    let fits = models(&[config, "--memory", "24GiB", "--kv-quant", "none", "--context-lengths", "16k..32k"]);
+    let rows: Vec<&str> = fits.lines().filter(|line| line.contains("384") || line.contains("768")).collect();
+    // 24 − 14.96 GiB hold four sequences of 16384 tokens, of 128 KiB each, or two of twice as many.
+    for (row, [tokens, bytes, sequences]) in rows.iter().zip([["16384", "2.0 GiB", "4"], ["32768", "4.0 GiB", "2"]]) {
+        let cells: Vec<&str> = row.split(['│', '┆']).map(str::trim).collect();
+        assert_eq!(cells[4..7], [tokens, bytes, sequences], "{fits}");
+    }
+    assert_eq!(rows.len(), 2, "{fits}");
+    assert!(
+        models(&["builtin", "--context-lengths", "4k"]).contains("4096 is longer than the model allows (2048 tokens)")
+    );
     assert!(models(&[config, "--memory", "8GiB"]).contains("the weights do not fit"));
     // On a GPU of this machine or, with --memory, of another.
     std::fs::write(
