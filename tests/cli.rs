@@ -155,11 +155,12 @@ fn settings_of_a_file_are_used_and_flags_win() {
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("run.toml") && error.contains("unknown field `context-length`"), "{error}");
     // As is a number that is none, which is told as a flag's would be.
-    std::fs::write(&config, "[settings]\ncontext-lengths = ['4k']\n").unwrap();
+    std::fs::write(&config, "[settings]\ncontext-lengths = ['4x']\n").unwrap();
     let output = kvprof().args(["run", "--config"]).arg(&config).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{error}");
-    let told = "run.toml: line 2: invalid value '4k' for settings.context-lengths: give a whole number, such as 4096";
+    let told =
+        "run.toml: line 2: invalid value '4x' for settings.context-lengths: give a whole number, such as 4096 or 4k";
     assert!(error.contains(told), "{error}");
 }
 
@@ -259,6 +260,17 @@ fn models_lists_the_families_and_says_what_fits() {
     for fact in ["8.030 billion parameters, weights 15.0 GiB as f16", "8 KV heads (4:1)", "131072", "16.0 GiB"] {
         assert!(fits.contains(fact), "{fact}: {fits}");
     }
+    let fits = models(&[config, "--memory", "24GiB", "--kv-quant", "none", "--context-lengths", "16k..32k"]);
+    let rows: Vec<&str> = fits.lines().filter(|line| line.contains("384") || line.contains("768")).collect();
+    // 24 − 14.96 GiB hold four sequences of 16384 tokens, of 128 KiB each, or two of twice as many.
+    for (row, [tokens, bytes, sequences]) in rows.iter().zip([["16384", "2.0 GiB", "4"], ["32768", "4.0 GiB", "2"]]) {
+        let cells: Vec<&str> = row.split(['│', '┆']).map(str::trim).collect();
+        assert_eq!(cells[4..7], [tokens, bytes, sequences], "{fits}");
+    }
+    assert_eq!(rows.len(), 2, "{fits}");
+    assert!(
+        models(&["builtin", "--context-lengths", "4k"]).contains("4096 is longer than the model allows (2048 tokens)")
+    );
     assert!(models(&[config, "--memory", "8GiB"]).contains("the weights do not fit"));
     // On a GPU of this machine or, with --memory, of another.
     std::fs::write(

@@ -1,9 +1,12 @@
 //! Numbers as people write them, on the command line and in configuration files.
 
+use std::fmt;
 use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
 
-/// Reads a number of tokens, runs or the like.
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+/// Reads a number of runs, sequences or the like.
 ///
 /// # Errors
 /// What is expected, to be put behind the flag or key and its value.
@@ -20,4 +23,136 @@ pub fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
 /// As [`whole`].
 pub fn real(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "give a number, such as 0.5".into())
+}
+
+/// Reads a number of tokens: `4096`, or `4k` as tables have it.
+///
+/// # Errors
+/// As [`whole`].
+pub fn tokens(text: &str) -> Result<usize, String> {
+    let (number, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(number) => (number, 1024),
+        None => (text, 1),
+    };
+    let number: usize =
+        whole(number).map_err(|why| if why.starts_with("give") { format!("{why} or 4k") } else { why })?;
+    number.checked_mul(unit).ok_or_else(|| "the number is too large".into())
+}
+
+/// Numbers of tokens that stand as one in a list of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lengths(pub Vec<usize>);
+
+impl Lengths {
+    /// What errors of serde call it.
+    pub const NAME: &str = "a number of tokens";
+
+    /// All of them, in order.
+    pub fn of(list: &[Self]) -> Vec<usize> {
+        list.iter().flat_map(|lengths| lengths.0.iter().copied()).collect()
+    }
+}
+
+/// Reads what stands as one in a list: a number of [`tokens`], or `1k..32k`, which doubles from the one to the other.
+///
+/// # Errors
+/// As [`whole`].
+pub fn lengths(text: &str) -> Result<Lengths, String> {
+    let Some((first, last)) = text.split_once("..") else {
+        let one = tokens(text).map_err(|why| match why.starts_with("give") {
+            true => format!("{why}, or 1k..32k for 1k 2k 4k 8k 16k 32k"),
+            false => why,
+        })?;
+        return Ok(Lengths(vec![one]));
+    };
+    let (from, to) = (tokens(first)?, tokens(last)?);
+    if from == 0 {
+        return Err("a range doubles its first number, which must be at least 1".into());
+    }
+    let doubled: Vec<usize> =
+        std::iter::successors(Some(from), |n| n.checked_mul(2)).take_while(|n| *n <= to).collect();
+    match doubled.last() {
+        Some(end) if *end == to => Ok(Lengths(doubled)),
+        _ => {
+            Err(format!("doubling {first} does not come to {last}; a range doubles, as 1k..32k is 1k 2k 4k 8k 16k 32k"))
+        }
+    }
+}
+
+/// As in a configuration file: a number, or a string that [`lengths`] reads.
+impl<'de> Deserialize<'de> for Lengths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfOne;
+        impl Visitor<'_> for OfOne {
+            type Value = Lengths;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(Lengths::NAME)
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Lengths, E> {
+                let number =
+                    usize::try_from(number).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))?;
+                Ok(Lengths(vec![number]))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Lengths, E> {
+                let positive =
+                    u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))?;
+                self.visit_u64(positive)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Lengths, E> {
+                lengths(text).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(OfOne)
+    }
+}
+
+/// A list of [`Lengths`] in a configuration file, for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// Names the value that is none.
+pub fn length_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    Ok(Lengths::of(&Vec::deserialize(deserializer)?))
+}
+
+/// The same where there need not be one.
+///
+/// # Errors
+/// As [`length_list`].
+pub fn some_length_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<usize>>, D::Error> {
+    length_list(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_as_tables_write_them() {
+        for (text, count) in [("4096", 4096), ("4k", 4096), ("32K", 32768), ("0", 0)] {
+            assert_eq!(tokens(text), Ok(count), "{text}");
+            assert_eq!(lengths(text), Ok(Lengths(vec![count])), "{text}");
+        }
+        for text in ["", "k", "4 k", "1.5k", "-4k", "4kk", "4m", "four"] {
+            assert_eq!(tokens(text).unwrap_err(), "give a whole number, such as 4096 or 4k", "{text}");
+        }
+        for text in ["99999999999999999999", "18014398509481984k"] {
+            assert_eq!(tokens(text).unwrap_err(), "the number is too large", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_doubles_from_its_first_number_to_its_last() {
+        let read = |text: &str| lengths(text).map(|lengths| lengths.0);
+        assert_eq!(read("1k..8k"), Ok(vec![1024, 2048, 4096, 8192]));
+        assert_eq!((read("96..384"), read("4k..4096")), (Ok(vec![96, 192, 384]), Ok(vec![4096])));
+        assert!(read("1k..24k").unwrap_err().starts_with("doubling 1k does not come to 24k"));
+        assert!(read("8k..1k").unwrap_err().starts_with("doubling 8k does not come to 1k"));
+        assert!(read("0..4k").unwrap_err().contains("at least 1"));
+        assert_eq!(read("1k..").unwrap_err(), "give a whole number, such as 4096 or 4k");
+        assert!(read("1k-8k").unwrap_err().contains("or 1k..32k for"));
+    }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::feed::first_predicted_from_codes;
+use crate::base::number::length_list;
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
 use crate::quant::QuantSpec;
@@ -17,12 +18,17 @@ use crate::{Error, Result};
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
     /// Prompt lengths in tokens, for `profile` and `needle`; empty: 1024, or as much as the model allows.
+    #[serde(deserialize_with = "length_list")]
     pub context_lengths: Vec<usize>,
     /// Sequences side by side, for `profile`.
     pub batch_sizes: Vec<usize>,
     /// Steps in a timed decode: `output-tokens` in a configuration file; result files have it by its older name.
     #[serde(alias = "output-tokens")]
     pub decode_tokens: usize,
+    /// Tokens of a prompt that `profile` reads after each context's own, timed apart; none by default. The cache holds them where a decode
+    /// writes, so that they are no more than `decode_tokens`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow_up_tokens: Option<usize>,
     /// Untimed runs.
     pub warmup_runs: usize,
     /// Timed runs.
@@ -90,6 +96,7 @@ impl Default for Settings {
             context_lengths: Vec::new(),
             batch_sizes: vec![1],
             decode_tokens: 128,
+            follow_up_tokens: None,
             warmup_runs: 2,
             measure_runs: 5,
             prefill_chunk: None,
@@ -135,7 +142,18 @@ impl Settings {
     /// # Errors
     /// [`Error::Usage`] naming the first such setting, as on the command line.
     pub fn check(&self) -> Result<()> {
-        self.fault().map_or(Ok(()), |fault| Err(Error::usage(format!("--{fault}"))))
+        if let Some(fault) = self.fault() {
+            return Err(Error::usage(format!("--{fault}")));
+        }
+        // Of one run: the list of a matrix may replace the output length of the settings.
+        match self.follow_up_tokens {
+            Some(tokens) if tokens > self.decode_tokens => Err(Error::usage(format!(
+                "--follow-up-tokens {tokens} is more than --{OUTPUT_TOKENS} {0}: a follow-up prompt is read where a cache keeps room for \
+                 its output; give at most {0} follow-up tokens, or at least {tokens} output tokens",
+                self.decode_tokens
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The first setting that cannot measure anything, or cannot be recorded, by its key, with what is wrong with it.
@@ -144,6 +162,7 @@ impl Settings {
         let positive = [
             ("measure-runs", Some(self.measure_runs)),
             (OUTPUT_TOKENS, Some(self.decode_tokens)),
+            ("follow-up-tokens", self.follow_up_tokens),
             ("prefill-chunk", self.prefill_chunk),
             ("max-new-tokens", Some(self.max_new_tokens)),
             ("batch-size", Some(self.batch_size)),
@@ -163,6 +182,7 @@ impl Settings {
             ("context-lengths", most(&self.context_lengths)),
             ("batch-sizes", most(&self.batch_sizes)),
             (OUTPUT_TOKENS, self.decode_tokens),
+            ("follow-up-tokens", self.follow_up_tokens.unwrap_or(0)),
             ("prefill-chunk", self.prefill_chunk.unwrap_or(0)),
             ("ppl-window", self.ppl_window.unwrap_or(0)),
             ("ppl-burn-in", self.ppl_burn_in.unwrap_or(0)),
@@ -388,6 +408,10 @@ mod tests {
         };
         assert!(check(|s| s.ppl_burn_in = Some(0)).contains("--ppl-burn-in must be at least 1"));
         assert!(check(|s| s.measure_runs = 1_000_000_000).contains("--measure-runs 1000000000 is more than"));
+        assert!(check(|s| s.follow_up_tokens = Some(0)).contains("--follow-up-tokens must be at least 1"));
+        let told = check(|s| (s.follow_up_tokens, s.decode_tokens) = (Some(65), 64));
+        assert!(told.starts_with("--follow-up-tokens 65 is more than --output-tokens (--decode-tokens) 64"), "{told}");
+        assert!(told.ends_with("give at most 64 follow-up tokens, or at least 65 output tokens"), "{told}");
         assert!(check(|s| s.warmup_runs = 1_000_000_000).contains("--warmup-runs"));
         assert!(check(|s| s.energy_seconds = f64::INFINITY).contains("--energy-seconds inf must be"));
         assert!(check(|s| s.energy_seconds = f64::INFINITY).contains("no more than 86400"));
@@ -410,6 +434,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_asked_for_leaves_the_hash_of_older_files_as_it_was() {
+        let key = |settings: &Settings| serde_json::to_value(settings).unwrap().get("follow-up-tokens").cloned();
+        assert_eq!(key(&Settings::default()), None);
+        assert_eq!(key(&Settings { follow_up_tokens: Some(64), ..Settings::default() }), Some(64.into()));
+    }
+
+    #[test]
     fn only_settings_that_concern_a_block_tell_its_data_apart() {
         let of = |settings: &Settings| settings.concerning("mmlu");
         let default = Settings::default();
@@ -426,7 +457,8 @@ mod tests {
 
     #[test]
     fn every_setting_is_known_to_concern_some_blocks_or_none() {
-        let all = serde_json::to_value(Settings { trace: true, ..Settings::default() }).unwrap();
+        let all =
+            serde_json::to_value(Settings { trace: true, follow_up_tokens: Some(1), ..Settings::default() }).unwrap();
         let unknown: Vec<&String> = all.as_object().unwrap().keys().filter(|flag| blocks_of(flag).is_none()).collect();
         assert!(unknown.is_empty(), "name them in schema::concerns: {unknown:?}");
     }

@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use super::output::{self, say};
 use crate::base::message::tell;
+use crate::base::number::{Lengths, lengths};
+use crate::bench::feed::longer_than_model;
+use crate::bench::settings::MOST;
 use crate::model::families::FAMILIES;
 use crate::model::weights::gguf;
 use crate::quant::QuantSpec;
 use crate::report::terminal::{self, TerminalTable};
-use crate::session::estimate::fit::{CacheFit, MOST_SEQUENCES, cache_fit};
+use crate::session::estimate::fit::{CacheFit, ContextFit, MOST_SEQUENCES, cache_fit};
 use crate::session::estimate::{Place, Shape, available_bytes};
 use crate::session::plan::ModelRequest;
 use crate::session::sweep::DEFAULT_QUANTIZATIONS;
@@ -21,7 +24,7 @@ fn caches() -> Vec<String> {
     names
 }
 
-// --kv-quant takes all names that follow it, so that MODEL must stand before it; the line that clap would write has it the other way
+// --kv-quant and --context-lengths take all that follows them, so that MODEL must stand before it; the line that clap would write has it the other way
 // round.
 const USAGE: &str = "kvprof models [MODEL]... [OPTIONS]";
 
@@ -35,6 +38,9 @@ pub struct Args {
     /// Say what fits into this memory of a GPU, such as 24GiB, instead of what is free on this machine.
     #[arg(long, value_name = "SIZE", value_parser = super::size::parse, allow_hyphen_values = true)]
     memory: Option<u64>,
+    /// Contexts to say it for, in tokens: 4096 or 4k; 1k..32k is 1k 2k 4k 8k 16k 32k [default: the model's longest].
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS", value_parser = lengths)]
+    context_lengths: Option<Vec<Lengths>>,
     /// KV-cache quantizations to compare.
     #[arg(long, num_args = 1.., value_name = "QUANT", default_values_t = caches())]
     kv_quant: Vec<String>,
@@ -62,12 +68,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let caches = caches?;
+    let contexts = args.context_lengths.as_deref().map(Lengths::of);
+    if let Some(length) = contexts.iter().flatten().find(|length| !(1..=MOST).contains(*length)) {
+        return Err(Error::usage(format!("--context-lengths {length} is not between 1 and {MOST}")).into());
+    }
     let mut failed = 0;
     for (at, model) in args.models.iter().enumerate() {
         if at > 0 {
             say!("");
         }
-        match describe(args, model, &caches) {
+        match describe(args, model, &caches, contexts.as_deref()) {
             Ok(text) => output::write(text.as_bytes())?,
             Err(error) if args.models.len() == 1 => return Err(error.into()),
             Err(error) => {
@@ -94,7 +104,7 @@ fn families() -> String {
     text
 }
 
-fn describe(args: &Args, model: &str, caches: &[QuantSpec]) -> Result<String> {
+fn describe(args: &Args, model: &str, caches: &[QuantSpec], contexts: Option<&[usize]>) -> Result<String> {
     let request = ModelRequest {
         model: model.to_string(),
         revision: args.revision.clone(),
@@ -138,35 +148,45 @@ fn describe(args: &Args, model: &str, caches: &[QuantSpec]) -> Result<String> {
             format!("{} {}, {} beside the weights\n", size(free), whose(args), size(free - shape.weights_bytes()))
         }
     };
-    let heads = [
-        "KV cache".to_string(),
-        "bytes/token".into(),
-        format!("at {} tokens", c.max_positions),
-        "longest that fits".into(),
-        format!("sequences of {}", c.max_positions),
-    ];
+    let own = [c.max_positions];
+    let contexts = contexts.unwrap_or(&own);
+    if let Some(length) = contexts.iter().find(|length| **length > c.max_positions) {
+        let told = longer_than_model(&format!("--context-lengths {length}"), c.max_positions);
+        text += &format!("{told}\n");
+    }
+    let heads = ["KV cache", "bytes/token", "longest that fits", "context", "cache", "sequences that fit"];
     let mut table = TerminalTable::new(heads, 1);
     for quant in caches {
-        table.add_row(match cache_fit(&shape, quant, free.unwrap_or(0)) {
-            Ok(fit) => row(quant, &fit, c.max_positions, free.is_some()),
-            Err(error) => [quant.name.clone(), error.to_string(), String::new(), String::new(), String::new()],
-        });
+        match cache_fit(&shape, quant, contexts, free.unwrap_or(0)) {
+            Ok(fit) => {
+                rows(quant, &fit, c.max_positions, free.is_some()).into_iter().for_each(|row| table.add_row(row))
+            }
+            Err(error) => {
+                let nothing = std::iter::repeat_n(String::new(), heads.len() - 2);
+                table.add_row([quant.name.clone(), error.to_string()].into_iter().chain(nothing));
+            }
+        }
     }
     Ok(format!("{text}{}\n", table.within(terminal::width())))
 }
 
-fn row(quant: &QuantSpec, fit: &CacheFit, context: usize, known: bool) -> [String; 5] {
+/// One for each context; what is the same in all is told in the first.
+fn rows(quant: &QuantSpec, fit: &CacheFit, longest: usize, known: bool) -> Vec<[String; 6]> {
+    let told = |number: String| if known { number } else { "unknown".into() };
     let longest = match fit.longest {
-        _ if !known => "unknown".into(),
-        all if all == context => format!("{all} (all)"),
+        all if all == longest => format!("{all} (all)"),
         some => some.to_string(),
     };
-    let sequences = match fit.sequences {
-        _ if !known => "unknown".into(),
-        MOST_SEQUENCES => format!("{MOST_SEQUENCES} or more"),
-        some => some.to_string(),
+    let mut first = [quant.name.clone(), format!("{:.0}", fit.bytes_per_token), told(longest)];
+    let row = |at: &ContextFit| {
+        let sequences = match at.sequences {
+            MOST_SEQUENCES => format!("{MOST_SEQUENCES} or more"),
+            some => some.to_string(),
+        };
+        let [name, bytes_per_token, longest] = std::mem::take(&mut first);
+        [name, bytes_per_token, longest, at.tokens.to_string(), size(at.bytes), told(sequences)]
     };
-    [quant.name.clone(), format!("{:.0}", fit.bytes_per_token), size(fit.full_bytes), longest, sequences]
+    fit.contexts.iter().map(row).collect()
 }
 
 fn whose(args: &Args) -> &'static str {

@@ -7,7 +7,7 @@ use super::outcome;
 use super::settings::{SettingsArgs, check_trace_out};
 use super::shown::{Form, show};
 use crate::Result;
-use crate::base::number::whole;
+use crate::base::number::{Lengths, lengths};
 use crate::session::progress::Terminal;
 use crate::session::runner::{self, Existing, Output};
 use crate::session::sweep::{Matrix, ModelOverrides, Sweep};
@@ -28,8 +28,8 @@ pub struct Args {
     #[arg(long, num_args = 1.., value_name = "QUANT")]
     kv_quant: Option<Vec<String>>,
     /// Recent tokens kept in full precision, for all quantizations; several make a run each [default: 128].
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS", value_parser = whole::<usize>)]
-    residual_length: Option<Vec<usize>>,
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS", value_parser = lengths)]
+    residual_length: Option<Vec<Lengths>>,
     /// How attention reads the cache: eager, sdpa or fused [default: fused].
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "BACKEND")]
     attn_backend: Option<Vec<String>>,
@@ -107,11 +107,11 @@ impl Args {
             give(&mut matrix.kv_quants, &self.kv_quant);
             give(&mut matrix.attn_backends, &self.attn_backend);
             for (list, flag) in [
-                (&mut matrix.residual_lengths, &self.residual_length),
-                (&mut matrix.output_tokens, &flags.output_tokens),
+                (&mut matrix.residual_lengths, self.residual_length.as_deref().map(Lengths::of)),
+                (&mut matrix.output_tokens, flags.output_tokens()),
             ] {
                 if let Some(given) = flag {
-                    list.clone_from(given);
+                    *list = given;
                 }
             }
             matrix.benchmarks = self.benchmarks.clone().or(matrix.benchmarks.take());
@@ -240,11 +240,11 @@ mod tests {
 
     #[test]
     fn lists_of_output_and_residual_lengths_make_a_run_each() {
-        let line = "--kv-quant none int8-hqq int4-hqq --output-tokens 256 512 1024 2048";
+        let line = "--kv-quant none int8-hqq int4-hqq --output-tokens 256..1k 2K";
         let outputs = runs(&line.split_whitespace().collect::<Vec<_>>());
         let lengths: BTreeSet<usize> = outputs.iter().map(|run| run.settings.decode_tokens).collect();
         assert_eq!((outputs.len(), lengths), (12, BTreeSet::from([256, 512, 1024, 2048])));
-        let line = "--kv-quant none int8-hqq int4-hqq --output-tokens 2048 --residual-length 32 64 128 256 512";
+        let line = "--kv-quant none int8-hqq int4-hqq --output-tokens 2k --residual-length 32 64 128 256 512";
         let windows = runs(&line.split_whitespace().collect::<Vec<_>>());
         // The unquantized cache has no window to vary.
         assert_eq!(windows.len(), 11);
@@ -276,7 +276,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("run.toml");
         std::fs::write(&file, CONFIG).unwrap();
-        let line = "--kv-quant int8-hqq --decode-tokens 4 --context-lengths 128 --batch-sizes 2 --seed 9 --dtype f32 \
+        let line = "--kv-quant int8-hqq --decode-tokens 4 --context-lengths 128..256,1k --batch-sizes 2 --seed 9 --dtype f32 \
                     --benchmarks none --no-profile --config";
         let mut line: Vec<&str> = line.split_whitespace().collect();
         line.push(file.to_str().unwrap());
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(runs.len(), 1);
         let (run, settings) = (&runs[0], &runs[0].settings);
         assert_eq!((run.kv_quant.name.as_str(), settings.decode_tokens, settings.seed), ("int8-hqq", 4, 9));
-        assert_eq!((&settings.context_lengths, &settings.batch_sizes), (&vec![128], &vec![2]));
+        assert_eq!((&settings.context_lengths, &settings.batch_sizes), (&vec![128, 256, 1024], &vec![2]));
         assert_eq!((run.model.dtype.as_str(), run.benchmarks.len(), run.profile), ("f32", 0, false));
         assert_eq!(settings.ppl_tokens, 64, "what no flag says stays as the file has it");
         // Another model takes none of the file's overrides for this one.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::number::{real, whole};
+use crate::base::number::{Lengths, lengths, real, tokens, whole};
 use crate::bench::Settings;
 use crate::bench::settings::{NeedleKind, OUTPUT_TOKENS, Protocol};
 use crate::measure::trace::chrome;
@@ -12,16 +12,20 @@ use crate::{Error, Result};
 /// Settings of the benchmarks; what is not given keeps its default.
 #[derive(clap::Args)]
 pub struct SettingsArgs {
-    /// Prompt lengths in tokens, for the profile and needle [default: 1024, or what --output-tokens leaves of the model's
+    /// Prompt lengths in tokens, for the profile and needle: 4096 or 4k; 1k..32k is 1k 2k 4k 8k 16k 32k [default: 1024, or what --output-tokens leaves of the model's
     /// limit if that is less; refused where that is too little for a quantized cache to hold codes].
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS", value_parser = whole::<usize>)]
-    pub(super) context_lengths: Option<Vec<usize>>,
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TOKENS", value_parser = lengths)]
+    pub(super) context_lengths: Option<Vec<Lengths>>,
     /// Sequences side by side, for the profile [default: 1].
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "B", value_parser = whole::<usize>)]
     pub(super) batch_sizes: Option<Vec<usize>>,
     /// Tokens that a timed decode generates; several make a run each [default: 128].
-    #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_delimiter = ',', value_name = "N", value_parser = whole::<usize>)]
-    pub(super) output_tokens: Option<Vec<usize>>,
+    #[arg(long, visible_alias = "decode-tokens", num_args = 1.., value_delimiter = ',', value_name = "N", value_parser = lengths)]
+    pub(super) output_tokens: Option<Vec<Lengths>>,
+    /// Also time the reading of a further prompt of so many tokens after each context's own, as in a chat's next turn (for quantized
+    /// caches: reading them back); no more than --output-tokens, whose room in the cache it takes [default: none].
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
+    follow_up_tokens: Option<usize>,
     /// Untimed runs before the timed ones [default: 2].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     warmup_runs: Option<usize>,
@@ -30,7 +34,7 @@ pub struct SettingsArgs {
     measure_runs: Option<usize>,
     /// Prompt tokens computed together in the profile [default: 4096; 2048 for each of several sequences;
     /// less for a model of few layers].
-    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     prefill_chunk: Option<usize>,
     /// Trace one more run of each profile: time by kernel category (CUPTI on a GPU, ranges of the model's code on a CPU).
     #[arg(long)]
@@ -58,15 +62,15 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "NAME|FILE")]
     ppl_data: Option<String>,
     /// Window of ppl and kld, in tokens [default: 4096, or the model's limit if that is smaller].
-    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     ppl_window: Option<usize>,
     /// Tokens of each window that are read but not scored, at least 1; each score records them as `burn_in` [default: 256, or one
     /// more than the longest residual window and block of the plan's caches, of those that a window has room for, if that is more, so that
     /// all score the same tokens].
-    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     ppl_burn_in: Option<usize>,
     /// Tokens scored by ppl and kld, 0: the whole text [default: 4096].
-    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     ppl_tokens: Option<usize>,
     /// How ppl and kld feed a window: streaming (chunks of 64) or two-phase (half fills the cache, half is scored in one
     /// pass) [default: streaming].
@@ -97,7 +101,7 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     math_problems: Option<usize>,
     /// Longest answer that math generates, in tokens [default: 512].
-    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     max_new_tokens: Option<usize>,
     /// Answers that math generates side by side [default: 1].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
@@ -113,7 +117,7 @@ impl SettingsArgs {
     /// # Errors
     /// A usage error that names the flag.
     pub fn require_one_run(&self) -> Result<()> {
-        match self.output_tokens.as_deref() {
+        match self.output_tokens().as_deref() {
             Some([_, _, ..]) => {
                 Err(Error::usage(format!("--{OUTPUT_TOKENS}: give one number; each file records one run")))
             }
@@ -121,19 +125,28 @@ impl SettingsArgs {
         }
     }
 
+    /// The output lengths that were given.
+    pub(super) fn output_tokens(&self) -> Option<Vec<usize>> {
+        self.output_tokens.as_deref().map(Lengths::of)
+    }
+
     /// `settings` with what was given on the command line; of several output lengths, the first.
     pub fn apply(&self, mut settings: Settings) -> Settings {
         macro_rules! take {
             ($($field:ident),*) => { $( if let Some(value) = &self.$field { settings.$field = value.clone(); } )* };
         }
-        take!(context_lengths, batch_sizes, warmup_runs, measure_runs, ppl_tokens);
+        take!(batch_sizes, warmup_runs, measure_runs, ppl_tokens);
         take!(needle_depths, needle_trials, needle_kind, needle_haystack, seed, ppl_protocol);
         take!(energy_seconds, mmlu_questions, mmlu_shots, math_problems, max_new_tokens, batch_size);
-        if let Some(tokens) = self.output_tokens.as_ref().and_then(|list| list.first()) {
-            settings.decode_tokens = *tokens;
+        if let Some(lengths) = &self.context_lengths {
+            settings.context_lengths = Lengths::of(lengths);
+        }
+        if let Some(tokens) = self.output_tokens().and_then(|list| list.first().copied()) {
+            settings.decode_tokens = tokens;
         }
         settings.trace |= self.trace || self.trace_out.is_some();
         settings.trace_out = self.trace_out.clone().or(settings.trace_out);
+        settings.follow_up_tokens = self.follow_up_tokens.or(settings.follow_up_tokens);
         settings.prefill_chunk = self.prefill_chunk.or(settings.prefill_chunk);
         settings.ppl_batch = self.ppl_batch.or(settings.ppl_batch);
         settings.memory_timeline |= self.memory_timeline;

@@ -8,7 +8,7 @@ use super::setting;
 use super::study::{MIB, Row, Study};
 use super::table::{Cell, Column, Table};
 use crate::base::stats::Summary;
-use crate::schema::{Accuracy, DataSource, Needle, Perplexity};
+use crate::schema::{Accuracy, DataSource, FollowUp, Needle, Perplexity};
 
 type Get = fn(&Row<'_>) -> Cell;
 
@@ -18,6 +18,10 @@ type Source = fn(&Run) -> Option<usize>;
 /// Decimals to which the thesis' scripts round.
 fn rounded(value: Option<f64>, decimals: usize) -> Cell {
     value.map(|v| round(v, decimals)).into()
+}
+
+fn follow_up<'a>(row: &Row<'a>) -> Option<&'a FollowUp> {
+    row.measured?.follow_up.as_ref()
 }
 
 fn ppl<'a>(row: &Row<'a>) -> Option<&'a Perplexity> {
@@ -133,6 +137,10 @@ fn columns() -> Vec<(Column, Get)> {
         (real("prefill_ms_sd"), |r| {
             r.measured.and_then(|m| m.prefill_runs_ms.as_ref()).and_then(Summary::spread).into()
         }),
+        (whole("follow_up_tokens"), |r| follow_up(r).map(|f| f.tokens).into()),
+        (real("follow_up_ms"), |r| follow_up(r).map(|f| f.ms).into()),
+        (real("follow_up_ms_sd"), |r| follow_up(r).and_then(|f| f.runs_ms.spread()).into()),
+        (real("follow_up_tokens_per_sec"), |r| follow_up(r).map(|f| f.tokens_per_sec).into()),
         (real("decode_ms"), |r| r.measured.and_then(|m| m.decode_ms).into()),
         (real("decode_ms_sd"), |r| r.measured.and_then(|m| m.decode_runs_ms.as_ref()).and_then(Summary::spread).into()),
         (whole("output_tokens"), |r| r.measured.and_then(|m| m.decode_tokens).into()),

@@ -16,7 +16,7 @@ pub struct Identity {
     pub of: fn(Row<'_>) -> String,
 }
 
-const IDENTITIES: [Identity; 3] = [
+const IDENTITIES: [Identity; 4] = [
     Identity { head: "model", of: |(result, _)| result.model.clone() },
     Identity { head: "backend", of: |(result, _)| result.attn_backend.clone() },
     // A patch may have given single rows others than the run's.
@@ -24,11 +24,20 @@ const IDENTITIES: [Identity; 3] = [
         head: "tokens out",
         of: |(result, m)| m.and_then(|m| m.decode_tokens).unwrap_or_else(|| result.decode_tokens()).to_string(),
     },
+    // Only rows that have one are told apart by it.
+    Identity { head: "follow-up tokens", of: |(_, m)| follow_up_tokens(m) },
 ];
+
+fn follow_up_tokens(m: Option<&Measurement>) -> String {
+    m.and_then(|m| m.follow_up.as_ref()).map_or_else(String::new, |follow_up| follow_up.tokens.to_string())
+}
 
 /// The columns in which `rows` differ: what all have in common is not told in each.
 pub fn varying(rows: &[Row<'_>]) -> Vec<Identity> {
-    let told = |identity: &Identity| rows.iter().map(|row| (identity.of)(*row)).collect::<BTreeSet<String>>().len();
+    let told = |identity: &Identity| {
+        let told: BTreeSet<String> = rows.iter().map(|row| (identity.of)(*row)).collect();
+        told.iter().filter(|told| !told.is_empty()).count()
+    };
     IDENTITIES.into_iter().filter(|identity| told(identity) > 1).collect()
 }
 

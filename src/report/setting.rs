@@ -14,6 +14,8 @@ pub enum Part {
     Output,
     /// Tokens of a prompt computed together: prefill's time, and its share of the cache's scratch.
     Chunk,
+    /// Tokens of a follow-up prompt, where one was read.
+    FollowUp,
     /// How decode steps are made.
     StepMode,
     /// The machine: its card, or its processor.
@@ -88,6 +90,10 @@ impl Setting {
             Some(tokens) => chunks_of(tokens as usize),
             None => Told::usual("usual prefill chunks".into()),
         });
+        let follow_up = m.follow_up.as_ref().map(|follow_up| follow_up.tokens as u64);
+        // A row that was skipped tells what was asked for; one without has none of them.
+        let follow_up = follow_up.or_else(|| flags.get("follow-up-tokens")?.as_u64()).map(|tokens| tokens as usize);
+        let follow_up = follow_up.map(|tokens| Told::new(tokens, format!("follow-up prompts of {tokens}")));
         let asked = flags.get("step-mode").and_then(Value::as_str);
         let step_mode = asked.filter(|asked| has_step_modes(result, m, asked));
         let step_mode = step_mode.map(|mode| match format!("step mode {mode}") {
@@ -98,6 +104,7 @@ impl Setting {
         let parts = [
             (Part::Output, Some(Told::new(output, format!("{output} tokens out")))),
             (Part::Chunk, chunk),
+            (Part::FollowUp, follow_up),
             (Part::StepMode, step_mode),
             (Part::Device, machine.name().map(|name| Told::new(0, name.to_string()))),
         ];

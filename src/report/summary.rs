@@ -16,7 +16,8 @@ pub fn table(results: &[&RunResult]) -> Option<TerminalTable> {
         results.iter().flat_map(|r| (0..rows(r)).map(move |row| (*r, r.measurements.get(row)))).collect();
     let varying = identity::varying(&all);
     let names = varying.iter().map(|identity| identity.head);
-    let cost = ["KV cache", "context", "prefill ms", "decode ms/step", "tokens/s", "cache MiB", "saved"];
+    let cost =
+        ["KV cache", "context", "prefill ms", "follow-up ms", "decode ms/step", "tokens/s", "cache MiB", "saved"];
     let scored: Vec<Option<Scoring>> = results.iter().map(|result| scoring::of_run::ppl(result)).collect();
     let over = scoring::telling(&scored);
     let quality = over.iter().map(|_| "PPL over").chain(["PPL", "ΔPPL", "needle"]);
@@ -54,13 +55,16 @@ fn cells(result: &RunResult, m: Option<&Measurement>, first: bool, over: Option<
         Some(m) if m.is_skipped() => {
             // Why is among the warnings, in full.
             cells.push("skipped".into());
-            cells.extend((0..4).map(|_| absent()));
+            cells.extend((0..5).map(|_| absent()));
         }
         _ => {
             let saved = m.and_then(|m| m.kv_bytes).map(|b| b.unquantized_bytes as f64 / b.total_bytes as f64);
             let spread = |sd: Option<f64>| sd.map_or_else(String::new, |sd| format!(" ± {sd:.1}"));
             let prefill_sd = m.and_then(|m| m.prefill_runs_ms.as_ref()).and_then(Summary::spread);
             cells.push(number(m.and_then(|m| m.prefill_ms), 1) + &spread(prefill_sd));
+            let follow_up = m.and_then(|m| m.follow_up.as_ref());
+            let follow_up_sd = follow_up.and_then(|follow_up| follow_up.runs_ms.spread());
+            cells.push(number(follow_up.map(|follow_up| follow_up.ms), 1) + &spread(follow_up_sd));
             cells.push(number(m.and_then(|m| m.steps.as_ref()).map(|s| s.median_ms), 2));
             cells.push(number(m.and_then(|m| m.decode_tokens_per_sec), 1) + &spread(m.and_then(rate_sd)));
             cells.push(number(m.and_then(|m| m.kv_cache_mb), 2));
@@ -105,7 +109,7 @@ fn needle(result: &RunResult, m: Option<&Measurement>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Benchmarks, KvQuant, Needle, NeedleScore, Perplexity, Steps, bare_result};
+    use crate::schema::{Benchmarks, FollowUp, KvQuant, Needle, NeedleScore, Perplexity, Steps, bare_result};
 
     fn shown(results: &[&RunResult]) -> String {
         table(results).unwrap().to_string()
@@ -154,6 +158,23 @@ mod tests {
         assert!(text.contains("100.0 ± 3.0") && text.contains("500.0 ± 5.0"), "{text}");
         let text = row(&[100.0], &[200.0]);
         assert!(text.contains("100.0") && text.contains("500.0") && !text.contains('±'), "{text}");
+    }
+
+    #[test]
+    fn a_follow_up_prompt_has_a_column_where_one_was_read_and_its_tokens_where_they_differ() {
+        let row = |tokens: usize, raw: &[f64]| {
+            let runs_ms = Summary::of(raw).unwrap();
+            let follow_up = FollowUp { tokens, ms: runs_ms.median, runs_ms, ..Default::default() };
+            Measurement { prefill_ms: Some(100.0), follow_up: Some(follow_up), ..Default::default() }
+        };
+        let text = |measurements: Vec<Measurement>| shown(&[&RunResult { measurements, ..bare_result() }]);
+        let none = Measurement { prefill_ms: Some(100.0), ..Default::default() };
+        assert!(!text(vec![none.clone()]).contains("follow-up"));
+        let alike = text(vec![row(64, &[7.0, 10.0, 13.0]), none]);
+        assert!(alike.contains("follow-up ms") && alike.contains("10.0 ± 3.0"), "{alike}");
+        assert!(!alike.contains("follow-up tokens"), "{alike}");
+        let unlike = text(vec![row(64, &[10.0]), row(128, &[20.0])]);
+        assert!(unlike.contains("follow-up tokens") && unlike.contains("128"), "{unlike}");
     }
 
     #[test]

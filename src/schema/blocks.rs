@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::follow_up::FollowUp;
 use super::instruments::{Energy, KernelTimes};
 use super::memory::{KvBytes, Memory};
 use super::paired::Paired;
@@ -92,6 +93,9 @@ pub struct Measurement {
     /// Decode times, ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode_runs_ms: Option<Summary>,
+    /// A prompt read after the row's own, where `--follow-up-tokens` asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<FollowUp>,
     /// Single decode steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Steps>,

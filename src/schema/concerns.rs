@@ -6,8 +6,8 @@ use super::SCORES;
 /// version. Which rows there are is nothing that one of them was measured with.
 pub fn blocks_of(flag: &str) -> Option<&'static [&'static str]> {
     Some(match flag {
-        "decode-tokens" | "warmup-runs" | "measure-runs" | "prefill-chunk" | "memory-timeline" | "step-mode"
-        | "trace" | "energy-seconds" => &["profile"],
+        "decode-tokens" | "follow-up-tokens" | "warmup-runs" | "measure-runs" | "prefill-chunk" | "memory-timeline"
+        | "step-mode" | "trace" | "energy-seconds" => &["profile"],
         "batch-sizes" => &[],
         "context-lengths" | "needle-depths" | "needle-trials" | "needle-kind" | "needle-haystack" => &["needle"],
         "ppl-data" | "ppl-window" | "ppl-burn-in" | "ppl-tokens" | "ppl-protocol" | "ppl-batch" => &["ppl", "kld"],

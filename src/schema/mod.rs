@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod concerns;
+pub mod follow_up;
 pub mod history;
 pub mod instruments;
 pub mod json_schema;
@@ -16,6 +17,7 @@ pub mod steps;
 pub mod validate;
 
 pub use blocks::*;
+pub use follow_up::FollowUp;
 pub use history::Machine;
 pub use instruments::*;
 pub use memory::*;

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration file, told by line and key as the command line tells it by flag.
 
-use crate::base::number::{real, whole};
+use crate::base::number::{Lengths, lengths, real, whole};
 
 /// `error`, which reading `text` ended with, in words. What is no TOML at all has no key: there the line is shown as it stands.
 pub(super) fn words(error: &toml::de::Error, text: &str) -> String {
@@ -19,6 +19,7 @@ fn of_key(error: &toml::de::Error, text: &str) -> Option<String> {
     // By what serde calls that which it expected.
     let allowed = match message.rsplit_once(", expected ") {
         Some((_, "usize" | "u64")) => whole::<u64>(value).err(),
+        Some((_, Lengths::NAME)) => lengths(value.trim_matches(['"', '\''])).err(),
         Some((_, "f64")) => real(value).err(),
         Some((_, "a sequence")) => Some(format!("give a list, such as [{value}]")),
         _ => None,
@@ -62,8 +63,8 @@ mod tests {
         const WHOLE: &str = "give a whole number, such as 4096";
         for (text, told) in [
             (
-                "[settings]\nseed = 1\ncontext-lengths = [64, '4k']",
-                ("line 3", "'4k' for settings.context-lengths", WHOLE),
+                "[settings]\nseed = 1\ncontext-lengths = [64, '4x']",
+                ("line 3", "'4x' for settings.context-lengths", WHOLE),
             ),
             ("[settings]\nppl-tokens = 1.5", ("line 2", "1.5 for settings.ppl-tokens", WHOLE)),
             ("[settings]\nppl-window = -1", ("line 2", "-1 for settings.ppl-window", WHOLE)),
@@ -76,6 +77,16 @@ mod tests {
                 "[[matrix]]\nexclude = [{ output-tokens = ['x'] }]",
                 ("line 2", "'x' for matrix.exclude.output-tokens", WHOLE),
             ),
+            (
+                "[[matrix]]\ncontext-lengths = ['1k..3k']",
+                ("line 2", "'1k..3k' for matrix.context-lengths", "doubling 1k does not come to 3k"),
+            ),
+            (
+                "[settings]\ncontext-lengths = [1.5]",
+                ("line 2", "1.5 for settings.context-lengths", "such as 4096 or 4k"),
+            ),
+            ("[settings]\ncontext-lengths = [-1]", ("line 2", "-1 for settings.context-lengths", "such as 4096 or 4k")),
+            ("[[matrix]]\ncontext-lengths = '4k'", ("line 2", "matrix.context-lengths", "give a list, such as ['4k']")),
             ("[model.a]\ncontext-lengths = ['x']", ("line 2", "'x' for model.a.context-lengths", WHOLE)),
             (
                 "[settings]\nppl-protocol = 'x'",

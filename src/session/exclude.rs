@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::base::number::length_list;
 use crate::{Error, Result};
 
 /// Leaves out the combinations that agree with every list given.
@@ -15,8 +16,10 @@ pub struct Exclude {
     /// `--attn-backend`.
     pub attn_backends: Vec<String>,
     /// `--decode-tokens`.
+    #[serde(deserialize_with = "length_list")]
     pub output_tokens: Vec<usize>,
     /// `--residual-length`.
+    #[serde(deserialize_with = "length_list")]
     pub residual_lengths: Vec<usize>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [settings]                       # what holds for all runs: the keys of `Settings`, which are the flags of `kvprof run`
-//! context-lengths = [4096, 32768]
+//! context-lengths = [4096, "32k"]  # or ["4k..32k"]: 4k 8k 16k 32k
 //!
 //! [[matrix]]                       # every combination of these lists; several matrices are joined
 //! models = ["mistralai/Mistral-7B-v0.1"]
@@ -22,6 +22,7 @@ use serde::Deserialize;
 use super::config_error;
 pub use super::exclude::Exclude;
 use super::plan::{ModelRequest, RunSpec, arrange, contents, quantizations, share_burn_in};
+use crate::base::number::{length_list, some_length_list};
 use crate::bench::{self, Settings};
 use crate::schema::model_name;
 use crate::{Error, Result};
@@ -59,12 +60,15 @@ pub struct Matrix {
     /// `--attn-backend`.
     pub attn_backends: Vec<String>,
     /// `--output-tokens`: a run each.
+    #[serde(deserialize_with = "length_list")]
     pub output_tokens: Vec<usize>,
     /// `--residual-length`: a run each, for quantized caches.
+    #[serde(deserialize_with = "length_list")]
     pub residual_lengths: Vec<usize>,
     /// `--batch-sizes`: all in one run.
     pub batch_sizes: Vec<usize>,
     /// `--context-lengths`: all in one run.
+    #[serde(deserialize_with = "length_list")]
     pub context_lengths: Vec<usize>,
     /// `--benchmarks`; without the key, those that need no data: `ppl` and `needle` for the built-in model, none for others.
     pub benchmarks: Option<Vec<String>>,
@@ -106,6 +110,7 @@ pub struct ModelOverrides {
     /// `--sliding-window`: `on` or `off`.
     pub sliding_window: Option<String>,
     /// `--context-lengths`.
+    #[serde(deserialize_with = "some_length_list")]
     pub context_lengths: Option<Vec<usize>>,
 }
 
@@ -349,6 +354,33 @@ mod tests {
         assert_eq!(models.iter().filter(|m| **m == "a").count(), 5);
         assert!(models.is_sorted(), "each model is loaded once: {models:?}");
         assert!(!plan.runs[0].kv_quant.is_quantized(), "the reference runs first");
+    }
+
+    #[test]
+    fn numbers_of_tokens_may_be_written_as_people_write_them() {
+        let plan = plan(
+            r#"
+            [settings]
+            context-lengths = ["1k..4k", 300]
+            [[matrix]]
+            models = ["a"]
+            kv-quants = ["int8-hqq"]
+            output-tokens = [64, "1k"]
+            residual-lengths = ["64..128"]
+            exclude = [{ output-tokens = ["1k"], residual-lengths = [64] }]
+            [[matrix]]
+            models = ["b"]
+            kv-quants = ["none"]
+            [model.b]
+            context-lengths = ["8K"]
+            "#,
+        )
+        .unwrap();
+        let of = |run: &RunSpec| (run.kv_quant.residual, run.settings.decode_tokens);
+        let [a, b] = ["a", "b"].map(|name| plan.runs.iter().filter(|r| r.model.model == name).collect::<Vec<_>>());
+        assert_eq!(a.iter().map(|run| of(run)).collect::<Vec<_>>(), [(64, 64), (128, 64), (128, 1024)]);
+        assert!(a.iter().all(|run| run.settings.context_lengths == [1024, 2048, 4096, 300]));
+        assert_eq!(b[0].settings.context_lengths, [8192]);
     }
 
     #[test]

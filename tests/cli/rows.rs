@@ -43,6 +43,60 @@ fn a_trace_that_cannot_be_written_costs_no_times() {
 }
 
 #[test]
+fn a_context_longer_than_the_models_window_is_told_once_and_in_each_row_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("m.config.json");
+    let shape = r#"{"model_type": "mistral", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "vocab_size": 64, "intermediate_size": 64, "max_position_embeddings": 4096, "head_dim": 64,
+        "rms_norm_eps": 1e-5, "sliding_window": 128}"#;
+    std::fs::write(&config, shape).unwrap();
+    let run = |window: &str| {
+        let few = "run --weights dummy --kv-quant none int8-hqq,residual=32 --context-lengths 128 192 256 --output-tokens 4 --warmup-runs 0 \
+                   --measure-runs 1 --quiet --energy-seconds 0.01 --sliding-window";
+        let (out, mut command) = (folder.path().join(window), kvprof());
+        command.args(few.split_whitespace()).arg(window).arg("--output-dir").arg(&out).arg("--model").arg(&config);
+        let told = String::from_utf8(command.output().unwrap().stderr).unwrap();
+        let files: Vec<Value> = json_files(&out).iter().map(|file| read(file)).collect();
+        assert_eq!(files.len(), 2, "{told}");
+        let warned = |row: &Value| row["warnings"].to_string().contains("the model's own sliding window");
+        let rows =
+            files.iter().map(|file| file["measurements"].as_array().unwrap().iter().map(warned).collect::<Vec<_>>());
+        (told.matches("the model's own sliding window").count(), rows.collect::<Vec<_>>())
+    };
+    assert_eq!(run("on"), (1, vec![vec![false, true, true]; 2]));
+    assert_eq!(run("off"), (0, vec![vec![false; 3]; 2]));
+}
+
+#[test]
+fn a_follow_up_prompt_is_in_the_row_in_the_table_and_resumed_and_patched_by_its_own_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |more: &str| {
+        let few = "run --kv-quant int4-hqq --context-lengths 256 --output-tokens 16 --benchmarks none --warmup-runs 0 --measure-runs 2";
+        let mut command = kvprof();
+        command.args(few.split(' ')).args(more.split_whitespace()).arg("--output-dir").arg(folder.path());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert!(!run("").contains("follow-up"), "what was not asked for has no column");
+    let plain = json_files(folder.path()).pop().unwrap();
+    assert!(read(&plain)["measurements"][0].get("follow_up").is_none());
+    assert!(run("--follow-up-tokens 16 --resume").contains("follow-up ms"));
+    assert_eq!(json_files(folder.path()).len(), 2, "a run that asks for it is another");
+    run("--follow-up-tokens 16 --resume");
+    assert_eq!(json_files(folder.path()).len(), 2, "and has nothing left to do");
+    let with = json_files(folder.path()).into_iter().find(|file| *file != plain).unwrap();
+    let with = read(&with);
+    let follow_up = &with["measurements"][0]["follow_up"];
+    assert_eq!((&follow_up["tokens"], follow_up["runs_ms"]["raw"].as_array().unwrap().len()), (&16.into(), 2));
+    assert_eq!(with["config"]["flags"]["follow-up-tokens"], 16);
+    assert_eq!(with["measurements"][0]["kv_bytes"], read(&plain)["measurements"][0]["kv_bytes"]);
+    let patch = ["--follow-up-tokens", "8", "--no-backup", "--quiet", "--benchmarks", "profile"];
+    assert!(kvprof().arg("patch").arg(&plain).args(patch).output().unwrap().status.success());
+    let row = read(&plain)["measurements"][0].clone();
+    assert_eq!((&row["follow_up"]["tokens"], &row["settings"]["follow-up-tokens"]), (&8.into(), &8.into()));
+    assert!(kvprof().arg("validate").arg(folder.path()).output().unwrap().status.success());
+}
+
+#[test]
 fn a_row_says_how_many_tokens_of_its_prompt_were_computed_together() {
     let chunk = |more: &[&str]| {
         let few = ["--kv-quant", "none", "--context-lengths", "96", "--output-tokens", "4"];

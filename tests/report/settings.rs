@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kvprof::schema::{DataSource, Outcome, QuestionItem, RunResult};
+use kvprof::schema::{DataSource, FollowUp, Outcome, QuestionItem, RunResult};
 
 use crate::results::{self, Cache};
 use crate::{kvprof, stderr};
@@ -242,6 +242,21 @@ fn compare_leaves_out_what_other_settings_change() {
     }
     assert_eq!(of(&lines, "decode").len(), results::CONTEXTS.len());
     assert!(said.contains("prefill chunks of 512 against prefill chunks of 256"), "{said}");
+
+    let follow_ups = |mut result: RunResult, tokens: usize| {
+        let runs_ms = kvprof::base::stats::Summary::of(&[tokens as f64; 3]).unwrap();
+        for m in &mut result.measurements {
+            let (ms, tokens_per_sec) = (runs_ms.median, 1e3);
+            m.follow_up =
+                Some(FollowUp { tokens, ms, tokens_per_sec, runs_ms: runs_ms.clone(), ..FollowUp::default() });
+        }
+        result
+    };
+    let (lines, said) = compare(&[follow_ups(int4(), 64)], &[follow_ups(int4(), 64)]);
+    assert_eq!(of(&lines, "follow-up").len(), results::CONTEXTS.len(), "{said}");
+    let (lines, said) = compare(&[follow_ups(int4(), 64)], &[follow_ups(int4(), 96)]);
+    assert_eq!((of(&lines, "follow-up").len(), of(&lines, "decode").len()), (0, results::CONTEXTS.len()));
+    assert!(said.contains("follow-up prompts of 96 against follow-up prompts of 64"), "{said}");
 
     // The base has both: like is paired with like.
     let both = [flag(int4(), "prefill-chunk", 256), later(flag(int4(), "prefill-chunk", 512))];

@@ -26,25 +26,37 @@ pub(super) struct Generation<'a> {
     pub logits: Option<Tensor>,
 }
 
-impl Workload for Generation<'_> {
-    fn prefill(&mut self) -> Result<()> {
-        self.cache.reset();
-        let (batch, length) = self.prompt.dims2()?;
-        let chunk = self.context.settings.prefill_chunk(length, batch, self.context.subject.config().layers);
+impl Generation<'_> {
+    /// Tokens of a sequence that are computed together.
+    pub(super) fn chunk(&self) -> usize {
+        self.cache.shape().max_chunk
+    }
+
+    /// Reads `tokens` `[B, T]` after what the cache holds; the logits `[B, V]` of the last of each sequence.
+    pub(super) fn read(&mut self, tokens: &Tensor) -> Result<Tensor> {
+        let (chunk, length) = (self.chunk(), tokens.dim(1)?);
         let Context { subject, attention, progress, .. } = self.context;
         let mut at = 0;
         loop {
-            let tokens = chunk.min(length - at);
-            let input = self.prompt.narrow(1, at, tokens)?;
+            let count = chunk.min(length - at);
+            let input = tokens.narrow(1, at, count)?;
             let logits = subject.decoder.forward(&input, self.cache, *attention, LogitsOf::Last)?;
-            progress.advance(tokens as u64)?;
-            at += tokens;
+            progress.advance(count as u64)?;
+            at += count;
             if at == length {
-                self.stepper.begin(&logits, self.cache)?;
-                self.logits = Some(logits);
-                return Ok(());
+                return Ok(logits);
             }
         }
+    }
+}
+
+impl Workload for Generation<'_> {
+    fn prefill(&mut self) -> Result<()> {
+        self.cache.reset();
+        let logits = self.read(self.prompt)?;
+        self.stepper.begin(&logits, self.cache)?;
+        self.logits = Some(logits);
+        Ok(())
     }
 
     fn step(&mut self) -> Result<bool> {
@@ -68,8 +80,13 @@ impl Repeatable for Generation<'_> {
 
 /// Seeded random tokens: cost does not depend on what they say.
 pub(super) fn random_prompt(context: &Context<'_>, length: usize, batch: usize) -> Result<Tensor> {
+    random_tokens(context, context.settings.seed, length, batch)
+}
+
+/// The same of another `seed`.
+pub(super) fn random_tokens(context: &Context<'_>, seed: u64, length: usize, batch: usize) -> Result<Tensor> {
     let vocabulary = context.subject.config().vocab as u32;
-    let mut rng = StdRng::seed_from_u64(context.settings.seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let ids: Vec<u32> = (0..length * batch).map(|_| rng.random_range(0..vocabulary)).collect();
     Ok(Tensor::from_vec(ids, (batch, length), &context.subject.device)?)
 }

@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod energy;
+mod follow_up;
 mod generation;
 mod memory;
 mod times;
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use self::bandwidth::{fill_bandwidth, step_bytes};
 use self::energy::measure_energy;
+use self::follow_up::measure_follow_up;
 use self::generation::{Generation, random_prompt};
 use self::memory::{Held, ledger};
 use self::times::fill_times;
@@ -154,6 +156,7 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         m.warnings
             .push(format!("{steps} tokens after {length} go past the {limit} positions that the model was made for"));
     }
+    m.warnings.extend(out_of_sight(subject.config(), length));
     let reads = workload.cache.key_reads();
     m.quantized_read_fraction = (reads.total > 0).then(|| reads.share());
     if spec.is_quantized() && reads.from_codes == 0 {
@@ -173,6 +176,10 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     m.memory = Some(memory);
     let read = step_bytes(&mut workload)?;
     measure_energy(&mut m, context, &mut workload, idle_w)?;
+    // After all that it could disturb, and before tracing, which could disturb it.
+    if let Some(tokens) = settings.follow_up_tokens {
+        measure_follow_up(&mut m, &mut workload, tokens, &mut || watch.look())?;
+    }
     if settings.trace {
         measure_kernels(&mut m, context, &mut workload)?;
     }
@@ -185,6 +192,17 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     }
     m.ctx_elapsed_s = Some(started.elapsed().as_secs_f64());
     Ok(m)
+}
+
+/// That no layer reads all of a context of `length` tokens, where that is so by the model's own sliding windows. It names no context, so
+/// that it is told once of several.
+fn out_of_sight(config: &DecoderConfig, length: usize) -> Option<String> {
+    let shorter = |window: &Option<usize>| window.filter(|window| *window < length);
+    let most = config.windows.iter().map(shorter).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+    Some(format!(
+        "by the model's own sliding window attention reads no more than the latest {most} tokens of the context, and the cache holds few \
+         others; --sliding-window off measures attention to all of it"
+    ))
 }
 
 /// Name of the cache in result files.
@@ -255,6 +273,7 @@ mod tests {
     use super::fake::with_builtin;
     use super::*;
     use crate::measure::energy::EnergyMeter;
+    use crate::model::LoadOptions;
 
     /// What is kept of 1024, 4096 and 2048 tokens, of which the longest ends with `error`.
     fn rows(error: fn() -> Error) -> (Result<()>, Vec<Measurement>) {
@@ -282,6 +301,21 @@ mod tests {
         let expected = [(1024, None, None), (4096, Some(true), Some("4096 tokens do not fit")), (2048, None, None)];
         assert_eq!(kept, expected);
         assert_eq!((rows[1].decode_ms, rows[1].kv_cache_mb), (None, None), "what was not measured is null");
+    }
+
+    #[test]
+    fn a_context_that_no_layer_sees_all_of_is_told_with_the_flag_that_shows_it() {
+        let config = |windows: [Option<usize>; 4]| {
+            let mut options = LoadOptions::new("builtin");
+            options.device = "cpu".parse().unwrap();
+            DecoderConfig { windows: windows.to_vec(), ..Subject::shape(&options).unwrap() }
+        };
+        let told = out_of_sight(&config([Some(4096); 4]), 32768).unwrap();
+        assert!(told.contains("4096 tokens") && told.contains("--sliding-window off"), "{told}");
+        assert_eq!(out_of_sight(&config([Some(4096); 4]), 32767), Some(told), "several contexts have one warning");
+        assert_eq!(out_of_sight(&config([Some(4096); 4]), 4096), None);
+        let mixed = [Some(4096), None, Some(4096), None];
+        assert_eq!(out_of_sight(&config(mixed), 32768), None, "some layers see all of it");
     }
 
     #[test]

@@ -16,10 +16,7 @@ pub(super) fn fill_times(m: &mut Measurement, runs: &[RunTimes], batch: usize) {
     let generated = (m.decode_tokens.unwrap_or(0) * batch) as f64;
     m.decode_tokens_per_sec = m.decode_ms.map(|ms| generated / ms * 1e3);
     for (what, summary) in [("prefill", &m.prefill_runs_ms), ("decode", &m.decode_runs_ms)] {
-        let drift = summary.as_ref().map_or(0.0, Summary::drift);
-        if drift.abs() > 0.05 {
-            m.warnings.push(format!("{what} time drifted by {:+.1} % from the first to the last run", drift * 100.0));
-        }
+        m.warnings.extend(summary.as_ref().and_then(|summary| drift_warning(what, summary)));
     }
     m.steps = steps(runs);
     // An unquantized cache has nothing to quantize, and a short context may end before a block is due.
@@ -29,6 +26,13 @@ pub(super) fn fill_times(m: &mut Measurement, runs: &[RunTimes], batch: usize) {
             m.decode_tokens.unwrap_or(0)
         ));
     }
+}
+
+/// That the times of `what` drifted, where they did.
+pub(super) fn drift_warning(what: &str, runs: &Summary) -> Option<String> {
+    let drift = runs.drift();
+    (drift.abs() > 0.05)
+        .then(|| format!("{what} time drifted by {:+.1} % from the first to the last run", drift * 100.0))
 }
 
 /// Single steps of all runs, compactly; `None` without steps.

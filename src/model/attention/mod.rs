@@ -15,7 +15,7 @@ mod tests;
 
 use candle_core::Tensor;
 
-use crate::cache::LayerView;
+use crate::cache::{KvCache, LayerView};
 use crate::{Error, Result};
 
 pub use eager::{Eager, MOST_SCORES};
@@ -36,6 +36,18 @@ pub fn new(name: &str) -> Result<Box<dyn Attention>> {
         "eager" => Ok(Box::new(Eager::default())),
         _ => Err(Error::usage(format!("unknown attention backend '{name}'; there are {}", NAMES.join(", ")))),
     }
+}
+
+/// What attends to T `tokens` of Hq `heads` over `cache`, in order of the layers: those that keep full precision have another kernel.
+pub fn kernels_of(attention: &dyn Attention, heads: usize, tokens: usize, cache: &dyn KvCache) -> String {
+    let mut kernels: Vec<String> = Vec::new();
+    for layer in 0..cache.shape().layers() {
+        let kernel = attention.kernel(heads, tokens, &cache.view(layer));
+        if !kernels.contains(&kernel) {
+            kernels.push(kernel);
+        }
+    }
+    kernels.join(", ")
 }
 
 /// One way to attend to what a cache holds.

@@ -31,7 +31,7 @@ mod weights;
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::attention::Attention;
+use super::attention::{Attention, kernels_of};
 use super::decoder::{Decoder, LogitsOf};
 use crate::cache::KvCache;
 use crate::device::ranges::{self, Part};
@@ -169,7 +169,10 @@ impl<'a> Stepper<'a> {
                 engine.describe()
             }
             Path::Plain { reason, .. } => {
-                format!("{}; step: plain decoder ({reason})", self.attention_kernels(cache))
+                format!(
+                    "{}; step: plain decoder ({reason})",
+                    kernels_of(self.attention, self.decoder.config().heads, 1, cache)
+                )
             }
         }
     }
@@ -178,19 +181,6 @@ impl<'a> Stepper<'a> {
     pub fn fallback(&self, cache: &dyn KvCache) -> Option<String> {
         let heads = self.decoder.config().heads;
         (0..cache.shape().layers()).find_map(|layer| self.attention.fallback(heads, 1, &cache.view(layer)))
-    }
-
-    /// What attends to one token, in order of the layers: those that keep full precision have another kernel.
-    fn attention_kernels(&self, cache: &dyn KvCache) -> String {
-        let heads = self.decoder.config().heads;
-        let mut kernels: Vec<String> = Vec::new();
-        for layer in 0..cache.shape().layers() {
-            let kernel = self.attention.kernel(heads, 1, &cache.view(layer));
-            if !kernels.contains(&kernel) {
-                kernels.push(kernel);
-            }
-        }
-        kernels.join(", ")
     }
 }
 

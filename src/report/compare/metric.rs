@@ -74,8 +74,9 @@ impl Metric {
     }
 }
 
-/// Metrics of a measurement: bytes of the cache, peak of the device's memory, time of prefill, rate and energy of decode.
-pub static COST: [Cost; 5] = [
+/// Metrics of a measurement: bytes of the cache, peak of the device's memory, times of prefill and of a follow-up prompt, rate and energy of
+/// decode.
+pub static COST: [Cost; 6] = [
     Cost {
         metric: Metric { name: "kv", unit: "bytes", points: false },
         change: |a, b| exact(a.cache_bytes()?, b.cache_bytes()?, true),
@@ -99,6 +100,17 @@ pub static COST: [Cost; 5] = [
             relative(a.measured?.prefill_ms?, b.measured?.prefill_ms?, interval, true)
         },
         depends_on: &[Part::Chunk],
+        spill_matters: true,
+    },
+    Cost {
+        metric: Metric { name: "follow-up", unit: "ms", points: false },
+        change: |a, b| {
+            let of = |r: &Row<'_>| r.measured?.follow_up.clone();
+            let (a, b) = (of(a)?, of(b)?);
+            let interval = stats::ratio_of_medians(&a.runs_ms.raw, &b.runs_ms.raw).and_then(|ratio| ratio.interval);
+            relative(a.ms, b.ms, interval, true)
+        },
+        depends_on: &[Part::FollowUp, Part::Chunk],
         spill_matters: true,
     },
     Cost {

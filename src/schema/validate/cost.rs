@@ -63,21 +63,32 @@ pub(super) fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut 
 /// Times: each median is that of its runs, and each rate follows from its median.
 fn times(m: &Measurement, find: &mut dyn FnMut(String)) {
     let batch = m.batch() as f64;
+    let follow_up = m.follow_up.as_ref();
+    if let Some(ms) = follow_up.map(|f| f.ms).filter(|ms| !ms.is_finite() || *ms <= 0.0) {
+        find(format!("follow_up.ms is {ms}"));
+    }
     let phases = [
-        ("prefill", m.prefill_ms, &m.prefill_runs_ms, Some(m.context_len), m.prefill_tokens_per_sec),
-        ("decode", m.decode_ms, &m.decode_runs_ms, m.decode_tokens, m.decode_tokens_per_sec),
+        ("prefill_", m.prefill_ms, m.prefill_runs_ms.as_ref(), Some(m.context_len), m.prefill_tokens_per_sec),
+        (
+            "follow_up.",
+            follow_up.map(|f| f.ms),
+            follow_up.map(|f| &f.runs_ms),
+            follow_up.map(|f| f.tokens),
+            follow_up.map(|f| f.tokens_per_sec),
+        ),
+        ("decode_", m.decode_ms, m.decode_runs_ms.as_ref(), m.decode_tokens, m.decode_tokens_per_sec),
     ];
     for (phase, median_ms, runs, tokens, rate) in phases {
         if let Some(runs) = runs {
-            summary(runs, &format!("{phase}_runs_ms"), find);
+            summary(runs, &format!("{phase}runs_ms"), find);
             if let Some(ms) = median_ms.filter(|ms| differs(*ms, runs.median)) {
-                find(format!("{phase}_ms is {ms}, but the median of {phase}_runs_ms {}", runs.median));
+                find(format!("{phase}ms is {ms}, but the median of {phase}runs_ms {}", runs.median));
             }
         }
         if let (Some(tokens), Some(ms), Some(rate)) = (tokens, median_ms, rate) {
             let expected = tokens as f64 * batch / ms * 1e3;
             if differs(rate, expected) {
-                find(format!("{phase}_tokens_per_sec is {rate}, but {tokens} tokens in {ms} ms are {expected:.2}"));
+                find(format!("{phase}tokens_per_sec is {rate}, but {tokens} tokens in {ms} ms are {expected:.2}"));
             }
         }
     }
@@ -137,7 +148,7 @@ pub fn memory_adds_up(memory: &Memory) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::KvBytes;
+    use crate::schema::{FollowUp, KvBytes};
 
     fn findings(m: Measurement) -> Vec<String> {
         let mut findings = Vec::new();
@@ -151,6 +162,13 @@ mod tests {
             prefill_ms: Some(1.0),
             prefill_tokens_per_sec: Some(10_000.0),
             prefill_runs_ms: Summary::of(&[0.9, 1.0, 1.2]),
+            follow_up: Some(FollowUp {
+                tokens: 5,
+                ms: 2.0,
+                tokens_per_sec: 2_500.0,
+                runs_ms: Summary::of(&[2.0, 1.5, 2.5]).unwrap(),
+                ..Default::default()
+            }),
             decode_ms: Some(100.0),
             decode_tokens: Some(10),
             decode_tokens_per_sec: Some(100.0),
@@ -204,6 +222,11 @@ mod tests {
             change(&mut summary);
             Some(summary)
         };
+        let follow_up = |change: fn(&mut FollowUp)| {
+            let mut follow_up = sound().follow_up;
+            follow_up.iter_mut().for_each(change);
+            follow_up
+        };
         let broken = [
             Measurement { prefill_tokens_per_sec: Some(9_000.0), ..sound() },
             Measurement { prefill_runs_ms: runs(&[2.0, 2.1, 2.2]), ..sound() },
@@ -218,10 +241,19 @@ mod tests {
             },
             Measurement { decode_tokens_per_sec: Some(90.0), ..sound() },
             Measurement { context_len: 0, prefill_tokens_per_sec: None, ..sound() },
-            Measurement { batch_size: Some(0), prefill_tokens_per_sec: None, decode_tokens_per_sec: None, ..sound() },
+            Measurement {
+                batch_size: Some(0),
+                prefill_tokens_per_sec: None,
+                decode_tokens_per_sec: None,
+                follow_up: None,
+                ..sound()
+            },
             Measurement { decode_tokens: Some(0), decode_tokens_per_sec: None, ..sound() },
             Measurement { prefill_runs_ms: runs(&[-1.0, 1.0, 1.2]), ..sound() },
             Measurement { vram_peak_mb: Some(10.0), vram_reserved_mb: Some(9.0), ..sound() },
+            Measurement { follow_up: follow_up(|f| f.tokens_per_sec = 9.0), ..sound() },
+            Measurement { follow_up: follow_up(|f| f.runs_ms = Summary::of(&[3.0, 3.1]).unwrap()), ..sound() },
+            Measurement { follow_up: follow_up(|f| f.runs_ms.raw.clear()), ..sound() },
             Measurement { decode_ms: None, ..sound() },
             Measurement { avg_power_watts: Some(0.0), ..sound() },
             Measurement { kv_bytes: Some(KvBytes { codes_bytes: 1, total_bytes: 2, ..Default::default() }), ..sound() },

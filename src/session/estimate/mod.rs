@@ -166,7 +166,7 @@ impl Estimator {
     }
 
     fn seconds(&mut self, shape: &Shape, spec: &RunSpec, settings: &Settings, speed: Speed) -> f64 {
-        let work = time::Work { shape, quant: &spec.kv_quant, settings, speed };
+        let work = time::Work { shape, quant: &spec.kv_quant, backend: &spec.attn_backend, settings, speed };
         let profile = if spec.profile { work.profile() } else { 0.0 };
         let with_kld = spec.benchmarks.iter().any(|name| name == "kld");
         let quality = |name: &String| {

@@ -2,8 +2,8 @@
 //!
 //! The model: a decode step reads all weights and the whole cache once, at the rate of a large copy. Reading a prompt takes two
 //! operations for each weight and token, and four for each channel of each pair of tokens that attend to each other, at the rate
-//! of a large matrix product; a chunk of it takes at least as long as reading the weights and the cache once. Not in it: loading,
-//! downloads, quantizing, launches, sampling. Take it for the order of magnitude.
+//! of a large matrix product; a chunk of it takes at least as long as reading the weights and the cache once. `eager`, and `sdpa` over codes,
+//! also write all that they attend to densely and read it again, at every step and for every chunk. Not in it: loading, downloads, quantizing, launches, sampling. Take it for the order of magnitude.
 
 use std::time::Instant;
 
@@ -63,6 +63,8 @@ pub struct Work<'a> {
     pub shape: &'a Shape,
     /// The cache.
     pub quant: &'a QuantSpec,
+    /// `--attn-backend`.
+    pub backend: &'a str,
     /// With what depends on the model filled in.
     pub settings: &'a Settings,
     /// The machine.
@@ -80,8 +82,10 @@ impl Work<'_> {
                 let chunk = s.prefill_chunk(length, batch, self.shape.config.layers) as f64;
                 let (length, batch) = (length as f64, batch as f64);
                 let steps = s.decode_tokens as f64;
-                let once = self.prompt(length, batch, chunk) + steps * self.step(length + steps / 2.0, batch);
-                seconds += runs * once;
+                let follow_up =
+                    s.follow_up_tokens.map_or(0.0, |tokens| self.prompt(length, tokens as f64, batch, chunk));
+                let once = self.prompt(0.0, length, batch, chunk) + steps * self.step(length + steps / 2.0, batch);
+                seconds += runs * (once + follow_up);
             }
         }
         seconds
@@ -128,34 +132,39 @@ impl Work<'_> {
 
     /// Seconds to write one token at `length` tokens of context.
     fn step(&self, length: f64, batch: f64) -> f64 {
-        (self.shape.weights_bytes() as f64 + self.cache_bytes(length, batch)) / self.speed.bytes_per_s
+        let cache = self.cache_bytes(self.quant, length, batch);
+        // Densely it is as large as an unquantized cache; `sdpa` reads one of those where it lies.
+        let copied = self.backend == "eager" || self.backend == "sdpa" && self.quant.is_quantized();
+        let copy = if copied { 2.0 * self.cache_bytes(&QuantSpec::none(), length, batch) } else { 0.0 };
+        (self.shape.weights_bytes() as f64 + cache + copy) / self.speed.bytes_per_s
     }
 
     /// Seconds to read `length` tokens as quality benchmarks do.
     fn reading(&self, length: f64, batch: f64) -> f64 {
-        self.prompt(length, batch, CHUNK as f64)
+        self.prompt(0.0, length, batch, CHUNK as f64)
     }
 
-    /// Seconds to read `length` tokens, `chunk` at a time.
-    fn prompt(&self, length: f64, batch: f64, chunk: f64) -> f64 {
+    /// Seconds to read `length` tokens after `held` others, `chunk` at a time.
+    fn prompt(&self, held: f64, length: f64, batch: f64, chunk: f64) -> f64 {
         let config = &self.shape.config;
         let weights = 2.0 * config.parameters() as f64 * length * batch;
         // A token attends to those before it, as far back as its layer's window reaches: pairs of one head in all layers.
-        let pairs = self.over_layers(length, |seen| seen * length - seen * seen / 2.0) * batch;
+        let pairs_up_to = |length: f64| self.over_layers(length, |seen| seen * length - seen * seen / 2.0);
+        let pairs = (pairs_up_to(held + length) - pairs_up_to(held)) * batch;
         let attention = 4.0 * pairs * (config.heads * config.head_dim) as f64;
         let computing = (weights + attention) / self.speed.operations_per_s;
         let chunks = (length / chunk).ceil();
-        computing.max(chunks * self.step(length / 2.0, batch))
+        computing.max(chunks * self.step(held + length / 2.0, batch))
     }
 
-    /// Bytes of the cache that a step at `length` tokens reads: the ledger's without its scratch, of which a layer with a sliding window
+    /// Bytes of a cache of `quant` that a step at `length` tokens reads: the ledger's without its scratch, of which a layer with a sliding window
     /// of its own reads no more than that.
-    fn cache_bytes(&self, length: f64, batch: f64) -> f64 {
+    fn cache_bytes(&self, quant: &QuantSpec, length: f64, batch: f64) -> f64 {
         let config = &self.shape.config;
         // Past this caches grow in proportion, and sizes that no machine has would overflow the ledger's integers.
         let capacity = length.clamp(1.0, (1 << 20) as f64).round();
         let shape = config.cache_shape(1, capacity as usize, 64, self.shape.dtype, &Device::Cpu);
-        let held = cache::predict(self.quant, &shape);
+        let held = cache::predict(quant, &shape);
         let held = (held.total() - held.scratch) as f64;
         let share = match config.shared_window() {
             // Older tokens are not held.
@@ -198,11 +207,27 @@ mod tests {
         let shape = shape();
         let settings = Settings { decode_tokens: 100, ..Settings::default() };
         let quant = QuantSpec::none();
-        let work = Work { shape: &shape, quant: &quant, settings: &settings, speed: READS };
+        let work = Work { shape: &shape, quant: &quant, backend: "fused", settings: &settings, speed: READS };
         // 4 layers of 2 heads of 64 channels, keys and values in 4 bytes: 4096 bytes a token.
         let expected = (shape.weights_bytes() as f64 + 1000.0 * 4096.0) / 1e6;
         assert!((work.step(1000.0, 1.0) / expected - 1.0).abs() < 0.05, "{} {expected}", work.step(1000.0, 1.0));
         assert!(work.step(1000.0, 8.0) > work.step(1000.0, 1.0));
+    }
+
+    #[test]
+    fn what_a_backend_dequantizes_in_each_step_is_written_and_read_again() {
+        let (shape, settings) = (shape(), Settings::default());
+        let bytes = |quant: &str, backend: &str| {
+            let quant = quant.parse().unwrap();
+            let work = Work { shape: &shape, quant: &quant, backend, settings: &settings, speed: READS };
+            (work.step(1024.0, 2.0) * READS.bytes_per_s).round()
+        };
+        // 2 sequences of 1024 tokens of 4096 bytes, written and read.
+        let copy = 2.0 * 2.0 * 1024.0 * 4096.0;
+        assert_eq!(bytes("int4-hqq", "sdpa"), bytes("int4-hqq", "fused") + copy);
+        assert_eq!(bytes("int4-hqq", "eager"), bytes("int4-hqq", "sdpa"));
+        assert_eq!(bytes("none", "sdpa"), bytes("none", "fused"));
+        assert_eq!(bytes("none", "eager"), bytes("none", "fused") + copy);
     }
 
     #[test]
@@ -215,7 +240,8 @@ mod tests {
             measure_runs: 2,
             ..Settings::default()
         };
-        let seconds = Work { shape: &shape, quant: &quant, settings: &settings, speed: READS }.profile();
+        let seconds =
+            Work { shape: &shape, quant: &quant, backend: "fused", settings: &settings, speed: READS }.profile();
         // Four chunks of 256 tokens and 128 steps, each at half their length: 512 and 1024 + 64 tokens of 4096 bytes.
         let read = |tokens: f64| (shape.weights_bytes() as f64 + tokens * 4096.0) / 1e6;
         let expected = 3.0 * (4.0 * read(512.0) + 128.0 * read(1088.0));
@@ -223,11 +249,29 @@ mod tests {
     }
 
     #[test]
+    fn a_follow_up_prompt_is_read_after_its_context_in_each_run() {
+        let (shape, quant) = (shape(), QuantSpec::none());
+        let seconds = |follow_up_tokens: Option<usize>, speed: Speed| {
+            let settings = Settings { context_lengths: vec![1024], follow_up_tokens, ..Settings::default() };
+            Work { shape: &shape, quant: &quant, backend: "fused", settings: &settings, speed }.profile()
+        };
+        // 7 runs, each of one chunk of 128 tokens, half way at 1024 + 64.
+        let more = seconds(Some(128), READS) - seconds(None, READS);
+        let expected = 7.0 * (shape.weights_bytes() as f64 + 1088.0 * 4096.0) / 1e6;
+        assert!((more / expected - 1.0).abs() < 1e-9, "{more} {expected}");
+        let computes = Speed { bytes_per_s: f64::INFINITY, operations_per_s: 1e6 };
+        // Each attends to all before it, in 4 layers of 4 heads of 64 channels.
+        let operations = 128.0 * 2.0 * shape.config.parameters() as f64 + 4.0 * 4.0 * 256.0 * 128.0 * 1088.0;
+        let more = seconds(Some(128), computes) - seconds(None, computes);
+        assert!((more / (7.0 * operations / 1e6) - 1.0).abs() < 1e-9, "{more}");
+    }
+
+    #[test]
     fn a_batch_that_is_not_full_takes_as_long_as_one_that_is() {
         let (shape, quant) = (shape(), QuantSpec::none());
         let seconds = |math_problems: usize| {
             let settings = Settings { math_problems, batch_size: 2, ..Settings::default() };
-            Work { shape: &shape, quant: &quant, settings: &settings, speed: READS }.benchmark("math")
+            Work { shape: &shape, quant: &quant, backend: "fused", settings: &settings, speed: READS }.benchmark("math")
         };
         assert_eq!(seconds(5), seconds(6));
         assert!((seconds(6) / seconds(4) - 1.5).abs() < 1e-9);
@@ -241,10 +285,10 @@ mod tests {
             let mut shape = shape();
             shape.config.windows = windows.to_vec();
             let weights = shape.weights_bytes() as f64;
-            let reads = Work { shape: &shape, quant: &quant, settings: &settings, speed: READS };
+            let reads = Work { shape: &shape, quant: &quant, backend: "fused", settings: &settings, speed: READS };
             let bytes = reads.step(1920.0, 1.0) * READS.bytes_per_s - weights;
             let speed = Speed { bytes_per_s: f64::INFINITY, operations_per_s: 1.0 };
-            let operations = Work { speed, ..reads }.prompt(1920.0, 1.0, 512.0);
+            let operations = Work { speed, ..reads }.prompt(0.0, 1920.0, 1.0, 512.0);
             (bytes.round(), operations - 2.0 * shape.config.parameters() as f64 * 1920.0)
         };
         let (bytes, operations) = work([None; 4]);
@@ -265,9 +309,9 @@ mod tests {
         let longer = Settings { context_lengths: vec![1024, 2048], ..Settings::default() };
         let (none, int4) = (QuantSpec::none(), "int4-hqq".parse::<QuantSpec>().unwrap());
         let speed = Speed { bytes_per_s: 1e9, operations_per_s: 1e9 };
-        let seconds = |quant, settings| Work { shape: &shape, quant, settings, speed }.profile();
+        let seconds = |quant, settings| Work { shape: &shape, quant, backend: "fused", settings, speed }.profile();
         assert!(seconds(&none, &longer) > 2.0 * seconds(&none, &settings));
-        let slow = Work { shape: &shape, quant: &int4, settings: &settings, speed: READS };
+        let slow = Work { shape: &shape, quant: &int4, backend: "fused", settings: &settings, speed: READS };
         let dense = Work { quant: &none, ..slow };
         assert!(slow.step(2048.0, 1.0) < dense.step(2048.0, 1.0));
         for name in ["ppl", "kld", "needle", "mmlu", "math"] {
@@ -279,7 +323,8 @@ mod tests {
     fn quality_is_estimated_by_the_benchmarks_own_settings() {
         let shape = shape();
         let seconds = |name: &str, quant: &str, settings: &Settings| {
-            Work { shape: &shape, quant: &quant.parse().unwrap(), settings, speed: READS }.benchmark(name)
+            Work { shape: &shape, quant: &quant.parse().unwrap(), backend: "fused", settings, speed: READS }
+                .benchmark(name)
         };
         let settings = Settings { ppl_tokens: 40_960, ..Settings::default() };
         // Windows of which more is not scored are more windows.
