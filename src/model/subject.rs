@@ -206,7 +206,9 @@ impl Subject {
                 let weights = trained.then(builtin::weights_sha256);
                 Identity { weights, tokenizer_sha256: builtin::tokenizer()?.sha256() }
             }
-            ModelSource::Gguf(path) => Identity { weights: sha256_of(&[path])?, tokenizer_sha256: None },
+            ModelSource::Gguf(path) => {
+                Identity { weights: sha256_of(&GgufFile::open(&path)?.paths())?, tokenizer_sha256: None }
+            }
             ModelSource::Folder(folder) => {
                 let files = ModelFiles::in_folder(&folder, trained)?;
                 Identity { weights: sha256_of(&files.weights)?, tokenizer_sha256: tokenizer_of(&files)? }
@@ -252,7 +254,7 @@ impl Subject {
             return Self::build(options, parts, &DummyWeights::default(), device);
         }
         let weights = GgufWeights::new(&file, &config);
-        let weights_sha256 = Some(options.sha256_of(&[path.to_path_buf()])?);
+        let weights_sha256 = Some(options.sha256_of(&file.paths())?);
         let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
         Self::build(options, parts, &weights, device)
     }
