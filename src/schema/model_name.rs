@@ -15,8 +15,8 @@ pub fn model_name(model: &str) -> Option<&str> {
     if last == "config.json" { path.parent()?.file_name()?.to_str() } else { Some(stem) }
 }
 
-/// `stem` without what numbers the parts of a model, as `-00001-of-00003`.
-fn without_part(stem: &str) -> &str {
+/// The name of a GGUF file, without its ending, less what numbers the parts of a model: `-00001-of-00003`.
+pub fn without_part(stem: &str) -> &str {
     let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let name = || {
         let (rest, count) = stem.rsplit_once("-of-")?;

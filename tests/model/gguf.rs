@@ -187,6 +187,9 @@ fn what_cannot_be_read_of_a_gguf_file_is_named_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let refusal = || load(&path).unwrap_err().to_string();
+    let by_layer = Value::Array(vec![Value::U32(2), Value::U32(4)]);
+    convert("llama", "llama", &[("attention.head_count_kv", by_layer)], &path);
+    assert!(refusal().contains("no usable `llama.attention.head_count_kv`"), "{}", refusal());
     for count in [8, 4] {
         let divisors = Tensor::ones(count, DType::F32, &Device::Cpu).unwrap();
         convert_with("llama", "llama", &[], Some(("rope_freqs.weight", divisors)), &path);
@@ -237,6 +240,9 @@ fn metadata_mean_what_llama_cpp_means_by_them() {
     };
     assert_eq!(yarn(&[]), 256.0, "the context length, where nothing else is said");
     assert_eq!(yarn(&[("rope.scaling.original_context_length", Value::U32(64))]), 64.0);
+
+    // Whichever type a number was written in.
+    assert_eq!(config(&[("rope.freq_base", Value::U32(500_000))]).rope().unwrap().base, 500_000.0);
 
     // A window as long as the context hides nothing.
     for (window, expected) in [(0, None), (255, Some(255)), (256, None)] {

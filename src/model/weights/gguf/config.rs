@@ -75,6 +75,10 @@ impl GgufFile {
         if self.count(&key("expert_count")).is_some_and(|n| n > 0) {
             return Err(self.wrong("is a mixture of experts, which is not supported"));
         }
+        let kv_heads = match self.entry(&key("attention.head_count_kv")) {
+            Some(_) => need("attention.head_count_kv")?,
+            None => heads,
+        };
         let published = need("context_length")?;
         let rope = self.rope(family, published, head_dim)?;
         let Some(embedding) = self.shape("token_embd.weight") else {
@@ -95,7 +99,7 @@ impl GgufFile {
             hidden,
             intermediate: need("feed_forward_length")?,
             heads,
-            kv_heads: self.count(&key("attention.head_count_kv")).unwrap_or(heads),
+            kv_heads,
             head_dim,
             vocab: embedding.first().copied().unwrap_or(0),
             max_positions: rope.scaling.longest_context(published),

@@ -71,7 +71,8 @@ impl GgufFile {
         &self.parts[self.places.get(name).copied().unwrap_or(0)]
     }
 
-    fn entry(&self, key: &str) -> Option<&Value> {
+    /// An entry of the metadata.
+    pub(super) fn entry(&self, key: &str) -> Option<&Value> {
         self.parts[0].entry(key)
     }
 
@@ -104,12 +105,12 @@ impl GgufFile {
         count_in(self.entry(key)?)
     }
 
-    /// A metadata number.
+    /// A metadata number, of whichever type.
     pub fn number(&self, key: &str) -> Option<f64> {
-        match *self.entry(key)? {
-            Value::F32(v) => Some(f64::from(v)),
-            Value::F64(v) => Some(v),
-            _ => None,
+        match self.entry(key)? {
+            Value::F32(v) => Some(f64::from(*v)),
+            Value::F64(v) => Some(*v),
+            other => count_in(other).map(|v| v as f64),
         }
     }
 }

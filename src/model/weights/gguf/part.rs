@@ -56,6 +56,10 @@ impl Part {
             Content::read(&mut reader).map_err(|e| Error::file(path, unreadable(&Error::from(e).to_string())))?;
         for (name, info) in &content.tensor_infos {
             let elements = info.shape.dims().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim as u64));
+            // candle makes a slice of an empty tensor where there is no memory to point at.
+            if elements == Some(0) {
+                return Err(Error::file(path, format!("holds no values for tensor `{name}`; fetch it again")));
+            }
             let end = elements
                 .and_then(|n| {
                     n.div_ceil(info.ggml_dtype.block_size() as u64).checked_mul(info.ggml_dtype.type_size() as u64)
@@ -119,7 +123,7 @@ fn unreadable(said: &str) -> String {
     };
     let name = UNREADABLE.iter().find(|(known, _)| known.to_string() == number).map_or(number, |&(_, name)| name);
     format!(
-        "holds tensors of type {name}, which cannot be read; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1 and Q2_K to Q8_K: \
+        "holds tensors of type {name}, which cannot be read; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K: \
          take another quantization of the model"
     )
 }
