@@ -10,6 +10,8 @@ mod mutate;
 #[path = "support/results.rs"]
 #[allow(dead_code, reason = "shared with the report's tests, which use all of it")]
 mod results;
+#[path = "fuzz/weights.rs"]
+mod weights;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -8,6 +8,7 @@ mod model {
     mod checkpoints;
     mod families;
     mod gguf;
+    mod gguf_parts;
     mod stories;
     mod tokenizers;
 }

@@ -17,6 +17,7 @@ pub mod hadamard;
 mod hadamard_cuda;
 pub mod hub;
 mod layers;
+pub mod load_options;
 mod loader;
 mod norm;
 pub mod placement;
@@ -31,5 +32,6 @@ pub mod weights;
 
 pub use config::DecoderConfig;
 pub use decoder::{Decoder, LogitsOf, MOST_LOGITS};
-pub use subject::{Identity, LoadOptions, Subject, WeightsKind};
+pub use load_options::{LoadOptions, WeightsKind};
+pub use subject::{Identity, Subject};
 pub use tokenizer::Tokenizer;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::hub::{Found, Hub, HubRepo, commit_of};
 use super::weights::safetensors::indexed_files;
+use crate::schema::model_name::without_part;
 use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
@@ -96,7 +97,12 @@ impl ModelFiles {
     pub fn in_folder(folder: &Path, with_weights: bool) -> Result<Self> {
         let find = |file: &str| Ok(Some(folder.join(file)).filter(|path| path.is_file()));
         if find("config.json")?.is_none() {
-            return Err(Error::file(folder, "has no config.json; give a folder as a model's repository has it"));
+            let advice = match ggufs_in(folder).as_slice() {
+                [] => "give a folder as a model's repository has it".to_owned(),
+                [one] => format!("to load {one}, give it as the model"),
+                several => format!("to load one of {}, give that as the model", several.join(", ")),
+            };
+            return Err(Error::file(folder, format!("has no config.json; {advice}")));
         }
         Self::gather(&find, &|| folder.display().to_string(), with_weights)
     }
@@ -161,6 +167,16 @@ impl ModelFiles {
     }
 }
 
+/// Names of the GGUF files in `folder` that can be given as a model: of one in parts the first.
+fn ggufs_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let is_first = |stem: &str| without_part(stem) == stem || stem.contains("-00001-of-");
+    names.retain(|name| name.strip_suffix(".gguf").is_some_and(is_first));
+    names.sort();
+    names
+}
+
 /// Whether the cache has all weights of a repository.
 fn weights_are_cached(hub: &Hub, repo: &HubRepo) -> bool {
     let cached = |file: &str| Ok(hub.cached(repo, file));
@@ -168,9 +184,14 @@ fn weights_are_cached(hub: &Hub, repo: &HubRepo) -> bool {
     weight_files(&cached, &need).is_ok()
 }
 
-/// Says of a model that the hub did not give that there is no folder of that name, since one may have been meant.
+/// Says of a model that the hub did not give that there is no folder of that name, since one may have been meant, and of what seems to be a
+/// repository of GGUF files that those are not fetched.
 fn no_folder_either(repo: &HubRepo, error: Error) -> Error {
-    let told = |message| format!("there is no folder {} here, and {message}", repo.id());
+    let advice = match repo.id().to_lowercase().contains("gguf") {
+        true => "; GGUF files of the hub are not fetched: download one (hf download) and give its path",
+        false => "",
+    };
+    let told = |message| format!("there is no folder {} here, and {message}{advice}", repo.id());
     match error {
         Error::Usage(message) => Error::Usage(told(message)),
         Error::Hub(message) => Error::Hub(told(message)),
@@ -224,9 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_of_gguf_files_is_said_not_to_be_fetched() {
+        let told = |id: &str| no_folder_either(&HubRepo::model(id, None), Error::usage("it is not there")).to_string();
+        assert!(told("org/M-GGUF").ends_with("download one (hf download) and give its path"), "{}", told("org/M-GGUF"));
+        assert_eq!(told("org/M"), "there is no folder org/M here, and it is not there");
+    }
+
+    #[test]
     fn a_folder_without_weights_says_what_is_missing() {
         let folder = tempfile::tempdir().unwrap();
         assert!(ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string().contains("config.json"));
+        for name in ["b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "a-of-a.gguf"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let error = ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string();
+        assert!(error.contains("to load one of a-of-a.gguf, b-00001-of-00002.gguf, give that"), "{error}");
         std::fs::write(folder.path().join("config.json"), "{}").unwrap();
         let error = ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string();
         assert!(error.contains("safetensors"), "{error}");

@@ -12,7 +12,7 @@ use super::config::DecoderConfig;
 use super::decoder::Decoder;
 use super::families::{ConfigJson, Names, read_config};
 use super::hub::{Hub, HubRepo};
-use super::placement::{DeviceChoice, DtypeChoice};
+use super::load_options::{LoadOptions, WeightsKind};
 use super::source::{ModelFiles, ModelSource};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
@@ -21,94 +21,6 @@ use super::weights::gguf::{GgufFile, GgufWeights};
 use super::weights::safetensors::SafetensorsWeights;
 use crate::base::hex::hex;
 use crate::{Error, Result, device};
-
-/// `--weights`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WeightsKind {
-    /// As trained.
-    #[default]
-    Trained,
-    /// Random, in the configuration's shapes: for speed and memory; a quality benchmark must refuse them.
-    Dummy,
-}
-
-impl WeightsKind {
-    /// Refuses random weights.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] when the weights are dummy: `what`, a measurement of quality, would mean nothing.
-    pub fn require_trained(self, what: &str) -> Result<()> {
-        match self {
-            WeightsKind::Trained => Ok(()),
-            WeightsKind::Dummy => Err(Error::usage(format!(
-                "{what} measures quality, and --weights dummy has none; give trained weights or leave {what} out"
-            ))),
-        }
-    }
-}
-
-/// What to load, and how.
-#[derive(Debug, Clone)]
-pub struct LoadOptions {
-    /// `--model`: see [`ModelSource`].
-    pub model: String,
-    /// `--revision` of a hub repository.
-    pub revision: Option<String>,
-    /// `--dtype`.
-    pub dtype: DtypeChoice,
-    /// `--device`.
-    pub device: DeviceChoice,
-    /// `--weights`.
-    pub weights: WeightsKind,
-    /// `--sliding-window`: false attends to everything, whatever the configuration says.
-    pub sliding_window: bool,
-    /// Whether to show bars for downloads and loading.
-    pub progress: bool,
-    /// SHA-256 of the weight files, where it is known already: that of a large model takes a while.
-    pub weights_sha256: Option<String>,
-}
-
-impl LoadOptions {
-    /// The defaults of the command line, without progress bars.
-    pub fn new(model: impl Into<String>) -> Self {
-        LoadOptions {
-            model: model.into(),
-            revision: None,
-            dtype: DtypeChoice::default(),
-            device: DeviceChoice::default(),
-            weights: WeightsKind::default(),
-            sliding_window: true,
-            progress: false,
-            weights_sha256: None,
-        }
-    }
-
-    /// Where the model is, as far as the request tells.
-    ///
-    /// # Errors
-    /// As [`ModelSource::parse`]; [`Error::Usage`] when a revision is asked for of what is not of the hub, and [`Error::File`] when
-    /// trained weights are of a configuration alone.
-    pub fn source(&self) -> Result<ModelSource> {
-        let source = ModelSource::parse(&self.model)?;
-        match (&source, &self.revision) {
-            (ModelSource::Hub(_), _) | (_, None) => {}
-            (_, Some(revision)) => return Err(not_of_the_hub(&self.model, revision, &source)),
-        }
-        match &source {
-            ModelSource::Config(path) if self.weights == WeightsKind::Trained => Err(Error::file(
-                path,
-                "is a configuration without weights; give the model's folder, or measure the cost of random ones: kvprof run --weights dummy",
-            )),
-            _ => Ok(source),
-        }
-    }
-}
-
-impl LoadOptions {
-    fn sha256_of(&self, files: &[PathBuf]) -> Result<String> {
-        self.weights_sha256.clone().map_or_else(|| sha256_of(files), Ok)
-    }
-}
 
 /// What names the parts of a model that its configuration does not describe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -206,7 +118,9 @@ impl Subject {
                 let weights = trained.then(builtin::weights_sha256);
                 Identity { weights, tokenizer_sha256: builtin::tokenizer()?.sha256() }
             }
-            ModelSource::Gguf(path) => Identity { weights: sha256_of(&[path])?, tokenizer_sha256: None },
+            ModelSource::Gguf(path) => {
+                Identity { weights: sha256_of(&GgufFile::open(&path)?.paths())?, tokenizer_sha256: None }
+            }
             ModelSource::Folder(folder) => {
                 let files = ModelFiles::in_folder(&folder, trained)?;
                 Identity { weights: sha256_of(&files.weights)?, tokenizer_sha256: tokenizer_of(&files)? }
@@ -238,7 +152,8 @@ impl Subject {
         refuse_quantized(&files.config)?;
         let weights = SafetensorsWeights::open(&files.weights)?;
         // A commit of the hub names the content already.
-        let weights_sha256 = if files.revision.is_none() { Some(options.sha256_of(&files.weights)?) } else { None };
+        let weights_sha256 =
+            if files.revision.is_none() { Some(known_or_sha256_of(options, &files.weights)?) } else { None };
         let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256 };
         Self::build(options, parts, &weights, device)
     }
@@ -252,7 +167,7 @@ impl Subject {
             return Self::build(options, parts, &DummyWeights::default(), device);
         }
         let weights = GgufWeights::new(&file, &config);
-        let weights_sha256 = Some(options.sha256_of(&[path.to_path_buf()])?);
+        let weights_sha256 = Some(known_or_sha256_of(options, &file.paths())?);
         let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
         Self::build(options, parts, &weights, device)
     }
@@ -322,21 +237,6 @@ impl Subject {
     }
 }
 
-/// Why `model` has no `revision`, which a command line or a result file gives.
-fn not_of_the_hub(model: &str, revision: &str, source: &ModelSource) -> Error {
-    let why = match source {
-        ModelSource::Builtin => format!("{model} is inside the program"),
-        _ => format!(
-            "{model} is a file or folder here, which comes before a repository of that name: to have the hub's, work in another folder, \
-             or give this one another name"
-        ),
-    };
-    Error::usage(format!(
-        "revision {revision} is of the hub, and {why}. To take it, leave out --revision; a result file's is left out where --model names \
-         the model"
-    ))
-}
-
 fn text_of(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
 }
@@ -392,6 +292,11 @@ fn loading_bar(shown: bool) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("loading {wide_bar} {pos}/{len} layers, {eta} left");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// The digest of `files`, unless the caller has it from elsewhere.
+fn known_or_sha256_of(options: &LoadOptions, files: &[PathBuf]) -> Result<String> {
+    options.weights_sha256.clone().map_or_else(|| sha256_of(files), Ok)
 }
 
 /// SHA-256 over the contents of `files`, one after the other, in lower-case hexadecimal.

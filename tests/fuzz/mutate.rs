@@ -32,26 +32,39 @@ const SPLINTERS: [&str; 24] = [
     ",",
 ];
 
+/// What the good files are.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Json,
+    Text,
+    Binary,
+}
+
 /// A source of damaged files.
 pub struct Mutator {
     rng: StdRng,
-    json: bool,
+    form: Form,
 }
 
 impl Mutator {
     /// For JSON: half of the inputs stay JSON, with values of the wrong kind in random places.
     pub fn json(seed: u64) -> Self {
-        Mutator { rng: StdRng::seed_from_u64(seed), json: true }
+        Mutator { rng: StdRng::seed_from_u64(seed), form: Form::Json }
     }
 
     /// For other text.
     pub fn text(seed: u64) -> Self {
-        Mutator { rng: StdRng::seed_from_u64(seed), json: false }
+        Mutator { rng: StdRng::seed_from_u64(seed), form: Form::Text }
+    }
+
+    /// For numbers and texts in binary: half of the inputs keep their length, with other numbers in random places.
+    pub fn binary(seed: u64) -> Self {
+        Mutator { rng: StdRng::seed_from_u64(seed), form: Form::Binary }
     }
 
     /// A damaged version of `good`.
     pub fn damage(&mut self, good: &[u8]) -> Vec<u8> {
-        if self.json
+        if self.form == Form::Json
             && self.rng.random_bool(0.5)
             && let Ok(mut value) = serde_json::from_slice::<Value>(good)
         {
@@ -61,6 +74,12 @@ impl Mutator {
             return serde_json::to_vec(&value).unwrap();
         }
         let mut bytes = good.to_vec();
+        if self.form == Form::Binary && self.rng.random_bool(0.5) {
+            for _ in 0..self.rng.random_range(1..3) {
+                self.overwrite_number(&mut bytes);
+            }
+            return bytes;
+        }
         for _ in 0..self.rng.random_range(1..4) {
             self.hurt(&mut bytes);
         }
@@ -149,6 +168,23 @@ impl Mutator {
                 let splinter = SPLINTERS[self.rng.random_range(0..SPLINTERS.len())];
                 bytes.splice(at..at, splinter.bytes());
             }
+        }
+    }
+
+    /// Puts a number of one to eight bytes, lowest byte first, in a random place.
+    fn overwrite_number(&mut self, bytes: &mut [u8]) {
+        let number: u64 = match self.rng.random_range(0..6) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => i64::MAX as u64,
+            3 => 1 << self.rng.random_range(0..64),
+            4 => self.rng.random_range(0..16),
+            _ => self.rng.random(),
+        };
+        let width = 1 << self.rng.random_range(0..4);
+        let at = self.rng.random_range(0..bytes.len());
+        for (byte, new) in bytes[at..].iter_mut().zip(&number.to_le_bytes()[..width]) {
+            *byte = *new;
         }
     }
 

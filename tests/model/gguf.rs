@@ -48,8 +48,8 @@ fn interleave(rows: &Tensor, heads: usize) -> Tensor {
 }
 
 /// Writes the weights of fixture `name` as a GGUF file of architecture `architecture`, with `more` metadata: the architecture's, or by
-/// their whole names the tokenizer's and those of parts.
-fn convert(name: &str, architecture: &str, more: &[(&str, Value)], path: &Path) {
+/// their whole names the tokenizer's.
+pub(super) fn convert(name: &str, architecture: &str, more: &[(&str, Value)], path: &Path) {
     convert_with(name, architecture, more, None, path);
 }
 
@@ -68,7 +68,7 @@ fn convert_with(name: &str, architecture: &str, more: &[(&str, Value)], tensor: 
     tensors.extend(tensor.map(|(name, tensor)| (name.to_owned(), QTensor::quantize(&tensor, GgmlDType::F32).unwrap())));
     let layers = tensors.iter().filter(|(name, _)| name.ends_with("attn_norm.weight")).count() as u32;
     let key = |name: &str| match name.split('.').next() {
-        Some("tokenizer" | "split") => name.to_owned(),
+        Some("tokenizer") => name.to_owned(),
         _ => format!("{architecture}.{name}"),
     };
     let mut metadata = vec![
@@ -85,9 +85,7 @@ fn convert_with(name: &str, architecture: &str, more: &[(&str, Value)], tensor: 
         ("tokenizer.ggml.bos_token_id".to_owned(), Value::U32(1)),
         ("tokenizer.ggml.eos_token_id".to_owned(), Value::U32(2)),
     ];
-    // Of the tokenizer by their whole names, others as the architecture's.
-    let full = |name: &str| if name.starts_with("tokenizer.") { name.to_owned() } else { key(name) };
-    metadata.extend(more.iter().map(|(name, value)| (full(name), value.clone())));
+    metadata.extend(more.iter().map(|(name, value)| (key(name), value.clone())));
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(name, value)| (name.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     gguf_file::write(&mut File::create(path).unwrap(), &metadata, &tensors).unwrap();
@@ -97,11 +95,11 @@ fn strings(texts: impl Iterator<Item = String>) -> Value {
     Value::Array(texts.map(Value::String).collect())
 }
 
-fn load(path: &Path) -> kvprof::Result<Subject> {
+pub(super) fn load(path: &Path) -> kvprof::Result<Subject> {
     Subject::load(&LoadOptions::new(path.to_str().unwrap()))
 }
 
-fn assert_gives(subject: &Subject, expected: &str) {
+pub(super) fn assert_gives(subject: &Subject, expected: &str) {
     let mut expected = candle_core::safetensors::load(fixture("models").join(expected), &Device::Cpu).unwrap();
     let tokens = expected.remove("tokens").unwrap().to_dtype(DType::U32).unwrap();
     let (batch, count) = tokens.dims2().unwrap();
@@ -189,8 +187,9 @@ fn what_cannot_be_read_of_a_gguf_file_is_named_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let refusal = || load(&path).unwrap_err().to_string();
-    convert("llama", "llama", &[("split.count", Value::U16(3)), ("split.no", Value::U16(0))], &path);
-    assert!(refusal().contains("part 1 of 3") && refusal().contains("llama-gguf-split --merge"), "{}", refusal());
+    let by_layer = Value::Array(vec![Value::U32(2), Value::U32(4)]);
+    convert("llama", "llama", &[("attention.head_count_kv", by_layer)], &path);
+    assert!(refusal().contains("no usable `llama.attention.head_count_kv`"), "{}", refusal());
     for count in [8, 4] {
         let divisors = Tensor::ones(count, DType::F32, &Device::Cpu).unwrap();
         convert_with("llama", "llama", &[], Some(("rope_freqs.weight", divisors)), &path);
@@ -241,6 +240,9 @@ fn metadata_mean_what_llama_cpp_means_by_them() {
     };
     assert_eq!(yarn(&[]), 256.0, "the context length, where nothing else is said");
     assert_eq!(yarn(&[("rope.scaling.original_context_length", Value::U32(64))]), 64.0);
+
+    // Whichever type a number was written in.
+    assert_eq!(config(&[("rope.freq_base", Value::U32(500_000))]).rope().unwrap().base, 500_000.0);
 
     // A window as long as the context hides nothing.
     for (window, expected) in [(0, None), (255, Some(255)), (256, None)] {

@@ -3,7 +3,7 @@
 //! SentencePiece joins, as long as it can, the adjacent pair whose joined piece has the best score. That is a BPE whose
 //! merges are all ways to split a piece into two pieces, ordered by the piece's score.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
@@ -131,12 +131,12 @@ pub(super) fn surround(tokenizer: &mut Tokenizer, bos: Option<u32>, eos: Option<
 /// All ways to make a normal piece of two pieces, best score first, then in order of ids, longest first part first.
 fn merges(pieces: &[Piece]) -> Vec<(String, String)> {
     let joinable = |p: &&Piece| matches!(p.kind, PieceKind::Normal | PieceKind::UserDefined | PieceKind::Unused);
-    let known: HashMap<&str, ()> = pieces.iter().filter(joinable).map(|p| (p.text.as_str(), ())).collect();
+    let known: HashSet<&str> = pieces.iter().filter(joinable).map(|p| p.text.as_str()).collect();
     let mut found: Vec<(f32, usize, usize, &str)> = Vec::new();
     for (id, piece) in pieces.iter().enumerate().filter(|(_, p)| p.kind == PieceKind::Normal) {
         for (at, _) in piece.text.char_indices().skip(1) {
             let (left, right) = piece.text.split_at(at);
-            if known.contains_key(left) && known.contains_key(right) {
+            if known.contains(left) && known.contains(right) {
                 found.push((piece.score, id, at, &piece.text));
             }
         }

@@ -180,7 +180,7 @@ pub fn indexed_files(path: &Path, text: &str) -> Result<Vec<String>> {
     let mut files: Vec<String> = index.weight_map.into_values().collect();
     files.sort();
     files.dedup();
-    if let Some(odd) = files.iter().find(|f| f.contains(['/', '\\']) || f.starts_with("..")) {
+    if let Some(odd) = files.iter().find(|f| f.is_empty() || f.contains(['/', '\\']) || f.starts_with("..")) {
         return Err(Error::file(path, format!("names the file `{odd}`, which is not beside it")));
     }
     if files.is_empty() {

@@ -1,0 +1,206 @@
+//! GGUF models in several files, as `llama-gguf-split` writes them, must be the models that they were in one.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use candle_core::quantized::QTensor;
+use candle_core::quantized::gguf_file::{self, Content, Value};
+use kvprof::model::weights::gguf::GgufFile;
+use kvprof::model::{LoadOptions, Subject};
+
+use super::gguf::{assert_gives, convert, load};
+
+/// What the parts of a model say of it.
+#[derive(Clone, Copy)]
+struct Told {
+    no: u16,
+    count: u16,
+    tensors: i32,
+}
+
+/// Writes a part with `tensors`, and with `metadata` if it is the first.
+fn write_part(path: &Path, told: Told, metadata: &[(&str, &Value)], tensors: &[(&str, &QTensor)]) {
+    let (no, count, total) = (Value::U16(told.no), Value::U16(told.count), Value::I32(told.tensors));
+    let mut all = vec![("split.no", &no), ("split.count", &count), ("split.tensors.count", &total)];
+    all.extend_from_slice(metadata);
+    gguf_file::write(&mut File::create(path).unwrap(), &all, tensors).unwrap();
+}
+
+/// Splits the file at `whole` into parts beside it, the tensors in order of their names: the first part holds the first `ends[0]`, the next those
+/// up to `ends[1]`, the last those that are left.
+fn split(whole: &Path, ends: &[usize]) -> Vec<PathBuf> {
+    let mut file = File::open(whole).unwrap();
+    let content = Content::read(&mut file).unwrap();
+    let mut names: Vec<&str> = content.tensor_infos.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let tensors: Vec<QTensor> =
+        names.iter().map(|name| content.tensor(&mut file, name, &Device::Cpu).unwrap()).collect();
+    let tensors: Vec<(&str, &QTensor)> = names.iter().copied().zip(&tensors).collect();
+    let metadata: Vec<(&str, &Value)> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let (stem, count) = (whole.file_stem().unwrap().to_str().unwrap(), ends.len() + 1);
+    let bounds: Vec<usize> = [&[0], ends, &[tensors.len()]].concat();
+    let write = |no: usize| {
+        let path = whole.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", no + 1));
+        let told = Told { no: no as u16, count: count as u16, tensors: tensors.len() as i32 };
+        write_part(&path, told, if no == 0 { &metadata } else { &[] }, &tensors[bounds[no]..bounds[no + 1]]);
+        path
+    };
+    (0..count).map(write).collect()
+}
+
+/// A llama that [`assert_gives`] knows, named `name`, in one file.
+fn llama(folder: &Path, name: &str) -> PathBuf {
+    let path = folder.join(name);
+    let more = [
+        ("rope.scaling.factor", Value::F32(4.0)),
+        ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+        ("rope.freq_base", Value::F32(10_000.0)),
+    ];
+    convert("llama", "llama", &more, &path);
+    path
+}
+
+fn refusal(path: &Path) -> String {
+    let error = load(path).unwrap_err();
+    assert!(error.is_usage(), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_model_in_parts_is_the_model_that_it_was_in_one_file_whichever_part_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = llama(folder.path(), "m.gguf");
+    let single = load(&whole).unwrap();
+    // The first part without any tensors is what `--no-tensor-first-split` writes.
+    for ends in [&[5][..], &[7, 8], &[0, 6]] {
+        let parts = split(&whole, ends);
+        let mut digests = Vec::new();
+        for given in &parts {
+            let subject = load(given).unwrap();
+            assert_gives(&subject, "llama/expected.linear.safetensors");
+            assert_eq!(subject.config(), single.config());
+            assert_eq!(
+                subject.tokenizer().unwrap().encode("piece7", true).unwrap(),
+                single.tokenizer().unwrap().encode("piece7", true).unwrap()
+            );
+            let named = Subject::identity_of(&LoadOptions::new(given.to_str().unwrap())).unwrap().weights;
+            assert_eq!(named, subject.weights_sha256);
+            digests.push(named.unwrap());
+        }
+        digests.dedup();
+        assert_eq!(digests.len(), 1, "every part names the same weights");
+        assert_eq!(GgufFile::open(&parts[1]).unwrap().paths(), parts);
+    }
+}
+
+#[test]
+fn the_digest_of_a_model_in_parts_changes_with_each_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = split(&llama(folder.path(), "m.gguf"), &[4, 8]);
+    let digest = || load(&parts[0]).unwrap().weights_sha256.unwrap();
+    let mut digests = vec![digest()];
+    for part in &parts {
+        let mut bytes = std::fs::read(part).unwrap();
+        // The lowest bit of a value: sizes of the fixture's tensors need no padding.
+        let at = bytes.len() - 32;
+        bytes[at] ^= 1;
+        std::fs::write(part, bytes).unwrap();
+        digests.push(digest());
+    }
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), 4);
+}
+
+#[test]
+fn parts_that_are_missing_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = split(&llama(folder.path(), "m.gguf"), &[3, 6, 9]);
+    for gone in [0, 2] {
+        std::fs::remove_file(&parts[gone]).unwrap();
+    }
+    let message = refusal(&parts[1]);
+    assert!(message.contains("m-00002-of-00004.gguf: is part 2 of 4"), "{message}");
+    assert!(message.contains("missing beside it: m-00001-of-00004.gguf, m-00003-of-00004.gguf; fetch"), "{message}");
+    assert!(!message.contains("m-00004"), "{message}");
+}
+
+#[test]
+fn a_part_under_another_name_is_told_which_name_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = split(&llama(folder.path(), "m.gguf"), &[6]);
+    let renamed = folder.path().join("renamed.gguf");
+    std::fs::copy(&parts[0], &renamed).unwrap();
+    let message = refusal(&renamed);
+    assert!(message.contains("part 1 of 2") && message.contains("-00001-of-00002.gguf"), "{message}");
+    // The second part under the first one's name, and the other way round.
+    std::fs::rename(&parts[1], &renamed).unwrap();
+    std::fs::copy(&parts[0], &parts[1]).unwrap();
+    let message = refusal(&parts[0]);
+    assert!(
+        message.contains("m-00002-of-00002.gguf: is not part 2 of 2") && message.contains("`split.no` 0"),
+        "{message}"
+    );
+    std::fs::rename(&renamed, &parts[0]).unwrap();
+    let message = refusal(&parts[0]);
+    assert!(message.contains("part 2 of 2") && message.contains("-00002-of-00002.gguf"), "{message}");
+}
+
+#[test]
+fn parts_of_two_models_are_not_read_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = llama(folder.path(), "m.gguf");
+    let parts = split(&whole, &[6]);
+    let other = split(&llama(folder.path(), "other.gguf"), &[4]);
+    std::fs::copy(&other[1], &parts[1]).unwrap();
+    let message = refusal(&parts[0]);
+    assert!(message.contains("holds tensor `") && message.contains("and so does m-00001-of-00002.gguf"), "{message}");
+    // Split later than the first part ends: tensors are in neither.
+    let later = split(&llama(folder.path(), "later.gguf"), &[9]);
+    std::fs::copy(&later[1], &parts[1]).unwrap();
+    let message = refusal(&parts[0]);
+    assert!(message.contains("m-00001-of-00002.gguf") && message.contains("2 parts hold"), "{message}");
+    // What is no part at all.
+    std::fs::copy(&whole, &parts[1]).unwrap();
+    let message = refusal(&parts[0]);
+    assert!(message.contains("m-00002-of-00002.gguf: is not part 2 of 2"), "{message}");
+}
+
+#[test]
+fn counts_that_lie_are_refused_and_ask_for_nothing_they_should_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let told = |no, count, tensors| Told { no, count, tensors };
+    // A count of tensors that the parts do not have.
+    let (first, second) = (at("m-00001-of-00002.gguf"), at("m-00002-of-00002.gguf"));
+    write_part(&first, told(0, 2, 3), &[], &[]);
+    write_part(&second, told(1, 2, 3), &[], &[]);
+    assert!(refusal(&first).contains("the model has 3 tensors, and its 2 parts hold 0"), "{}", refusal(&first));
+    // Another count of parts than the first one's.
+    write_part(&second, told(1, 3, 3), &[], &[]);
+    assert!(refusal(&first).contains("`split.count` 3"), "{}", refusal(&first));
+    // More parts than a folder can hold, of which a few are named.
+    let many = at("m-00001-of-65535.gguf");
+    write_part(&many, told(0, 65535, 3), &[], &[]);
+    let message = refusal(&many);
+    assert!(message.contains("m-00005-of-65535.gguf and 65530 more; fetch"), "{message}");
+    // A number past the count, and counts past 16 bits.
+    let past = at("m-00004-of-00003.gguf");
+    write_part(&past, told(3, 3, 3), &[], &[]);
+    assert!(refusal(&past).contains("part 4 of 3"), "{}", refusal(&past));
+    let huge = at(&format!("m-00001-of-{}.gguf", u64::MAX));
+    let (no, count) = (Value::U64(0), Value::U64(u64::MAX));
+    gguf_file::write(&mut File::create(&huge).unwrap(), &[("split.no", &no), ("split.count", &count)], &[]).unwrap();
+    assert!(refusal(&huge).contains("of a model"), "{}", refusal(&huge));
+}
+
+#[test]
+fn a_damaged_part_is_named_by_its_own_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = split(&llama(folder.path(), "m.gguf"), &[6]);
+    let bytes = std::fs::read(&parts[1]).unwrap();
+    std::fs::write(&parts[1], &bytes[..bytes.len() - 64]).unwrap();
+    let message = refusal(&parts[0]);
+    assert!(message.contains("m-00002-of-00002.gguf: is truncated"), "{message}");
+}
