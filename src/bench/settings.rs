@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::feed::first_predicted_from_codes;
-use crate::base::number::length_list;
+use crate::base::number::{length_list, some_token_count, token_count};
 use crate::model::DecoderConfig;
 use crate::model::step::StepMode;
 use crate::quant::QuantSpec;
@@ -23,11 +23,11 @@ pub struct Settings {
     /// Sequences side by side, for `profile`.
     pub batch_sizes: Vec<usize>,
     /// Steps in a timed decode: `output-tokens` in a configuration file; result files have it by its older name.
-    #[serde(alias = "output-tokens")]
+    #[serde(alias = "output-tokens", deserialize_with = "token_count")]
     pub decode_tokens: usize,
     /// Tokens of a prompt that `profile` reads after each context's own, timed apart; none by default. The cache holds them where a decode
     /// writes, so that they are no more than `decode_tokens`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "some_token_count")]
     pub follow_up_tokens: Option<usize>,
     /// Untimed runs.
     pub warmup_runs: usize,
@@ -36,6 +36,7 @@ pub struct Settings {
     /// Prompt tokens of a sequence computed together in `profile`; quality benchmarks feed 64. Default: 4096 for one sequence, 2048 for
     /// several side by side, whose activations take as much memory as many times the tokens; less for few layers
     /// ([`prefill_chunk`](Settings::prefill_chunk)).
+    #[serde(deserialize_with = "some_token_count")]
     pub prefill_chunk: Option<usize>,
     /// Whether `profile` makes one more run, not timed, to record memory over time.
     pub memory_timeline: bool,
@@ -52,10 +53,13 @@ pub struct Settings {
     /// Text of `ppl`: `builtin`, `wikitext2`, `pg19` or a file.
     pub ppl_data: Option<String>,
     /// Window of `ppl`, tokens; the default is [`window`](Settings::window)'s.
+    #[serde(deserialize_with = "some_token_count")]
     pub ppl_window: Option<usize>,
     /// Tokens of each window that are read but not scored; the default is [`burn_in`](Settings::burn_in)'s.
+    #[serde(deserialize_with = "some_token_count")]
     pub ppl_burn_in: Option<usize>,
     /// Tokens scored; 0: the whole text.
+    #[serde(deserialize_with = "token_count")]
     pub ppl_tokens: usize,
     /// How windows are fed.
     pub ppl_protocol: Protocol,
@@ -76,6 +80,7 @@ pub struct Settings {
     /// Problems of `math`; 0: all.
     pub math_problems: usize,
     /// Longest answer that `math` generates, tokens.
+    #[serde(deserialize_with = "token_count")]
     pub max_new_tokens: usize,
     /// Answers that `math` generates side by side.
     pub batch_size: usize,

@@ -3,6 +3,7 @@
 //! ```toml
 //! [settings]                       # what holds for all runs: the keys of `Settings`, which are the flags of `kvprof run`
 //! context-lengths = [4096, "32k"]  # or ["4k..32k"]: 4k 8k 16k 32k
+//! ppl-window = "2k"
 //!
 //! [[matrix]]                       # every combination of these lists; several matrices are joined
 //! models = ["mistralai/Mistral-7B-v0.1"]
@@ -362,6 +363,8 @@ mod tests {
             r#"
             [settings]
             context-lengths = ["1k..4k", 300]
+            ppl-window = "2k"
+            ppl-tokens = "8K"
             [[matrix]]
             models = ["a"]
             kv-quants = ["int8-hqq"]
@@ -380,6 +383,7 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| plan.runs.iter().filter(|r| r.model.model == name).collect::<Vec<_>>());
         assert_eq!(a.iter().map(|run| of(run)).collect::<Vec<_>>(), [(64, 64), (128, 64), (128, 1024)]);
         assert!(a.iter().all(|run| run.settings.context_lengths == [1024, 2048, 4096, 300]));
+        assert_eq!((a[0].settings.ppl_window, a[0].settings.ppl_tokens), (Some(2048), 8192));
         assert_eq!(b[0].settings.context_lengths, [8192]);
     }
 
