@@ -150,9 +150,10 @@ pub fn without_residual(cache: &str) -> String {
     parts.join(",")
 }
 
-/// What names of caches are sorted by: windows of one quantization by their length, not by its digits.
+/// What names of caches are sorted by: windows of one quantization by their length, not by its digits, and capitals of the thesis tool among the
+/// others.
 pub fn order(cache: &str) -> (String, usize, String) {
-    (without_residual(cache), residual(cache), cache.to_string())
+    (without_residual(cache).to_lowercase(), residual(cache), cache.to_string())
 }
 
 #[cfg(test)]
