@@ -6,6 +6,7 @@ pub mod corpus;
 pub mod data;
 pub mod divergence;
 pub mod feed;
+pub mod limits;
 pub mod math;
 pub mod mmlu;
 pub mod needle;
