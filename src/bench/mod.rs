@@ -1,4 +1,4 @@
-//! Layer 5: what is measured. Each benchmark is one file; adding one is described in CONTRIBUTING.md.
+//! Layer 5: what is measured. Each benchmark is a file or a folder of its own; adding one is described in CONTRIBUTING.md.
 
 pub mod chat;
 pub mod contexts;
