@@ -39,13 +39,22 @@ pub fn tokens(text: &str) -> Result<usize, String> {
     number.checked_mul(unit).ok_or_else(|| "the number is too large".into())
 }
 
+/// A number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tokens(pub usize);
+
+impl Tokens {
+    /// What errors of serde call it.
+    pub const NAME: &str = "a number of tokens";
+}
+
 /// Numbers of tokens that stand as one in a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lengths(pub Vec<usize>);
 
 impl Lengths {
     /// What errors of serde call it.
-    pub const NAME: &str = "a number of tokens";
+    pub const NAME: &str = "a number of tokens or a range";
 
     /// All of them, in order.
     pub fn of(list: &[Self]) -> Vec<usize> {
@@ -65,7 +74,8 @@ pub fn lengths(text: &str) -> Result<Lengths, String> {
         })?;
         return Ok(Lengths(vec![one]));
     };
-    let (from, to) = (tokens(first)?, tokens(last)?);
+    let end = |text: &str| tokens(text).map_err(|why| format!("'{text}' is no end of a range such as 1k..32k: {why}"));
+    let (from, to) = (end(first)?, end(last)?);
     if from == 0 {
         return Err("a range doubles its first number, which must be at least 1".into());
     }
@@ -79,35 +89,66 @@ pub fn lengths(text: &str) -> Result<Lengths, String> {
     }
 }
 
+/// As in a configuration file: a number, or a string that [`tokens`] reads.
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = |text: &str| tokens(text).map(Tokens);
+        deserializer.deserialize_any(NumberOrText { name: Tokens::NAME, number: Tokens, read })
+    }
+}
+
 /// As in a configuration file: a number, or a string that [`lengths`] reads.
 impl<'de> Deserialize<'de> for Lengths {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfOne;
-        impl Visitor<'_> for OfOne {
-            type Value = Lengths;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str(Lengths::NAME)
-            }
-
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Lengths, E> {
-                let number =
-                    usize::try_from(number).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))?;
-                Ok(Lengths(vec![number]))
-            }
-
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Lengths, E> {
-                let positive =
-                    u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))?;
-                self.visit_u64(positive)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Lengths, E> {
-                lengths(text).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_any(OfOne)
+        let number = |number| Lengths(vec![number]);
+        deserializer.deserialize_any(NumberOrText { name: Lengths::NAME, number, read: lengths })
     }
+}
+
+/// Makes a value of a number, or of a string that says it.
+struct NumberOrText<T> {
+    /// What errors call the value.
+    name: &'static str,
+    number: fn(usize) -> T,
+    read: fn(&str) -> Result<T, String>,
+}
+
+impl<T> Visitor<'_> for NumberOrText<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        let number = usize::try_from(number).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))?;
+        Ok((self.number)(number))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        let positive = u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))?;
+        self.visit_u64(positive)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.read)(text).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+/// One number of [`Tokens`] in a configuration file, for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// Names the value that is none.
+pub fn token_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    Ok(Tokens::deserialize(deserializer)?.0)
+}
+
+/// The same where there need not be one.
+///
+/// # Errors
+/// As [`token_count`].
+pub fn some_token_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    Ok(Option::<Tokens>::deserialize(deserializer)?.map(|tokens| tokens.0))
 }
 
 /// A list of [`Lengths`] in a configuration file, for `#[serde(deserialize_with)]`.
@@ -152,7 +193,10 @@ mod tests {
         assert!(read("1k..24k").unwrap_err().starts_with("doubling 1k does not come to 24k"));
         assert!(read("8k..1k").unwrap_err().starts_with("doubling 8k does not come to 1k"));
         assert!(read("0..4k").unwrap_err().contains("at least 1"));
-        assert_eq!(read("1k..").unwrap_err(), "give a whole number, such as 4096 or 4k");
+        for (text, end) in [("1k..", ""), ("..4k", ""), ("1k...4k", ".4k"), ("a..4k", "a")] {
+            let told = format!("'{end}' is no end of a range such as 1k..32k: give a whole number, such as 4096 or 4k");
+            assert_eq!(read(text).unwrap_err(), told);
+        }
         assert!(read("1k-8k").unwrap_err().contains("or 1k..32k for"));
     }
 }

@@ -1,7 +1,7 @@
 //! The context at which costs are measured and needles are hidden where none is asked for.
 
 use super::feed::first_codes;
-use super::settings::OUTPUT_TOKENS;
+use super::limits::OUTPUT_TOKENS;
 use crate::model::DecoderConfig;
 use crate::quant::QuantSpec;
 use crate::{Error, Result};

@@ -1,4 +1,4 @@
-//! Layer 5: what is measured. Each benchmark is one file; adding one is described in CONTRIBUTING.md.
+//! Layer 5: what is measured. Each benchmark is a file or a folder of its own; adding one is described in CONTRIBUTING.md.
 
 pub mod chat;
 pub mod contexts;
@@ -6,6 +6,7 @@ pub mod corpus;
 pub mod data;
 pub mod divergence;
 pub mod feed;
+pub mod limits;
 pub mod math;
 pub mod mmlu;
 pub mod needle;

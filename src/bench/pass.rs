@@ -107,8 +107,7 @@ fn read<T: Clone>(
         read_batch(context, plan, &batch, &mut caches, score, &mut per_window)?;
         caches.iter().try_for_each(|cache| cache.check_finite())?;
         for (sum, cache) in reads.iter_mut().zip(&caches) {
-            sum.from_codes += cache.key_reads().from_codes;
-            sum.total += cache.key_reads().total;
+            *sum += cache.key_reads();
         }
     }
     context.progress.finish();

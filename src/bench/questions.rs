@@ -211,10 +211,9 @@ fn divergence(tokens: &[u32], reference: &[u32]) -> Option<usize> {
 }
 
 fn reads(items: &[QuestionItem]) -> KeyReads {
-    KeyReads {
-        from_codes: items.iter().map(|i| i.outcome.key_reads_from_codes).sum(),
-        total: items.iter().map(|i| i.outcome.key_reads).sum(),
-    }
+    let of =
+        |item: &QuestionItem| KeyReads { from_codes: item.outcome.key_reads_from_codes, total: item.outcome.key_reads };
+    items.iter().map(of).sum()
 }
 
 fn summarize(items: &[QuestionItem], about: &Accuracy) -> Accuracy {

@@ -10,7 +10,8 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
+use std::iter::Sum;
+use std::ops::{AddAssign, Range};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -116,6 +117,22 @@ impl KeyReads {
     /// The share that came from codes, 0…1; 0 where nothing was read.
     pub fn share(self) -> f64 {
         if self.total == 0 { 0.0 } else { self.from_codes as f64 / self.total as f64 }
+    }
+}
+
+impl AddAssign for KeyReads {
+    fn add_assign(&mut self, other: Self) {
+        self.from_codes += other.from_codes;
+        self.total += other.total;
+    }
+}
+
+impl Sum for KeyReads {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(KeyReads::default(), |mut sum, reads| {
+            sum += reads;
+            sum
+        })
     }
 }
 

@@ -29,8 +29,8 @@ pub struct Args {
     #[arg(long, required = true, num_args = 1.., value_name = "NEW")]
     against: Vec<PathBuf>,
     /// Exit with code 1 if a change crosses this: a metric, < or >, and a change such as 1%, 2pt or 0.05; may be given several times. Metrics: ppl,
-    /// kld (nats), needle, mmlu and math (rates: -2pt), kv and memory (bytes), prefill (ms), decode (tokens/s: slower is less, decode<-5%), energy
-    /// (J/token). A change that is not told from noise (its 95 % interval includes 0) counts as no change, and is named; where the spread is not known
+    /// kld (nats), needle, mmlu and math (rates: -2pt), kv and memory (bytes), prefill and follow-up (ms), decode (tokens/s: slower is less,
+    /// decode<-5%), energy (J/token). A change that is not told from noise (its 95 % interval includes 0) counts as no change, and is named; where the spread is not known
     /// (energy, memory, fewer than three repeats) the change counts as it is. Fails too where a pair's new side lost the metric or measured it
     /// otherwise; rows and caches without a partner are named and do not fail.
     #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
@@ -121,4 +121,23 @@ fn fails(condition: &Condition, comparison: &Comparison) -> bool {
         tell!("passed: {}: {} compared", condition.text, judged.lines);
     }
     judged.failed()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+    use crate::report::compare::metric;
+
+    #[test]
+    fn help_names_every_metric_that_a_condition_can_have() {
+        let command = Args::augment_args(clap::Command::new("compare"));
+        let help = command.get_arguments().find(|argument| argument.get_id() == "fail_if").unwrap().get_help().unwrap();
+        let help = help.to_string();
+        let (_, metrics) = help.split_once("Metrics: ").unwrap();
+        let words: Vec<&str> = metrics.split([' ', ',', '\n']).collect();
+        let missing: Vec<_> = metric::all().map(|m| m.name).filter(|name| !words.contains(name)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
 }

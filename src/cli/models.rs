@@ -6,7 +6,7 @@ use super::output::{self, say};
 use crate::base::message::tell;
 use crate::base::number::{Lengths, lengths};
 use crate::bench::feed::longer_than_model;
-use crate::bench::settings::MOST;
+use crate::bench::limits::MOST;
 use crate::model::families::FAMILIES;
 use crate::model::weights::gguf;
 use crate::quant::QuantSpec;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::base::number::{Lengths, lengths, real, tokens, whole};
 use crate::bench::Settings;
-use crate::bench::settings::{NeedleKind, OUTPUT_TOKENS, Protocol};
+use crate::bench::limits::OUTPUT_TOKENS;
+use crate::bench::settings::{NeedleKind, Protocol};
 use crate::measure::trace::chrome;
 use crate::model::step::StepMode;
 use crate::{Error, Result};

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 use super::inputs::result_files;
 use super::output::say;
 use crate::base::message::tell;
@@ -71,9 +73,16 @@ fn quantization(result: &RunResult) -> Vec<String> {
     let recorded = &result.kv_quant;
     let Some(Ok(spec)) = recorded.name.as_ref().map(|_| quant_of(recorded)) else { return Vec::new() };
     let [recorded, named] = [recorded, &kv_quant(&spec)].map(|quant| serde_json::to_value(quant).unwrap_or_default());
-    let parts = named.as_object().into_iter().flatten().filter(|(part, _)| *part != "name");
-    // A file need not tell every part.
-    let wrong =
-        parts.filter(|(part, value)| !recorded[*part].is_null() && !value.is_null() && recorded[*part] != **value);
-    wrong.map(|(part, value)| format!("kv_quant.{part} is {}, but {} has {value}", recorded[part], spec.name)).collect()
+    // A file need not tell every part; these two a name tells where there are any.
+    let told = |part: &str| !named[part].is_null() || ["hadamard", "keep_layers"].contains(&part);
+    let parts = recorded
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(part, value)| *part != "name" && !value.is_null() && told(part) && **value != named[*part]);
+    let wrong = |(part, value): (&String, &Value)| {
+        let expected = if named[part].is_null() { "none".into() } else { named[part].to_string() };
+        format!("kv_quant.{part} is {value}, but {} has {expected}", spec.name)
+    };
+    parts.map(wrong).collect()
 }

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use super::presets::{self, PRESETS};
 use super::{Direction, Groups, Hadamard, Policy, QuantSpec, Scheme};
+use crate::base::number::tokens;
 use crate::{Error, Result};
 
 /// Tokens kept in full precision unless a spec or `--residual-length` says otherwise.
@@ -118,8 +119,8 @@ impl QuantSpec {
         }
         match key {
             "residual" => {
-                self.residual = value.parse().map_err(|_| {
-                    Error::usage(format!("residual={value}: a number of tokens is expected, such as 128"))
+                self.residual = tokens(value).map_err(|_| {
+                    Error::usage(format!("residual={value}: a number of tokens is expected, such as 128 or 1k"))
                 })?;
             }
             "keep-layers" => {
@@ -280,6 +281,7 @@ mod tests {
         assert_eq!(spec("int4-hqq,group=64,residual=128,policy=streaming").name, "int4-hqq");
         assert_eq!(spec("int4-hqq, keep-layers=27+0, group=32").name, "int4-hqq,group=32,keep-layers=0+27");
         assert_eq!(spec("int4-hqq").with_residual(64).name, "int4-hqq,residual=64");
+        assert_eq!(spec("int4-hqq,residual=1k").name, "int4-hqq,residual=1024");
         assert_eq!(spec("none").with_residual(64), QuantSpec::none());
         for text in ["int2-hqq-kivi,bits=8,k=token,v=channel,residual=1", "fp8,residual=7,keep-layers=3"] {
             assert_eq!(spec(&spec(text).name), spec(text));

@@ -108,8 +108,8 @@ fn without_version(name: &str) -> &str {
     }
 }
 
-/// Name of a cache. Files of 2.0: the thesis' own (`FP16`, `INT4`, `INT2-KIVI`). Files of 3.0: the `--kv-quant` name with its
-/// preset in capitals (`INT4-HQQ`, `INT4-HQQ,group=32`), or the model's float type for an unquantized cache.
+/// Name of a cache. Files of 2.0: the thesis' own (`FP16`, `INT4`, `INT2-KIVI`). Files of 3.0: as `--kv-quant` names it
+/// (`int4-hqq,group=32`), so that what is recommended can be typed, or the model's float type for an unquantized cache.
 pub fn cache(result: &RunResult) -> String {
     let quant = &result.kv_quant;
     if !quant.enabled {
@@ -123,15 +123,10 @@ pub fn cache(result: &RunResult) -> String {
         let bits = quant.nbits.map_or_else(|| "?".into(), |b| b.to_string());
         return format!("INT{bits}{}", if quant.asymmetric { "-KIVI" } else { "" });
     };
-    let (preset, overrides) = match name.split_once(',') {
-        Some((preset, overrides)) => (preset, format!(",{overrides}")),
-        None => (name.as_str(), String::new()),
-    };
-    let residual = match quant.residual_length {
-        Some(n) if n != USUAL_RESIDUAL && !overrides.contains("residual=") => format!(",residual={n}"),
-        _ => String::new(),
-    };
-    format!("{}{overrides}{residual}", preset.to_uppercase())
+    match quant.residual_length {
+        Some(n) if n != USUAL_RESIDUAL && !name.contains("residual=") => format!("{name},residual={n}"),
+        _ => name.clone(),
+    }
 }
 
 /// A cache as `--kv-quant` names it; where a file of 2.0 does not say how, as [`cache`] does.
@@ -155,9 +150,10 @@ pub fn without_residual(cache: &str) -> String {
     parts.join(",")
 }
 
-/// What names of caches are sorted by: windows of one quantization by their length, not by its digits.
+/// What names of caches are sorted by: windows of one quantization by their length, not by its digits, and capitals of the thesis tool among the
+/// others.
 pub fn order(cache: &str) -> (String, usize, String) {
-    (without_residual(cache), residual(cache), cache.to_string())
+    (without_residual(cache).to_lowercase(), residual(cache), cache.to_string())
 }
 
 #[cfg(test)]
@@ -185,15 +181,29 @@ mod tests {
     }
 
     #[test]
+    fn a_quantized_cache_is_named_as_on_the_command_line_and_one_of_the_thesis_tool_as_there() {
+        let of = |quant: &str| {
+            let kv_quant = serde_json::from_str(&format!("{{{quant}}}")).unwrap();
+            cache(&RunResult { kv_quant, ..crate::schema::bare_result() })
+        };
+        let quantized = r#""enabled": true, "nbits": 4, "asymmetric": true"#;
+        let named = |more: &str| of(&format!(r#"{quantized}, "name": "int4-hqq-kivi,hadamard=kv"{more}"#));
+        assert_eq!(named(""), "int4-hqq-kivi,hadamard=kv");
+        assert_eq!(named(r#", "residual_length": 64"#), "int4-hqq-kivi,hadamard=kv,residual=64");
+        assert_eq!(of(quantized), "INT4-KIVI");
+        assert_eq!(of(r#""enabled": false, "asymmetric": false, "name": "none""#), "FP16");
+    }
+
+    #[test]
     fn the_residual_window_can_be_left_out_of_a_name() {
-        assert_eq!(without_residual("INT4-HQQ,group=32,residual=64"), "INT4-HQQ,group=32");
+        assert_eq!(without_residual("int4-hqq,group=32,residual=64"), "int4-hqq,group=32");
         assert_eq!(without_residual("FP16"), "FP16");
-        assert_eq!((residual("INT4-HQQ,residual=64"), residual("FP16")), (64, 128));
+        assert_eq!((residual("int4-hqq,residual=64"), residual("FP16")), (64, 128));
     }
 
     #[test]
     fn windows_of_one_quantization_are_sorted_by_length() {
-        let sorted = ["INT4-HQQ,residual=32", "INT4-HQQ,residual=64", "INT4-HQQ", "INT4-HQQ,residual=512", "INT4-KIVI"];
+        let sorted = ["int4-hqq,residual=32", "int4-hqq,residual=64", "int4-hqq", "int4-hqq,residual=512", "INT4-KIVI"];
         let mut caches = sorted;
         caches.sort();
         assert_ne!(caches, sorted);

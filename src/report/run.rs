@@ -18,7 +18,7 @@ pub struct Run {
     pub sources: Sources,
     /// The model's name for people: without its owner and its version suffix, as long as that is unambiguous.
     pub model: String,
-    /// The cache's name for people: `INT4-KIVI`, `FP16`.
+    /// The cache's name for people: `int4-hqq-kivi`, `FP16`; of a file of 2.0 `INT4-KIVI`.
     pub cache: String,
     /// What its rows were measured with: all of them with the same. Nothing for a run without rows.
     pub setting: Setting,

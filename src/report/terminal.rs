@@ -200,11 +200,11 @@ mod tests {
 
     #[test]
     fn sentences_are_broken_between_words() {
-        let text = "For builtin, use INT4-HQQ.";
+        let text = "For builtin, use int4-hqq.";
         assert_eq!(wrapped(text, None), text);
         assert_eq!(wrapped(text, Some(26)), text);
-        assert_eq!(wrapped(text, Some(25)), "For builtin, use\n  INT4-HQQ.");
-        assert_eq!(wrapped(text, Some(3)), "For\n  builtin,\n  use\n  INT4-HQQ.");
+        assert_eq!(wrapped(text, Some(25)), "For builtin, use\n  int4-hqq.");
+        assert_eq!(wrapped(text, Some(3)), "For\n  builtin,\n  use\n  int4-hqq.");
         assert_eq!(wrapped("−1 ± 2", Some(6)), "−1 ± 2", "columns, not bytes");
     }
 }

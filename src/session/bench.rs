@@ -183,11 +183,10 @@ impl Bench {
     /// # Errors
     /// The first failure; later benchmarks have been tried all the same.
     pub fn measure(&mut self, run: &Prepared, stored: &mut Stored, progress: &dyn Progress) -> Result<()> {
-        let benchmarks = self.measure_blocks(run, stored, progress);
-        if let Err(error) = &benchmarks {
+        self.measure_blocks(run, stored, progress).unwrap_or_else(|error| {
             stored.failed.push(error.to_string());
-        }
-        benchmarks?
+            Err(error)
+        })
     }
 
     /// The outer result is what ended the run, the inner one the first benchmark that failed and cost the others nothing.

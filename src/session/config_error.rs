@@ -1,6 +1,6 @@
 //! What is wrong with a configuration file, told by line and key as the command line tells it by flag.
 
-use crate::base::number::{Lengths, lengths, real, whole};
+use crate::base::number::{Lengths, Tokens, lengths, real, tokens, whole};
 
 /// `error`, which reading `text` ended with, in words. What is no TOML at all has no key: there the line is shown as it stands.
 pub(super) fn words(error: &toml::de::Error, text: &str) -> String {
@@ -19,6 +19,7 @@ fn of_key(error: &toml::de::Error, text: &str) -> Option<String> {
     // By what serde calls that which it expected.
     let allowed = match message.rsplit_once(", expected ") {
         Some((_, "usize" | "u64")) => whole::<u64>(value).err(),
+        Some((_, Tokens::NAME)) => tokens(value.trim_matches(['"', '\''])).err(),
         Some((_, Lengths::NAME)) => lengths(value.trim_matches(['"', '\''])).err(),
         Some((_, "f64")) => real(value).err(),
         Some((_, "a sequence")) => Some(format!("give a list, such as [{value}]")),
@@ -67,7 +68,8 @@ mod tests {
                 ("line 3", "'4x' for settings.context-lengths", WHOLE),
             ),
             ("[settings]\nppl-tokens = 1.5", ("line 2", "1.5 for settings.ppl-tokens", WHOLE)),
-            ("[settings]\nppl-window = -1", ("line 2", "-1 for settings.ppl-window", WHOLE)),
+            ("[settings]\nppl-window = -1", ("line 2", "-1 for settings.ppl-window", "such as 4096 or 4k")),
+            ("[settings]\nfollow-up-tokens = '1k..2k'", ("line 2", "'1k..2k' for settings.follow-up-tokens", WHOLE)),
             ("[settings]\nseed = 99999999999999999999", ("line 2", "settings.seed", "the number is too large")),
             ("[settings]\nmmlu-shots = [5]", ("line 2", "[5] for settings.mmlu-shots", WHOLE)),
             ("[settings]\nneedle-depths = ['half']", ("line 2", "'half' for settings.needle-depths", "such as 0.5")),

@@ -15,7 +15,7 @@ pub struct Exclude {
     pub kv_quants: Vec<String>,
     /// `--attn-backend`.
     pub attn_backends: Vec<String>,
-    /// `--decode-tokens`.
+    /// `--output-tokens`.
     #[serde(deserialize_with = "length_list")]
     pub output_tokens: Vec<usize>,
     /// `--residual-length`.

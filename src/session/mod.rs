@@ -7,6 +7,7 @@ pub mod describe;
 pub mod environment;
 pub mod estimate;
 mod exclude;
+pub mod expand;
 mod identity;
 pub mod interrupt;
 pub mod patch;

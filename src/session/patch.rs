@@ -11,7 +11,7 @@ use super::claim::Claim;
 use super::describe::{flags, run_of};
 use super::identity::difference;
 use super::interrupt;
-use super::plan::RunSpec;
+use super::plan::{ModelRequest, RunSpec};
 use super::prepared::Prepared;
 use super::progress::tell_end;
 use super::store::Stored;
@@ -61,7 +61,7 @@ pub fn run(
     drop(claims);
     // The stable sort keeps files of one model in the order given, the unquantized ones first.
     targets.sort_by_key(|t| (format!("{:?}", t.run.spec.model), t.run.spec.kv_quant.is_quantized()));
-    let mut loaded: Option<(super::plan::ModelRequest, Bench)> = None;
+    let mut loaded: Option<(ModelRequest, Bench)> = None;
     let planned = targets.len();
     for (number, mut target) in (1..).zip(targets) {
         if interrupt::requested() {
@@ -95,7 +95,7 @@ impl Target {
 
     fn measure(
         &mut self,
-        loaded: &mut Option<(super::plan::ModelRequest, Bench)>,
+        loaded: &mut Option<(ModelRequest, Bench)>,
         request: &Request,
         progress: &dyn Progress,
         show_loading: bool,

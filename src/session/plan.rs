@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::base::hex::hex;
 use crate::bench::contexts::check_default_context;
-use crate::bench::settings::{MOST, Protocol, default_burn_in};
+use crate::bench::limits::MOST;
+use crate::bench::settings::{Protocol, default_burn_in};
 use crate::bench::{self, Settings, data, text};
 use crate::model::{DecoderConfig, LoadOptions, WeightsKind};
 use crate::quant::{QuantSpec, presets};

@@ -3,6 +3,7 @@
 //! ```toml
 //! [settings]                       # what holds for all runs: the keys of `Settings`, which are the flags of `kvprof run`
 //! context-lengths = [4096, "32k"]  # or ["4k..32k"]: 4k 8k 16k 32k
+//! ppl-window = "2k"
 //!
 //! [[matrix]]                       # every combination of these lists; several matrices are joined
 //! models = ["mistralai/Mistral-7B-v0.1"]
@@ -21,10 +22,9 @@ use serde::Deserialize;
 
 use super::config_error;
 pub use super::exclude::Exclude;
-use super::plan::{ModelRequest, RunSpec, arrange, contents, quantizations, share_burn_in};
+use super::plan::quantizations;
 use crate::base::number::{length_list, some_length_list};
-use crate::bench::{self, Settings};
-use crate::schema::model_name;
+use crate::bench::Settings;
 use crate::{Error, Result};
 
 /// A sweep file.
@@ -114,15 +114,6 @@ pub struct ModelOverrides {
     pub context_lengths: Option<Vec<usize>>,
 }
 
-/// A plan, and how many runs its matrices named before duplicates were dropped.
-#[derive(Debug)]
-pub struct Plan {
-    /// In the order of running.
-    pub runs: Vec<RunSpec>,
-    /// Combinations named, duplicates counted.
-    pub named: usize,
-}
-
 impl Sweep {
     /// Reads a sweep file.
     ///
@@ -167,78 +158,6 @@ impl Sweep {
             .or_else(|| self.matrix.iter().find_map(of_matrix))
             .or_else(|| self.model.iter().find_map(of_model))
     }
-
-    /// All its runs.
-    ///
-    /// # Errors
-    /// When a name in it is unknown, a setting cannot measure anything, or it names no runs at all.
-    pub fn plan(&self) -> Result<Plan> {
-        if self.matrix.is_empty() {
-            return Err(Error::usage("there is no [[matrix]]: nothing to run"));
-        }
-        let mut runs = Vec::new();
-        for name in self.model.keys() {
-            if !self.matrix.iter().any(|m| m.models().contains(name)) {
-                return Err(Error::usage(format!("[model.{name:?}] is in no matrix")));
-            }
-        }
-        for matrix in &self.matrix {
-            self.expand(matrix, &mut runs)?;
-        }
-        if runs.is_empty() {
-            return Err(Error::usage("the matrices name no run: all are excluded"));
-        }
-        share_burn_in(&mut runs);
-        let named = runs.len();
-        Ok(Plan { runs: arrange(runs), named })
-    }
-
-    fn expand(&self, matrix: &Matrix, runs: &mut Vec<RunSpec>) -> Result<()> {
-        let (backends, names) = (matrix.attn_backends(), matrix.kv_quants());
-        let outputs = matrix.output_tokens(&self.settings);
-        for model in &matrix.models() {
-            let overrides = self.model.get(model).cloned().unwrap_or_default();
-            let request = overrides.request(model)?;
-            let benchmarks = match &matrix.benchmarks {
-                Some(names) => bench::expand(names)?,
-                None if *model == DEFAULT_MODEL && !request.dummy => vec!["ppl".into(), "needle".into()],
-                None => Vec::new(),
-            };
-            // What the lists below vary is nothing that files are chosen by.
-            let contents = contents(&benchmarks, &self.settings, model);
-            for backend in &backends {
-                for name in &names {
-                    for kv_quant in quantizations(std::slice::from_ref(name), &matrix.residual_lengths)? {
-                        for &output in &outputs {
-                            // An unquantized cache has no window to be excluded by.
-                            let residual = kv_quant.is_quantized().then_some(kv_quant.residual);
-                            if matrix.exclude.iter().any(|e| e.covers(model, name, backend, output, residual)) {
-                                continue;
-                            }
-                            let mut settings = self.settings.clone();
-                            settings.decode_tokens = output;
-                            replace(&mut settings.batch_sizes, &matrix.batch_sizes);
-                            replace(&mut settings.context_lengths, &matrix.context_lengths);
-                            if let Some(lengths) = &overrides.context_lengths {
-                                settings.context_lengths = lengths.clone();
-                            }
-                            settings.check()?;
-                            runs.push(RunSpec {
-                                model: request.clone(),
-                                attn_backend: backend.clone(),
-                                kv_quant: kv_quant.clone(),
-                                benchmarks: benchmarks.clone(),
-                                profile: matrix.profile,
-                                settings,
-                                contents: contents.clone(),
-                            });
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Matrix {
@@ -247,15 +166,15 @@ impl Matrix {
         or_default(&self.models, &[DEFAULT_MODEL.to_string()])
     }
 
-    fn attn_backends(&self) -> Vec<String> {
+    pub(super) fn attn_backends(&self) -> Vec<String> {
         or_default(&self.attn_backends, &[DEFAULT_BACKEND.to_string()])
     }
 
-    fn kv_quants(&self) -> Vec<String> {
+    pub(super) fn kv_quants(&self) -> Vec<String> {
         or_default(&self.kv_quants, &DEFAULT_QUANTIZATIONS.map(String::from))
     }
 
-    fn output_tokens(&self, settings: &Settings) -> Vec<usize> {
+    pub(super) fn output_tokens(&self, settings: &Settings) -> Vec<usize> {
         or_default(&self.output_tokens, &[settings.decode_tokens])
     }
 
@@ -276,38 +195,12 @@ impl Matrix {
     }
 }
 
-impl ModelOverrides {
-    fn request(&self, model: &str) -> Result<ModelRequest> {
-        let one_of = |key: &str, value: &Option<String>, known: [&str; 2]| match value.as_deref() {
-            None => Ok(known[0].to_string()),
-            Some(value) if known.contains(&value) => Ok(value.to_string()),
-            Some(value) => {
-                Err(Error::usage(format!("[model.{model:?}] {key} = {value:?}: {} or {}", known[0], known[1])))
-            }
-        };
-        // A path that does not say what the model is called (`.`) is written out, for the names of files and rows.
-        let named = match (model_name(model), std::fs::canonicalize(model)) {
-            (None, Ok(path)) => path.display().to_string(),
-            _ => model.to_string(),
-        };
-        let request = ModelRequest {
-            model: named,
-            revision: self.revision.clone(),
-            dummy: one_of("weights", &self.weights, ["auto", "dummy"])? == "dummy",
-            dtype: self.dtype.clone().unwrap_or_else(|| "auto".into()),
-            device: self.device.clone().unwrap_or_else(|| "auto".into()),
-            sliding_window: one_of("sliding-window", &self.sliding_window, ["on", "off"])? == "on",
-        };
-        request.options(false)?;
-        Ok(request)
-    }
-}
-
 fn or_default<T: Clone>(list: &[T], default: &[T]) -> Vec<T> {
     if list.is_empty() { default.to_vec() } else { list.to_vec() }
 }
 
-fn replace<T: Clone>(target: &mut Vec<T>, list: &[T]) {
+/// Puts `list` into the place of `target`, where it names anything.
+pub(super) fn replace<T: Clone>(target: &mut Vec<T>, list: &[T]) {
     if !list.is_empty() {
         *target = list.to_vec();
     }
@@ -315,45 +208,12 @@ fn replace<T: Clone>(target: &mut Vec<T>, list: &[T]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::expand::Plan;
+    use super::super::plan::RunSpec;
     use super::*;
 
     fn plan(text: &str) -> Result<Plan> {
         Sweep::parse(Path::new("sweep.toml"), text)?.plan()
-    }
-
-    #[test]
-    fn a_model_whose_path_has_no_name_is_written_out() {
-        let model = |name: &str| {
-            plan(&format!("[[matrix]]\nmodels = ['{name}']\nkv-quants = ['none']")).unwrap().runs[0].model.model.clone()
-        };
-        assert_eq!(model("."), std::fs::canonicalize(".").unwrap().to_str().unwrap());
-        assert_eq!(
-            (model("src/."), model("org/name"), model("no/such/..")),
-            ("src/.".into(), "org/name".into(), "no/such/..".into())
-        );
-    }
-
-    #[test]
-    fn matrices_are_joined_and_equal_runs_are_made_once() {
-        let plan = plan(
-            r#"
-            [[matrix]]
-            models = ["a", "b"]
-            kv-quants = ["none", "int8-hqq"]
-            output-tokens = [64, 128]
-            [[matrix]]
-            models = ["a"]
-            kv-quants = ["int8-hqq"]
-            residual-lengths = [64, 128]
-            "#,
-        )
-        .unwrap();
-        // 8 + 2, of which int8-hqq with its usual residual of 128 and 128 output tokens is named twice.
-        assert_eq!((plan.named, plan.runs.len()), (10, 9));
-        let models: Vec<_> = plan.runs.iter().map(|r| r.model.model.as_str()).collect();
-        assert_eq!(models.iter().filter(|m| **m == "a").count(), 5);
-        assert!(models.is_sorted(), "each model is loaded once: {models:?}");
-        assert!(!plan.runs[0].kv_quant.is_quantized(), "the reference runs first");
     }
 
     #[test]
@@ -362,6 +222,8 @@ mod tests {
             r#"
             [settings]
             context-lengths = ["1k..4k", 300]
+            ppl-window = "2k"
+            ppl-tokens = "8K"
             [[matrix]]
             models = ["a"]
             kv-quants = ["int8-hqq"]
@@ -380,22 +242,8 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| plan.runs.iter().filter(|r| r.model.model == name).collect::<Vec<_>>());
         assert_eq!(a.iter().map(|run| of(run)).collect::<Vec<_>>(), [(64, 64), (128, 64), (128, 1024)]);
         assert!(a.iter().all(|run| run.settings.context_lengths == [1024, 2048, 4096, 300]));
+        assert_eq!((a[0].settings.ppl_window, a[0].settings.ppl_tokens), (Some(2048), 8192));
         assert_eq!(b[0].settings.context_lengths, [8192]);
-    }
-
-    #[test]
-    fn exclusions_must_agree_with_every_list() {
-        let plan = plan(
-            r#"
-            [[matrix]]
-            models = ["a"]
-            kv-quants = ["none", "int8-hqq", "int4-hqq"]
-            output-tokens = [64, 128]
-            exclude = [{ kv-quants = ["int4-hqq"], output-tokens = [128] }]
-            "#,
-        )
-        .unwrap();
-        assert_eq!(plan.runs.len(), 5);
     }
 
     #[test]
@@ -416,21 +264,5 @@ mod tests {
         }
         let error = plan("[[matrix]]\nmodels = ['a']\nexclude = [{ kv-quants = [] }]").unwrap_err().to_string();
         assert!(error.contains("exclude") && error.contains("names nothing"), "{error}");
-    }
-
-    #[test]
-    fn an_empty_matrix_is_what_the_command_line_runs_without_flags() {
-        let runs = plan("[[matrix]]").unwrap().runs;
-        let names: Vec<_> = runs.iter().map(|r| r.kv_quant.name.as_str()).collect();
-        assert_eq!(names, DEFAULT_QUANTIZATIONS);
-        assert_eq!((runs[0].model.model.as_str(), runs[0].attn_backend.as_str()), ("builtin", "fused"));
-        assert_eq!(runs[0].benchmarks, ["ppl", "needle"]);
-        assert!(plan("[settings]\nseed = 1").unwrap_err().to_string().contains("[[matrix]]"));
-    }
-
-    #[test]
-    fn overrides_for_a_model_of_no_matrix_are_refused() {
-        let error = plan("[[matrix]]\nmodels = ['a']\nkv-quants = ['none']\n[model.b]\ndtype = 'f16'").unwrap_err();
-        assert!(error.to_string().contains("\"b\""), "{error}");
     }
 }

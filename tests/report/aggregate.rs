@@ -19,7 +19,7 @@ fn the_thesis_columns_come_first_and_ours_are_not_rounded() {
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), results::sweep().len() * results::CONTEXTS.len());
     let column = |name: &str| heads.iter().position(|h| h == name).unwrap();
-    let row = rows.iter().find(|r| &r[1] == "INT8-HQQ" && &r[2] == "4096").unwrap();
+    let row = rows.iter().find(|r| &r[1] == "int8-hqq" && &r[2] == "4096").unwrap();
     let full = results::unquantized_bytes(4096) as f64;
     let window = full * 128.0 / 4096.0;
     let codes = (full - window) / 2.0;

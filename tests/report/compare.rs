@@ -155,14 +155,14 @@ fn a_gate_goes_by_what_is_told_from_noise_and_says_what_is_not() {
     };
     let (code, said) = gate(&slower);
     assert!(
-        code == Some(1) && said.contains("failed: prefill>10%: m INT4-HQQ at 1024 tokens, batch 1: +14.90 % ["),
+        code == Some(1) && said.contains("failed: prefill>10%: m int4-hqq at 1024 tokens, batch 1: +14.90 % ["),
         "{said}"
     );
     assert!(said.contains("passed: decode<-5%: 1 compared"), "{said}");
     let (code, said) = gate(&noisy);
     assert!(code == Some(0) && said.contains("passed: prefill>10%: 1 compared"), "{said}");
     assert!(
-        said.contains("not told from noise: prefill>10%: m INT4-HQQ at 1024 tokens, batch 1: +14.90 % ["),
+        said.contains("not told from noise: prefill>10%: m int4-hqq at 1024 tokens, batch 1: +14.90 % ["),
         "{said}"
     );
 }
@@ -250,7 +250,7 @@ fn random_weights_are_compared_in_cost_alone_and_every_form_says_so() {
     let sentence = "times and sizes are comparable, quality is not";
     let (json, said) = compare("json");
     assert!(
-        said.contains("not compared: m INT4-HQQ, random against trained weights: quality") && said.contains(sentence)
+        said.contains("not compared: m int4-hqq, random against trained weights: quality") && said.contains(sentence)
     );
     let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
     assert!(rows.iter().any(|row| row["metric"] == "decode"), "times are compared");
@@ -261,7 +261,7 @@ fn random_weights_are_compared_in_cost_alone_and_every_form_says_so() {
     for format in ["md", "latex", "csv"] {
         let (text, _) = compare(format);
         assert!(
-            text.contains(sentence) && text.contains("INT4-HQQ, random against trained weights"),
+            text.contains(sentence) && text.contains("int4-hqq, random against trained weights"),
             "{format}: {text}"
         );
     }
@@ -316,8 +316,8 @@ fn rows_and_scores_of_one_side_are_named() {
         assert_eq!(code, Some(0), "{said}");
         let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("not compared")).collect();
         assert_eq!(lines.len(), 2, "{said}");
-        assert!(lines[0].starts_with(&format!("not compared: {side}: m INT4-HQQ: kld (")), "{said}");
-        assert_eq!(lines[1], format!("not compared: {side}: m INT4-HQQ at 2048 tokens, batch 1 has no partner"));
+        assert!(lines[0].starts_with(&format!("not compared: {side}: m int4-hqq: kld (")), "{said}");
+        assert_eq!(lines[1], format!("not compared: {side}: m int4-hqq at 2048 tokens, batch 1 has no partner"));
     }
 }
 
@@ -333,7 +333,7 @@ fn costs_that_one_side_of_a_row_lacks_are_named() {
         let (code, said) = said(base, new);
         assert_eq!(code, Some(0), "{said}");
         let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("not compared")).collect();
-        let expected = format!("m INT4-HQQ at 2048 tokens, batch 1: memory, prefill, energy ({side} has none)");
+        let expected = format!("m int4-hqq at 2048 tokens, batch 1: memory, prefill, energy ({side} has none)");
         assert_eq!(lines, [format!("not compared: {expected}")], "{said}");
     }
     assert!(!said(&part, &part).1.contains("not compared"), "what neither side has is no difference");
@@ -355,17 +355,17 @@ fn a_gate_does_not_pass_where_the_new_side_lost_its_metric() {
         (output.status.code(), stderr(&output))
     };
     let (code, said) = gate("b", "energy", &|part| part.measurements[1].energy = None);
-    let line = "failed: energy>5% cannot be told: m INT4-HQQ at 2048 tokens, batch 1: energy (new has none)";
+    let line = "failed: energy>5% cannot be told: m int4-hqq at 2048 tokens, batch 1: energy (new has none)";
     assert!(code == Some(1) && said.contains(line), "{said}");
     let skip = |part: &mut kvprof::schema::RunResult| {
         part.measurements[2].skipped = Some(true);
         part.measurements[2].skip_reason = Some("out of memory".into());
     };
     let (code, said) = gate("c", "decode", &skip);
-    let line = "failed: decode>5% cannot be told: m INT4-HQQ at 4096 tokens, batch 1: skipped on a side";
+    let line = "failed: decode>5% cannot be told: m int4-hqq at 4096 tokens, batch 1: skipped on a side";
     assert!(code == Some(1) && said.contains(line), "{said}");
     let (code, said) = gate("d", "kld", &|part| part.benchmarks.kld = None);
-    assert!(code == Some(1) && said.contains("failed: kld>5% cannot be told: base: m INT4-HQQ: kld ("), "{said}");
+    assert!(code == Some(1) && said.contains("failed: kld>5% cannot be told: base: m int4-hqq: kld ("), "{said}");
     // Fewer contexts than the base has are no loss of what was measured.
     let (code, said) = gate("e", "decode", &|part| part.measurements.truncate(2));
     assert!(code == Some(0) && said.contains("passed: decode>5%: 2 compared"), "{said}");

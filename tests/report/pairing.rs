@@ -16,7 +16,7 @@ fn question_sets_that_were_stopped_alike_are_compared_and_said_to_be_parts() {
     let (base, new) = (one(folder.path(), "a", &result), one(folder.path(), "b", &result));
     let lines = lines(&base, &new);
     let cache = |metric: &str| lines.iter().find(|line| line["metric"] == metric).unwrap()["cache"].as_str().unwrap();
-    assert_eq!((cache("mmlu"), cache("ppl")), ("INT4-HQQ, 200 of 400 questions (stopped)", "INT4-HQQ"));
+    assert_eq!((cache("mmlu"), cache("ppl")), ("int4-hqq, 200 of 400 questions (stopped)", "int4-hqq"));
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn unquantized_caches_of_other_float_types_are_paired() {
     let output = kvprof().arg("compare").arg(base).arg("--against").arg(new).output().unwrap();
     let (table, said) = (String::from_utf8_lossy(&output.stdout), stderr(&output));
     assert!(!said.contains("not compared"), "{said}");
-    assert!(table.contains("BF16 against FP32 ") && table.contains("INT4-HQQ, bf16 against f32 "), "{table}");
+    assert!(table.contains("BF16 against FP32 ") && table.contains("int4-hqq, bf16 against f32 "), "{table}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn a_full_sweep_has_every_figure_in_every_format() {
         let text = std::fs::read_to_string(out.join(format!("tables/{table}.tex"))).unwrap();
         assert!(text.contains("\\toprule") && text.contains(&format!("\\label{{tab:{table}}}")), "{table}");
         let text = std::fs::read_to_string(out.join(format!("tables/{table}.md"))).unwrap();
-        assert!(text.lines().any(|line| line.starts_with("| ---")) && text.contains("INT4-HQQ"), "{table}");
+        assert!(text.lines().any(|line| line.starts_with("| ---")) && text.contains("int4-hqq"), "{table}");
     }
 }
 
@@ -63,13 +63,13 @@ fn the_smallest_cache_within_the_bound_is_recommended() {
         std::fs::read_to_string(out.join("report.html")).unwrap()
     };
     // Of the 4-bit caches the one with 32 tokens in full precision is smallest, but its interval reaches past 1 %.
-    assert!(page(&[]).contains("For Small-1B, use INT4-HQQ,residual=64."));
-    assert!(page(&["--max-ppl-rise", "2%"]).contains("For Small-1B, use INT4-HQQ,residual=32."));
-    assert!(page(&["--max-ppl-rise", "0.1"]).contains("For Small-1B, use INT8-HQQ."));
+    assert!(page(&[]).contains("For Small-1B, use int4-hqq,residual=64."));
+    assert!(page(&["--max-ppl-rise", "2%"]).contains("For Small-1B, use int4-hqq,residual=32."));
+    assert!(page(&["--max-ppl-rise", "0.1"]).contains("For Small-1B, use int8-hqq."));
     assert!(page(&["--max-ppl-rise", "0"]).contains("For Small-1B, keep the unquantized cache."));
     // The 2-bit cache loses needles as well as perplexity.
-    assert!(page(&["--max-ppl-rise", "50"]).contains("For Small-1B, use INT4-HQQ,residual=32."));
-    assert!(page(&["--max-ppl-rise", "50", "--max-score-fall", "40"]).contains("For Small-1B, use INT2-HQQ-KIVI."));
+    assert!(page(&["--max-ppl-rise", "50"]).contains("For Small-1B, use int4-hqq,residual=32."));
+    assert!(page(&["--max-ppl-rise", "50", "--max-score-fall", "40"]).contains("For Small-1B, use int2-hqq-kivi."));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn the_recommendation_is_printed_with_the_bound_it_keeps_to() {
     let lines: Vec<&str> = text.lines().collect();
     // Windows of 32 of 4096 tokens, and the rest in 4 bits and an eighth for parameters, of 16.
     let share = (32.0 + 4064.0 * 4.5 / 16.0) / 4096.0;
-    assert_eq!(lines[2], "For Small-1B, use INT4-HQQ,residual=32.", "{text}");
+    assert_eq!(lines[2], "For Small-1B, use int4-hqq,residual=32.", "{text}");
     assert!(lines[3].contains("perplexity +0.94 %"), "{text}");
     assert!(lines[4].starts_with("Saves: ") && lines[4].contains(&format!("{:.1}× smaller", 1.0 / share)), "{text}");
     assert!(lines[5].starts_with("Costs: decoding at ") && lines[5].contains("(+8 %)"), "a step takes 0.93: {text}");
@@ -113,12 +113,12 @@ fn a_cache_that_decodes_too_slowly_is_not_recommended_and_that_is_said() {
         String::from_utf8(output.stdout).unwrap()
     };
     // A step takes 1.25 times as long, so that there are 20 % fewer tokens a second.
-    assert!(said(&[]).contains("use INT4-HQQ."));
-    assert!(said(&["--max-slowdown", "21"]).contains("use INT4-HQQ."));
+    assert!(said(&[]).contains("use int4-hqq."));
+    assert!(said(&["--max-slowdown", "21"]).contains("use int4-hqq."));
     let text = said(&["--max-slowdown", "19%"]);
-    assert!(text.contains("use INT8-HQQ.") && text.contains("and decoding is at most 19 % slower."), "{text}");
+    assert!(text.contains("use int8-hqq.") && text.contains("and decoding is at most 19 % slower."), "{text}");
     assert!(
-        text.contains("INT4-HQQ keeps to the bound on quality, but decodes at") && text.contains("(−20 %)"),
+        text.contains("int4-hqq keeps to the bound on quality, but decodes at") && text.contains("(−20 %)"),
         "{text}"
     );
     // Of these five repeats, resampled, the median is one of the two fast ones about every third time.
@@ -128,11 +128,11 @@ fn a_cache_that_decodes_too_slowly_is_not_recommended_and_that_is_said() {
         m.decode_runs_ms = Summary::of(&[0.4, 0.5, 1.0, 2.0, 2.5].map(|share| share * ms));
     }
     results::write(&raw, &noisy);
-    assert!(said(&["--max-slowdown", "19"]).contains("use INT4-HQQ."));
+    assert!(said(&["--max-slowdown", "19"]).contains("use int4-hqq."));
     noisy.measurements.iter_mut().for_each(|m| m.vram_overflow = Some(true));
     results::write(&raw, &noisy);
     let text = said(&["--max-slowdown", "19"]);
-    assert!(text.contains("use INT4-HQQ.") && text.contains("Its speed could not be held against"), "{text}");
+    assert!(text.contains("use int4-hqq.") && text.contains("Its speed could not be held against"), "{text}");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn needles_are_held_against_the_unquantized_cache_in_points_and_that_cache_again
     let out = make(folder.path());
     let table = std::fs::read_to_string(out.join("tables/needle.tex")).unwrap();
     let row = |cache: &str| table.lines().find(|line| line.contains(cache)).unwrap().to_string();
-    assert!(row("INT2-HQQ-KIVI").contains("pt") && !row("FP16").contains("pt"), "{table}");
+    assert!(row("int2-hqq-kivi").contains("pt") && !row("FP16").contains("pt"), "{table}");
 }
 
 #[test]
@@ -210,11 +210,11 @@ fn cost_and_benchmarks_measured_apart_make_one_row() {
     let output = kvprof().arg("report").arg(&raw).arg("-o").arg(&out).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
-    assert!(page.contains("For Small-1B, use INT4-HQQ,residual=64."), "perplexity, needle and size are held together");
+    assert!(page.contains("For Small-1B, use int4-hqq,residual=64."), "perplexity, needle and size are held together");
     assert!(out.join("figures/pareto_memory.svg").exists() && out.join("figures/needle_grid.svg").exists());
     // Every number leads to the file that it was read from.
     let row =
-        page.split("<table id=\"t-quality\"").nth(1).unwrap().split("<tr>").find(|r| r.contains("INT8-HQQ")).unwrap();
+        page.split("<table id=\"t-quality\"").nth(1).unwrap().split("<tr>").find(|r| r.contains("int8-hqq")).unwrap();
     assert!(
         row.contains("int8_hqq_20261101_120000_ppl.json") && row.contains("int8_hqq_20261101_120000_needle.json"),
         "{row}"

@@ -71,8 +71,8 @@ fn caches_scored_in_other_windows_are_rows_of_their_own() {
     let delta = table(&out, "delta_ppl");
     let int4 = delta.iter().find(|row| row["ppl_over"] == "windows of 512").unwrap();
     let int8 = delta.iter().find(|row| row["ppl_over"] == "windows of 1024").unwrap();
-    assert!(int4["INT8-HQQ"].is_empty() && int8["INT4-HQQ"].is_empty(), "{delta:?}");
-    assert!(!int4["INT4-HQQ"].is_empty() && !int8["INT8-HQQ"].is_empty(), "{delta:?}");
+    assert!(int4["int8-hqq"].is_empty() && int8["int4-hqq"].is_empty(), "{delta:?}");
+    assert!(!int4["int4-hqq"].is_empty() && !int8["int8-hqq"].is_empty(), "{delta:?}");
     let quality = table(&out, "quality");
     assert_eq!(column(&quality, "ppl_over"), [Some("windows of 1024"), Some("windows of 512")]);
     assert_eq!(column(&quality, "mmlu_over"), [None, None], "MMLU was asked alike");
@@ -99,7 +99,7 @@ fn other_texts_of_one_name_and_other_questions_are_told_apart() {
     assert_eq!(column(&quality, "ppl_over"), [Some("SHA-256 00000000"), Some("SHA-256 abababab")]);
     assert_eq!(column(&quality, "mmlu_over"), [Some("unknown shots"), Some("0 shots")]);
     let aggregate = rows(&kvprof().arg("aggregate").arg(folder.path().join("raw")).output().unwrap().stdout[..]);
-    let row = aggregate.iter().find(|row| row["kv_quant"] == "INT4-HQQ").unwrap();
+    let row = aggregate.iter().find(|row| row["kv_quant"] == "int4-hqq").unwrap();
     assert_eq!((row["ppl_data_sha256"].as_str(), row["ppl_tokens"].as_str()), ("ab".repeat(32).as_str(), "4096"));
     assert_eq!((row["mmlu_questions"].as_str(), row["needle_trials"].as_str()), ("200", "36"));
 }
@@ -154,7 +154,7 @@ fn compare_names_what_was_not_scored_alike_and_leaves_it_out() {
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert!(rows.iter().all(|row| row["metric"] != "ppl") && rows.iter().any(|row| row["metric"] == "mmlu"));
     let said = stderr(&output);
-    assert!(said.contains("not compared: m INT4-HQQ: ppl (windows of 512 against windows of 1024)"), "{said}");
+    assert!(said.contains("not compared: m int4-hqq: ppl (windows of 512 against windows of 1024)"), "{said}");
 }
 
 /// Stopped after 12 of 200 questions of MMLU.
@@ -172,7 +172,7 @@ fn a_question_set_that_was_stopped_is_marked_in_every_table() {
     assert_eq!(column(&table(&out, "quality"), "mmlu_over"), [Some(told), Some("200 questions")]);
     let aggregate = rows(&kvprof().arg("aggregate").arg(folder.path().join("raw")).output().unwrap().stdout[..]);
     for row in aggregate {
-        let expected = if row["kv_quant"] == "INT8-HQQ" { ("12", "200", "True") } else { ("200", "", "False") };
+        let expected = if row["kv_quant"] == "int8-hqq" { ("12", "200", "True") } else { ("200", "", "False") };
         assert_eq!((&*row["mmlu_questions"], &*row["mmlu_planned"], &*row["mmlu_stopped"]), expected);
     }
     // Also where all rows were stopped alike.

@@ -233,7 +233,7 @@ fn compare_leaves_out_what_other_settings_change() {
         assert_eq!(of(&lines, metric).len(), 0, "{metric}");
     }
     assert_eq!(of(&lines, "prefill").len(), results::CONTEXTS.len(), "a prompt takes what it takes");
-    let told = "m INT4-HQQ, 1280 tokens out against 128 tokens out at 1024 tokens, batch 1: kv, memory, decode, energy";
+    let told = "m int4-hqq, 1280 tokens out against 128 tokens out at 1024 tokens, batch 1: kv, memory, decode, energy";
     assert!(said.contains(told), "{said}");
 
     let (lines, said) = compare(&[flag(int4(), "prefill-chunk", 256)], &[flag(int4(), "prefill-chunk", 512)]);
@@ -262,7 +262,7 @@ fn compare_leaves_out_what_other_settings_change() {
     let both = [flag(int4(), "prefill-chunk", 256), later(flag(int4(), "prefill-chunk", 512))];
     let (lines, said) = compare(&both, &both[1..]);
     assert_eq!(of(&lines, "prefill").len(), results::CONTEXTS.len(), "{said}");
-    assert!(lines.iter().all(|line| line["change_value"] == 0.0 && line["cache"] == "INT4-HQQ"), "{lines:?}");
+    assert!(lines.iter().all(|line| line["change_value"] == 0.0 && line["cache"] == "int4-hqq"), "{lines:?}");
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn compare_holds_prefill_chunks_to_what_was_used() {
         let (lines, said) = compare(&[base], &[new]);
         assert!(!said.contains("not compared"), "{said}");
         assert_eq!(of(&lines, "prefill").len(), results::CONTEXTS.len());
-        assert!(lines.iter().all(|line| line["cache"] == "INT4-HQQ"), "{lines:?}");
+        assert!(lines.iter().all(|line| line["cache"] == "int4-hqq"), "{lines:?}");
     }
     let both = [used(usual(), 2048), later(used(asked(2048), 2048))];
     let (lines, said) = compare(&both, &both);
@@ -293,7 +293,7 @@ fn compare_holds_prefill_chunks_to_what_was_used() {
     // What is usual has changed: prompts of 4096 tokens alone were longer than either.
     let (lines, said) = compare(&[used(usual(), 2048)], &[used(usual(), 4096)]);
     assert_eq!(of(&lines, "prefill").len(), 2);
-    let told = "m INT4-HQQ, prefill chunks of 4096 against prefill chunks of 2048 at 4096 tokens, batch 1: kv, memory, prefill";
+    let told = "m int4-hqq, prefill chunks of 4096 against prefill chunks of 2048 at 4096 tokens, batch 1: kv, memory, prefill";
     assert!(said.contains(told), "{said}");
     let (rows, _) = aggregate(&[used(usual(), 2048)]);
     let shown: Vec<&str> = rows.iter().map(|row| &*row["prefill_chunk"]).collect();
@@ -303,15 +303,15 @@ fn compare_holds_prefill_chunks_to_what_was_used() {
 #[test]
 fn compare_says_where_sliding_window_or_machine_differ() {
     let (lines, _) = compare(&[window(int4(), false)], &[window(int4(), true)]);
-    assert!(lines.iter().all(|line| line["cache"] == "INT4-HQQ, sliding window of 4096 against no sliding window"));
+    assert!(lines.iter().all(|line| line["cache"] == "int4-hqq, sliding window of 4096 against no sliding window"));
     let mut other_card = int4();
     other_card.hardware.gpu_name = Some("NVIDIA A100".into());
     let (lines, _) = compare(&[int4()], &[other_card]);
-    assert_eq!(of(&lines, "decode")[0]["cache"], "INT4-HQQ, NVIDIA A100 against NVIDIA H200");
+    assert_eq!(of(&lines, "decode")[0]["cache"], "int4-hqq, NVIDIA A100 against NVIDIA H200");
     // Where the base has both, nothing differs.
     let both = [window(int4(), false), later(window(int4(), true))];
     let (lines, _) = compare(&both, &both);
-    assert!(lines.iter().all(|line| line["change_value"] == 0.0 && line["cache"] == "INT4-HQQ"), "{lines:?}");
+    assert!(lines.iter().all(|line| line["change_value"] == 0.0 && line["cache"] == "int4-hqq"), "{lines:?}");
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn compare_finds_the_score_on_the_same_text_among_several() {
     assert_eq!(ppl[0]["change_value"], 0.0);
     let (lines, said) = compare(&base[1..], &base[..1]);
     assert_eq!(of(&lines, "ppl").len(), 0);
-    assert!(said.contains("m INT4-HQQ: ppl (SHA-256 abababab against SHA-256 cdcdcdcd)"), "{said}");
+    assert!(said.contains("m int4-hqq: ppl (SHA-256 abababab against SHA-256 cdcdcdcd)"), "{said}");
 }
 
 #[test]
@@ -344,14 +344,14 @@ fn compare_holds_needles_to_kind_text_and_depths() {
         block(|n| n.data = Some(DataSource { sha256: "ab".repeat(32), ..Default::default() })),
         needle(&|r| r.benchmarks.needle_in_haystack_trials.iter_mut().flatten().for_each(|t| t.depth_percent *= 0.5)),
     ] {
-        assert!(found == 0 && said.contains("m INT4-HQQ: needle ("), "{said}");
+        assert!(found == 0 && said.contains("m int4-hqq: needle ("), "{said}");
     }
     let (found, said) = needle(&|r| {
         let trials = r.benchmarks.needle_in_haystack_trials.iter_mut().flatten();
         trials.filter(|t| t.trial == Some(1)).for_each(|t| t.needle = Some("1".into()));
     });
     assert!(
-        found == 0 && said.contains("m INT4-HQQ: needle (needles ") && said.contains(" against needles "),
+        found == 0 && said.contains("m int4-hqq: needle (needles ") && said.contains(" against needles "),
         "{said}"
     );
 }
@@ -382,7 +382,7 @@ fn compare_pairs_questions_one_by_one_where_files_hold_them() {
     // Others of the same number.
     let (lines, said) = compare(&[asked(int4(), 0, even)], &[asked(int4(), 100, even)]);
     assert_eq!(of(&lines, "mmlu").len(), 0);
-    assert!(said.contains("m INT4-HQQ: mmlu (other questions: 100 of 200 on both sides)"), "{said}");
+    assert!(said.contains("m int4-hqq: mmlu (other questions: 100 of 200 on both sides)"), "{said}");
     // Without them it is said that nothing is paired.
     let (lines, _) = compare(&[asked(int4(), 0, even)], &[int4()]);
     let mmlu = of(&lines, "mmlu")[0];

@@ -154,12 +154,12 @@ fn a_file_of_scores_alone_folds_into_every_setting_that_its_cache_was_measured_w
     assert!(!stderr(&output).contains("measurement"), "no row was replaced: {}", stderr(&output));
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     for tokens in [128, 512] {
-        assert!(page.contains(&format!("For m · {tokens} tokens out, use INT4-HQQ.")), "{tokens}");
+        assert!(page.contains(&format!("For m · {tokens} tokens out, use int4-hqq.")), "{tokens}");
     }
     assert!(!page.contains("was not measured"), "sizes are in files of their own");
     for table in ["quality", "needle"] {
         let text = std::fs::read_to_string(out.join(format!("tables/{table}.csv"))).unwrap();
-        for cache in ["m,FP16,", "m,INT4-HQQ,"] {
+        for cache in ["m,FP16,", "m,int4-hqq,"] {
             assert_eq!(text.matches(cache).count(), 1, "{table}:\n{text}");
         }
         assert!(!text.contains("tokens out"), "scores do not depend on it:\n{text}");

@@ -104,6 +104,8 @@ fn numbers_out_of_range_and_a_quantization_that_is_not_the_named_one_are_told() 
     told(&|r| r.measurements[1].vram_peak_mb = Some(-3.0), "measurements[1].vram_peak_mb is -3, which is negative");
     told(&|r| r.kv_quant.nbits = Some(8), "kv_quant.nbits is 8, but int4-hqq has 4");
     told(&|r| r.kv_quant.residual_length = Some(64), "kv_quant.residual_length is 64, but int4-hqq has 128");
+    told(&|r| r.kv_quant.hadamard = Some("kv".into()), "kv_quant.hadamard is \"kv\", but int4-hqq has none");
+    told(&|r| r.kv_quant.keep_layers = vec![0], "kv_quant.keep_layers is [0], but int4-hqq has none");
 }
 
 #[test]

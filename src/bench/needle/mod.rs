@@ -69,7 +69,7 @@ impl Benchmark for NeedleBenchmark {
         } else {
             (reference.clone(), Reads::new())
         };
-        require_quantized_reads(context, "needle", sum(&reads))?;
+        require_quantized_reads(context, "needle", reads.values().copied().sum())?;
         for (trial, reference) in trials.iter_mut().zip(&reference) {
             trial.reference_success = Some(reference.success);
         }
@@ -90,7 +90,7 @@ impl Benchmark for NeedleBenchmark {
         block.kind = Some(context.settings.needle_kind.name().into());
         block.haystack = Some(text::read_as(&context.settings.needle_haystack, context.settings));
         block.data = read.source.clone();
-        block.quantized_read_fraction = Some(sum(&reads).share());
+        block.quantized_read_fraction = Some(reads.values().copied().sum::<KeyReads>().share());
         block.elapsed_s = Some(started.elapsed().as_secs_f64());
         let blocks = Benchmarks {
             needle_in_haystack: Some(block),
@@ -103,10 +103,6 @@ impl Benchmark for NeedleBenchmark {
 
 /// Key reads by context length.
 type Reads = BTreeMap<usize, KeyReads>;
-
-fn sum(reads: &Reads) -> KeyReads {
-    KeyReads { from_codes: reads.values().map(|r| r.from_codes).sum(), total: reads.values().map(|r| r.total).sum() }
-}
 
 /// Runs every haystack through a cache of `spec`.
 fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -> Result<(Vec<NeedleTrial>, Reads)> {
@@ -121,9 +117,7 @@ fn run_trials(context: &Context<'_>, spec: &QuantSpec, haystacks: &[Haystack]) -
         let text = answer(context, cache.as_mut(), &haystack.prompt)?;
         cache.check_finite()?;
         context.progress.advance((haystack.prompt.len() + ANSWER_TOKENS) as u64)?;
-        let of_context = reads.entry(haystack.context).or_default();
-        of_context.from_codes += cache.key_reads().from_codes;
-        of_context.total += cache.key_reads().total;
+        *reads.entry(haystack.context).or_default() += cache.key_reads();
         trials.push(NeedleTrial {
             context_length: haystack.context,
             depth_percent: haystack.depth,

@@ -2,18 +2,13 @@
 
 use super::generation::Generation;
 use crate::Result;
-use crate::bench::Context;
 use crate::measure::clock::DeviceClock;
 use crate::measure::energy::Pass;
 use crate::schema::Measurement;
 
 /// Measures the energy of `workload` and enters it, or the reason why there is none.
-pub(super) fn measure_energy(
-    m: &mut Measurement,
-    context: &Context<'_>,
-    workload: &mut Generation<'_>,
-    idle_w: Option<f64>,
-) -> Result<()> {
+pub(super) fn measure_energy(m: &mut Measurement, workload: &mut Generation<'_>, idle_w: Option<f64>) -> Result<()> {
+    let context = workload.context;
     let (sequences, length) = workload.prompt.dims2()?;
     let steps = context.settings.decode_tokens;
     let pass = Pass {
@@ -75,7 +70,7 @@ mod tests {
         let meter = EnergyMeter::new(Ok(Arc::new(Rising::default())));
         let mut m = Measurement::default();
         with_builtin("none", &settings, &meter, |context| {
-            after_prefill(context, 12, 3, |workload| measure_energy(&mut m, context, workload, None)).unwrap();
+            after_prefill(context, 12, 3, |workload| measure_energy(&mut m, workload, None)).unwrap();
         });
         let energy = m.energy.unwrap();
         let (prefill, decode) = (energy.prefill.unwrap(), energy.decode.unwrap());

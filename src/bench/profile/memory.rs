@@ -5,7 +5,7 @@ use crate::cache::{self, CacheBytes, KvCache};
 use crate::measure::memory::MemoryUse;
 use crate::model::Subject;
 use crate::quant::QuantSpec;
-use crate::schema::{KvBytes, Memory};
+use crate::schema::{KvBytes, Measurement, Memory, MemoryTimeline};
 use crate::{Error, Result};
 
 /// Share of the device's count that may be held without need before it is said.
@@ -59,7 +59,7 @@ impl Held {
     }
 
     /// Divides what was seen at the peak among those who hold it.
-    pub(super) fn account(&self, seen: &MemoryUse) -> Memory {
+    fn account(&self, seen: &MemoryUse) -> Memory {
         let memory = Memory {
             weights_bytes: Some(self.weights),
             cache_bytes: Some(self.cache),
@@ -86,8 +86,22 @@ impl Held {
     }
 }
 
+/// Enters what was `seen` at the peak, divided among those who hold it, and over `timeline`, where that was recorded; with what a reader
+/// should know of it.
+pub(super) fn fill_memory(m: &mut Measurement, held: Held, seen: &MemoryUse, timeline: Option<MemoryTimeline>) {
+    let spilled = seen.pool.as_ref().is_some_and(|pool| pool.spilled);
+    let memory = Memory { timeline, ..held.account(seen) };
+    m.vram_overflow = Some(spilled);
+    m.warnings.extend(warnings(&memory, spilled));
+    // On the CPU the process itself stands in for the device's memory.
+    let peak = memory.pool_peak_bytes.or(memory.process_peak_bytes);
+    m.vram_peak_mb = peak.map(|b| b as f64 / MIB);
+    m.vram_reserved_mb = memory.pool_reserved_bytes.map(|b| b as f64 / MIB);
+    m.memory = Some(memory);
+}
+
 /// What a reader should know about the memory of a measurement.
-pub(super) fn warnings(memory: &Memory, spilled: bool) -> Vec<String> {
+fn warnings(memory: &Memory, spilled: bool) -> Vec<String> {
     let mib = |bytes: u64| bytes as f64 / MIB;
     let mut warnings = Vec::new();
     if spilled {

@@ -14,22 +14,23 @@ use self::bandwidth::{fill_bandwidth, step_bytes};
 use self::energy::measure_energy;
 use self::follow_up::measure_follow_up;
 use self::generation::{Generation, random_prompt};
-use self::memory::{Held, ledger};
+use self::memory::{Held, fill_memory, ledger};
 use self::times::fill_times;
 use self::trace::measure_kernels;
 use super::feed::{longer_than_model, why_unread};
-use super::settings::OUTPUT_TOKENS;
+use super::limits::OUTPUT_TOKENS;
 use super::{Block, Context, Settings};
+use crate::cache::KeyReads;
 use crate::measure::clock::DeviceClock;
 use crate::measure::memory::{DeviceCounters, MemoryMeter};
-use crate::measure::run::time_run;
+use crate::measure::run::{RunTimes, time_run};
 use crate::measure::timeline;
 use crate::measure::trace::keep_longest;
 use crate::model::config::DecoderConfig;
 use crate::model::step::Stepper;
 use crate::model::{Subject, WeightsKind};
 use crate::quant::{QuantSpec, Scheme};
-use crate::schema::{Measurement, Memory};
+use crate::schema::Measurement;
 use crate::{Error, Result, device};
 
 const MIB: f64 = (1u64 << 20) as f64;
@@ -108,20 +109,11 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     let counters = DeviceCounters(&subject.device);
     let mut meter = MemoryMeter::new(&counters);
     let prompt = random_prompt(context, length, batch)?;
-    let runs = settings.warmup_runs + settings.measure_runs;
-    let passes = runs + usize::from(settings.memory_timeline);
+    let passes = settings.warmup_runs + settings.measure_runs + usize::from(settings.memory_timeline);
     context.progress.start(&format!("profile {} @ {length}×{batch}", spec.name), (passes * (length + steps)) as u64);
-    let clock = DeviceClock(&subject.device);
-    let mut times = Vec::new();
     let stepper = Stepper::new(&subject.decoder, context.attention, cache.as_ref(), settings.step_mode)?;
     let mut workload = Generation { context, cache: cache.as_mut(), prompt: &prompt, stepper, logits: None };
-    for run in 0..runs {
-        let measured = time_run(&clock, &mut workload, steps, &mut [&mut meter])?;
-        watch.look();
-        if run >= settings.warmup_runs {
-            times.push(measured);
-        }
-    }
+    let times = timed_runs(&mut workload, &mut meter, &mut || watch.look())?;
     // A model that has overflowed has gone wrong somewhere; random weights may, and cost what they cost.
     let overflow = match workload.cache.check_finite() {
         Err(error @ Error::NotFinite(_)) if subject.weights == WeightsKind::Dummy => Some(error.to_string()),
@@ -151,37 +143,16 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
         format!("decode is not {backend}'s: {reason}, so each step dequantizes the cache and attends as sdpa does")
     }));
     fill_times(&mut m, &times, batch);
-    let limit = subject.config().max_positions;
-    if length + steps > limit {
-        m.warnings
-            .push(format!("{steps} tokens after {length} go past the {limit} positions that the model was made for"));
-    }
-    m.warnings.extend(out_of_sight(subject.config(), length));
-    let reads = workload.cache.key_reads();
-    m.quantized_read_fraction = (reads.total > 0).then(|| reads.share());
-    if spec.is_quantized() && reads.from_codes == 0 {
-        let why = why_unread(spec, subject.config());
-        m.warnings.push(format!("no code was read, so that attention is that of an unquantized cache: {why}"));
-    }
-    let seen = meter.finish();
-    let spilled = seen.pool.as_ref().is_some_and(|pool| pool.spilled);
-    m.vram_overflow = Some(spilled);
-    let memory = Held::new(subject, bytes.total_bytes, batch).account(&seen);
-    let memory = Memory { timeline, ..memory };
-    m.warnings.extend(memory::warnings(&memory, spilled));
-    // On the CPU the process itself stands in for the device's memory.
-    let peak = memory.pool_peak_bytes.or(memory.process_peak_bytes);
-    m.vram_peak_mb = peak.map(|b| b as f64 / MIB);
-    m.vram_reserved_mb = memory.pool_reserved_bytes.map(|b| b as f64 / MIB);
-    m.memory = Some(memory);
+    fill_reads(&mut m, context, workload.cache.key_reads());
+    fill_memory(&mut m, Held::new(subject, bytes.total_bytes, batch), &meter.finish(), timeline);
     let read = step_bytes(&mut workload)?;
-    measure_energy(&mut m, context, &mut workload, idle_w)?;
+    measure_energy(&mut m, &mut workload, idle_w)?;
     // After all that it could disturb, and before tracing, which could disturb it.
     if let Some(tokens) = settings.follow_up_tokens {
         measure_follow_up(&mut m, &mut workload, tokens, &mut || watch.look())?;
     }
     if settings.trace {
-        measure_kernels(&mut m, context, &mut workload)?;
+        measure_kernels(&mut m, &mut workload)?;
     }
     fill_bandwidth(&mut m, read, context.copy_gb_s);
     m.kernels.iter_mut().for_each(keep_longest);
@@ -192,6 +163,41 @@ fn measure(context: &Context<'_>, length: usize, batch: usize) -> Result<Measure
     }
     m.ctx_elapsed_s = Some(started.elapsed().as_secs_f64());
     Ok(m)
+}
+
+/// Times the runs of `workload`, of which those that warm up are left out. `look` is called after each.
+fn timed_runs(
+    workload: &mut Generation<'_>,
+    meter: &mut MemoryMeter<'_>,
+    look: &mut dyn FnMut(),
+) -> Result<Vec<RunTimes>> {
+    let Context { settings, subject, .. } = workload.context;
+    let clock = DeviceClock(&subject.device);
+    let mut times = Vec::new();
+    for run in 0..settings.warmup_runs + settings.measure_runs {
+        let measured = time_run(&clock, workload, settings.decode_tokens, &mut [&mut *meter])?;
+        look();
+        if run >= settings.warmup_runs {
+            times.push(measured);
+        }
+    }
+    Ok(times)
+}
+
+/// Enters what attention read of the cache, and warns where that is not what was asked for.
+fn fill_reads(m: &mut Measurement, context: &Context<'_>, reads: KeyReads) {
+    let (spec, config) = (context.spec, context.subject.config());
+    let (length, steps, limit) = (m.context_len, context.settings.decode_tokens, config.max_positions);
+    if length + steps > limit {
+        m.warnings
+            .push(format!("{steps} tokens after {length} go past the {limit} positions that the model was made for"));
+    }
+    m.warnings.extend(out_of_sight(config, length));
+    m.quantized_read_fraction = (reads.total > 0).then(|| reads.share());
+    if spec.is_quantized() && reads.from_codes == 0 {
+        let why = why_unread(spec, config);
+        m.warnings.push(format!("no code was read, so that attention is that of an unquantized cache: {why}"));
+    }
 }
 
 /// That no layer reads all of a context of `length` tokens, where that is so by the model's own sliding windows. It names no context, so

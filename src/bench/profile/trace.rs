@@ -14,17 +14,14 @@ const WARM_UP_STEPS: usize = 2;
 
 /// Traces a run of `workload` and enters the time of each category, or why there is none. The medians of the timed runs must
 /// be in `m` already.
-pub(super) fn measure_kernels<'a>(
-    m: &mut Measurement,
-    context: &'a Context<'a>,
-    workload: &mut Generation<'a>,
-) -> Result<()> {
+pub(super) fn measure_kernels(m: &mut Measurement, workload: &mut Generation<'_>) -> Result<()> {
+    let context = workload.context;
     let (sequences, length) = workload.prompt.dims2()?;
     let name = format!("{} {} @ {length}×{sequences}", context.spec.name, context.attention.name());
     let steps = context.settings.decode_tokens;
     let work = 2 * length + steps + WARM_UP_STEPS.min(steps);
     context.progress.start(&format!("trace {name}"), work as u64);
-    let traced = match trace(context, workload) {
+    let traced = match trace(workload) {
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         // What the timed runs measured stands, whatever stops this one.
         other => other.unwrap_or_else(|error| Err(error.to_string())),
@@ -48,16 +45,16 @@ pub(super) fn measure_kernels<'a>(
 }
 
 /// The trace and the times of the traced run, or why there is none.
-fn trace<'a>(context: &'a Context<'a>, workload: &mut Generation<'a>) -> Result<Result<(Trace, RunTimes), String>> {
-    let subject = context.subject;
+fn trace(workload: &mut Generation<'_>) -> Result<Result<(Trace, RunTimes), String>> {
+    let Context { subject, attention, settings, .. } = workload.context;
     let clock = DeviceClock(&subject.device);
     let mut tracer = match Tracer::start(&subject.device) {
         Ok(tracer) => tracer,
         Err(reason) => return Ok(Err(reason)),
     };
     // A graph that was made before the tracer would not show its kernels.
-    workload.stepper = Stepper::new(&subject.decoder, context.attention, workload.cache, context.settings.step_mode)?;
-    let steps = context.settings.decode_tokens;
+    workload.stepper = Stepper::new(&subject.decoder, *attention, workload.cache, settings.step_mode)?;
+    let steps = settings.decode_tokens;
     tracer.run(&clock, workload, WARM_UP_STEPS.min(steps))?;
     let times = tracer.run(&clock, workload, steps)?;
     device::synchronize(&subject.device)?;

@@ -246,7 +246,7 @@ mod tests {
         let study = crate::report::study::Study::of(vec![("a.json".into(), int8)]);
         let advice = &all(&Group::of(&study), &Bound::default())[0];
         assert!(advice.choice.is_none());
-        assert_eq!(advice.headline, "For m, INT8-HQQ keeps to the bound; its size was not measured.");
+        assert_eq!(advice.headline, "For m, int8-hqq keeps to the bound; its size was not measured.");
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
         let both = differences(&within);
 
         for (spilled, name, fewer) in
-            [([true, false, false], "the unquantized cache", both), ([false, true, false], "INT4-HQQ", both / 2)]
+            [([true, false, false], "the unquantized cache", both), ([false, true, false], "int4-hqq", both / 2)]
         {
             let study = study(spilled);
             let told = &all(&Group::of(&study), &Bound::default())[0];
