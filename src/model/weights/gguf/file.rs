@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::Value;
 use candle_core::{Device, Tensor};
 
-use super::part::Part;
+use super::part::{Part, count_in};
 use super::split;
 use crate::{Error, Result};
 
@@ -102,7 +102,7 @@ impl GgufFile {
 
     /// A metadata count, of whichever integer type. A list of equal counts (one for each layer) is that count.
     pub fn count(&self, key: &str) -> Option<usize> {
-        count_in(self.entry(key)?)
+        self.parts[0].count(key)
     }
 
     /// A metadata number, of whichever type.
@@ -112,27 +112,6 @@ impl GgufFile {
             Value::F64(v) => Some(*v),
             other => count_in(other).map(|v| v as f64),
         }
-    }
-}
-
-/// The count that `value` is.
-pub(super) fn count_in(value: &Value) -> Option<usize> {
-    match value {
-        Value::Array(items) => {
-            let first = count_in(items.first()?)?;
-            items.iter().all(|v| count_in(v) == Some(first)).then_some(first)
-        }
-        Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_) => {
-            let signed = match *value {
-                Value::I8(v) => i64::from(v),
-                Value::I16(v) => i64::from(v),
-                Value::I32(v) => i64::from(v),
-                Value::I64(v) => v,
-                _ => return None,
-            };
-            usize::try_from(signed).ok()
-        }
-        other => other.to_u64().ok().and_then(|v| usize::try_from(v).ok()),
     }
 }
 

@@ -85,6 +85,11 @@ impl Part {
         self.content.metadata.get(key)
     }
 
+    /// A count in the metadata: see [`count_in`].
+    pub(super) fn count(&self, key: &str) -> Option<usize> {
+        count_in(self.entry(key)?)
+    }
+
     /// Names of the tensors in this file.
     pub(super) fn tensors(&self) -> impl Iterator<Item = &String> {
         self.content.tensor_infos.keys()
@@ -109,6 +114,27 @@ impl Part {
     /// An error about this file.
     pub(super) fn wrong(&self, message: impl Into<String>) -> Error {
         Error::file(&self.path, message)
+    }
+}
+
+/// The count that `value` is, of whichever integer type; of a list of equal counts that count.
+pub(super) fn count_in(value: &Value) -> Option<usize> {
+    match value {
+        Value::Array(items) => {
+            let first = count_in(items.first()?)?;
+            items.iter().all(|v| count_in(v) == Some(first)).then_some(first)
+        }
+        Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_) => {
+            let signed = match *value {
+                Value::I8(v) => i64::from(v),
+                Value::I16(v) => i64::from(v),
+                Value::I32(v) => i64::from(v),
+                Value::I64(v) => v,
+                _ => return None,
+            };
+            usize::try_from(signed).ok()
+        }
+        other => other.to_u64().ok().and_then(|v| usize::try_from(v).ok()),
     }
 }
 

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::file::count_in;
 use super::part::Part;
 use crate::Result;
 
@@ -16,8 +15,8 @@ const MOST_NAMED: usize = 4;
 /// # Errors
 /// When a part is missing or damaged, or parts do not belong together.
 pub(super) fn all_parts(given: Part) -> Result<Vec<Part>> {
-    let Some(parts) = count(&given, "split.count").filter(|&parts| parts > 1) else { return Ok(vec![given]) };
-    let number = count(&given, "split.no").unwrap_or(0).saturating_add(1);
+    let Some(parts) = given.count("split.count").filter(|&parts| parts > 1) else { return Ok(vec![given]) };
+    let number = given.count("split.no").unwrap_or(0).saturating_add(1);
     let paths = paths(given.path(), number, parts).ok_or_else(|| {
         let ending = format!("-{number:05}-of-{parts:05}.gguf");
         given.wrong(format!(
@@ -63,7 +62,7 @@ fn paths(given: &Path, number: usize, parts: usize) -> Option<Vec<PathBuf>> {
 
 /// Refuses a file that is not part number `at`, counted from 0, of `parts`.
 fn check_place(part: &Part, at: usize, parts: usize) -> Result<()> {
-    let told = ["split.no", "split.count"].map(|key| count(part, key));
+    let told = ["split.no", "split.count"].map(|key| part.count(key));
     if told == [Some(at), Some(parts)] {
         return Ok(());
     }
@@ -89,7 +88,7 @@ fn check_tensors(parts: &[Part]) -> Result<()> {
     }
     let together = holders.len();
     for part in parts {
-        if let Some(told) = count(part, "split.tensors.count").filter(|&told| told != together) {
+        if let Some(told) = part.count("split.tensors.count").filter(|&told| told != together) {
             return Err(part.wrong(format!(
                 "says that the model has {told} tensors, and its {} parts hold {together}: one is damaged or of another model; fetch all parts \
                  of one",
@@ -98,10 +97,6 @@ fn check_tensors(parts: &[Part]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn count(part: &Part, key: &str) -> Option<usize> {
-    count_in(part.entry(key)?)
 }
 
 fn name_of(path: &Path) -> String {
