@@ -41,6 +41,16 @@ pub fn varying(rows: &[Row<'_>]) -> Vec<Identity> {
     IDENTITIES.into_iter().filter(|identity| told(identity) > 1).collect()
 }
 
+/// The cache of a row, called `cache`, behind what the row says in the columns `varying`: for lines, which have no columns.
+pub fn name(varying: &[Identity], row: Row<'_>, cache: String) -> String {
+    let words = varying.iter().map(|identity| (identity.head, (identity.of)(row))).filter(|(_, told)| !told.is_empty());
+    let words = words.map(|(head, told)| match head {
+        "model" | "backend" => told,
+        counted => format!("{told} {counted}"),
+    });
+    words.chain([cache]).collect::<Vec<_>>().join(" · ")
+}
+
 /// What a row that stands for a whole result says in the columns `varying`.
 pub fn cells(varying: &[Identity], result: &RunResult) -> Vec<String> {
     varying.iter().map(|identity| (identity.of)((result, None))).collect()

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::identity::{self, Identity};
 use super::label::quantization;
 use super::number;
 use crate::base::message::tell;
@@ -60,10 +61,12 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
         Some((_, places)) => places.push(place),
         None => said.push((text, vec![place])),
     };
+    let rows = results.iter().flat_map(|r| r.measurements.iter().map(|m| (*r, Some(m))).chain([(*r, None)]));
+    let varying = identity::varying(&rows.collect::<Vec<_>>());
     for result in results {
-        let cache = quantization(result);
+        let cache = name(&varying, result, None);
         for m in &result.measurements {
-            let place = place(&cache, m);
+            let place = place(&varying, result, m);
             let skipped =
                 m.is_skipped().then(|| format!("skipped: {}", m.skip_reason.as_deref().unwrap_or("no reason given")));
             for warning in m.warnings.iter().cloned().chain(skipped) {
@@ -79,21 +82,26 @@ pub fn lines(results: &[&RunResult]) -> Vec<String> {
     }
     let said = said.into_iter().map(|(text, places)| format!("{}: {text}", places.join(", ")));
     let machines =
-        results.iter().filter_map(|result| Some(format!("{}: {}", quantization(result), result.machines()?)));
-    said.chain(results.iter().flat_map(|result| patched(result))).chain(machines).collect()
+        results.iter().filter_map(|result| Some(format!("{}: {}", name(&varying, result, None), result.machines()?)));
+    said.chain(results.iter().flat_map(|result| patched(&varying, result))).chain(machines).collect()
+}
+
+/// The cache of a result, or of one of its rows, with what tells it from those of the other results.
+fn name(varying: &[Identity], result: &RunResult, m: Option<&Measurement>) -> String {
+    identity::name(varying, (result, m), quantization(result))
 }
 
 /// Where a row stands: its cache, its context, and its batch where it has one.
-fn place(cache: &str, m: &Measurement) -> String {
-    format!("{cache} at {}{}", m.context_len, batch(m))
+fn place(varying: &[Identity], result: &RunResult, m: &Measurement) -> String {
+    format!("{} at {}{}", name(varying, result, Some(m)), m.context_len, batch(m))
 }
 
 /// Blocks that a patch measured with other settings than the run's, which a run that goes on in the file leaves as they are.
-fn patched(result: &RunResult) -> Vec<String> {
-    let cache = quantization(result);
+fn patched(varying: &[Identity], result: &RunResult) -> Vec<String> {
+    let cache = name(varying, result, None);
     let scores = result.benchmarks.each();
     let scores = scores.map(|block| (format!("{cache}, {}", block.name), block.name, block.settings));
-    let rows = result.measurements.iter().map(|m| (place(&cache, m), "profile", m.settings.as_ref()));
+    let rows = result.measurements.iter().map(|m| (place(varying, result, m), "profile", m.settings.as_ref()));
     let told = |(place, block, settings): (String, &str, Option<&Flags>)| {
         Some(format!("{place}: {}", difference(block, settings?, result)?))
     };
@@ -143,6 +151,20 @@ mod tests {
             ["none at 4096 × 2, int4-hqq at 4096 × 2: throttled", "int4-hqq at 4096 × 2: drifted"]
         );
         assert!(lines(&[&result("none", &[])]).is_empty());
+    }
+
+    #[test]
+    fn a_warning_says_of_which_backend_and_output_it_is_where_results_have_several() {
+        let of = |backend: &str, output: usize| {
+            let mut result = RunResult { attn_backend: backend.into(), ..result("int4-hqq", &["drifted"]) };
+            result.measurements[0].decode_tokens = Some(output);
+            result
+        };
+        let told = |results: [&RunResult; 2]| lines(&results).remove(0);
+        let (eager, fused) = (of("eager", 32), of("fused", 32));
+        assert_eq!(told([&eager, &fused]), "eager · int4-hqq at 4096 × 2, fused · int4-hqq at 4096 × 2: drifted");
+        let longer = told([&fused, &of("fused", 64)]);
+        assert_eq!(longer, "32 tokens out · int4-hqq at 4096 × 2, 64 tokens out · int4-hqq at 4096 × 2: drifted");
     }
 
     #[test]
