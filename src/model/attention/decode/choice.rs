@@ -8,8 +8,13 @@ use crate::device::kernels::{Launch, find_image, float_name};
 use crate::quant::tile::SideGeometry;
 use crate::quant::{Direction, Groups, TileGeometry};
 
-/// Most new tokens that are attended at once; more are served better by dequantizing and flash attention.
-pub const MAX_TOKENS: usize = 4;
+/// Most new tokens that are attended at once to a cache without tiles: more are served better by flash attention.
+const MOST_TOKENS: usize = 4;
+
+/// Most new tokens over tiles, and most rows of a KV head (passes over its tiles, eight rows each): flash attention has to dequantize them first,
+/// which takes as long as eight passes or longer (benches/NOTES.md).
+const MOST_TOKENS_OVER_TILES: usize = 16;
+const MOST_ROWS_OVER_TILES: usize = 64;
 
 /// Rows (query heads times new tokens of a KV head) that one pass over the cache serves: the columns of an mma, or half as many where
 /// there are no more, for which half of the work outside the mma's is left out.
@@ -41,6 +46,14 @@ fn image(geometry: Option<&TileGeometry>) -> Option<&'static str> {
     };
     let of_values = if key.bits == value.bits { String::new() } else { format!("int{}_", value.bits) };
     find_image(&format!("decode_int{}_{}_{of_values}{}", key.bits, name(key), name(value)))
+}
+
+/// Most new tokens that fused decode takes at once.
+fn most_tokens(geometry: Option<&TileGeometry>, shape: &DecodeShape) -> usize {
+    match geometry {
+        None => MOST_TOKENS,
+        Some(_) => (MOST_ROWS_OVER_TILES / (shape.heads / shape.kv_heads)).clamp(MOST_TOKENS, MOST_TOKENS_OVER_TILES),
+    }
 }
 
 /// What attention of one layer looks like to the kernel.
@@ -94,8 +107,9 @@ impl DecodeKernel {
         shape: &DecodeShape,
         device: DeviceLimits,
     ) -> std::result::Result<Self, String> {
-        if shape.tokens > MAX_TOKENS {
-            return Err(format!("{} new tokens, fused decode takes at most {MAX_TOKENS}", shape.tokens));
+        let most = most_tokens(geometry, shape);
+        if shape.tokens > most {
+            return Err(format!("{} new tokens, fused decode takes at most {most}", shape.tokens));
         }
         if !GPU_HEAD_DIMS.contains(&shape.head_dim) {
             return Err(format!("no fused kernel for heads of {} channels", shape.head_dim));
@@ -225,6 +239,20 @@ mod tests {
         assert!(DecodeKernel::choose(mixed.as_ref(), &SHAPE, H200).unwrap_err().contains("mixture"));
         let many = DecodeShape { tokens: 64, ..SHAPE };
         assert!(DecodeKernel::choose(None, &many, H200).unwrap_err().contains("64 new tokens"));
+    }
+
+    #[test]
+    fn more_tokens_are_attended_at_once_over_tiles_as_long_as_passes_are_few() {
+        let most = |spec: &str, heads| {
+            let geometry = geometry(spec);
+            let serves = |tokens: &usize| {
+                DecodeKernel::choose(geometry.as_ref(), &DecodeShape { heads, tokens: *tokens, ..SHAPE }, H200).is_ok()
+            };
+            (1..100).take_while(serves).count()
+        };
+        // Eight KV heads: one, four, seven and thirty query heads for each.
+        assert_eq!([8, 32, 56, 240].map(|heads| most("int4-hqq", heads)), [16, 16, 9, 4]);
+        assert_eq!([8, 32, 56, 240].map(|heads| most("none", heads)), [4; 4]);
     }
 
     #[test]

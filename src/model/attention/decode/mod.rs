@@ -8,7 +8,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 use self::choice::UNIT_TOKENS;
-pub use self::choice::{DecodeKernel, DecodeShape, MAX_TOKENS};
+pub use self::choice::{DecodeKernel, DecodeShape};
 pub use self::params::{CacheLength, DecodeParams};
 pub use self::scratch::Scratch;
 use crate::cache::LayerView;
