@@ -101,9 +101,7 @@ fn latency(group: &Group<'_>) -> Table {
     let mut table = Table {
         id: "latency".into(),
         title: "Prefill and decode time".into(),
-        note:
-            "An asterisk: device memory did not suffice and part of it was the host's, so the time is the host link's."
-                .into(),
+        note: asterisk(group, "the time is the host link's").unwrap_or_default(),
         columns,
         rows: Vec::new(),
     };
@@ -137,9 +135,11 @@ fn energy(group: &Group<'_>) -> Table {
     let mut table = Table {
         id: "energy".into(),
         title: "Energy".into(),
-        note: "Of the device, idle power included (gross) and subtracted (net). An asterisk: device memory did not suffice and part of it was \
-               the host's, so the energy is that of waiting for the host link."
-            .into(),
+        note: ["Of the device, idle power included (gross) and subtracted (net).".to_string()]
+            .into_iter()
+            .chain(asterisk(group, "the energy is that of waiting for the host link"))
+            .collect::<Vec<_>>()
+            .join(" "),
         columns: vec![
             Column::text("model", "Model"),
             Column::text("cache", "KV cache"),
@@ -166,6 +166,12 @@ fn energy(group: &Group<'_>) -> Table {
         }
     }
     without_empty(table)
+}
+
+/// What an asterisk says of its number, where some row has one.
+fn asterisk(group: &Group<'_>, so: &str) -> Option<String> {
+    let spilled = group.subjects.iter().flat_map(|subject| &subject.rows).any(|row| row.spilled());
+    spilled.then(|| format!("An asterisk: device memory did not suffice and part of it was the host's, so {so}."))
 }
 
 /// `table` without the columns that no row has a value for.

@@ -129,10 +129,13 @@ fn a_cache_that_decodes_too_slowly_is_not_recommended_and_that_is_said() {
     }
     results::write(&raw, &noisy);
     assert!(said(&["--max-slowdown", "19"]).contains("use int4-hqq."));
+    let asterisk = || std::fs::read_to_string(out.join("report.html")).unwrap().contains("An asterisk: device memory");
+    assert!(!asterisk(), "no number has one");
     noisy.measurements.iter_mut().for_each(|m| m.vram_overflow = Some(true));
     results::write(&raw, &noisy);
     let text = said(&["--max-slowdown", "19"]);
     assert!(text.contains("use int4-hqq.") && text.contains("Its speed could not be held against"), "{text}");
+    assert!(asterisk());
 }
 
 #[test]
