@@ -7,8 +7,6 @@
 // Bound    bytes read and written over the copy bandwidth; a launch, for one token.
 #pragma once
 
-#include <type_traits>
-
 #include "kvprof/fault.cuh"
 #include "kvprof/ptx.cuh"
 #include "kvprof/rows.cuh"
@@ -30,12 +28,6 @@ struct AppendParams {
 static_assert(sizeof(AppendParams) == 112, "mirrored by AppendParams in src/cache/ops/cuda.rs");
 
 constexpr int kAppendThreads = 256;
-
-template <typename T>
-__device__ __forceinline__ bool is_finite_pair(uint32_t pair) {
-  constexpr uint32_t kExponent = std::is_same<T, __half>::value ? 0x7c00u : 0x7f80u;
-  return (pair & kExponent) != kExponent && (pair >> 16 & kExponent) != kExponent;
-}
 
 template <typename T>
 __device__ __forceinline__ void append(const AppendParams& p) {

@@ -85,8 +85,7 @@ __device__ __forceinline__ bool hadamard_row(const T* from, T* to) {
 #pragma unroll
   for (int i = 0; i < kEach / 2; ++i) {
     words.pairs[i] = to_pair<T>(__fmul_rn(x[2 * i], kScale), __fmul_rn(x[2 * i + 1], kScale));
-    const float2 stored = to_floats<T>(words.pairs[i]);
-    finite = finite && isfinite(stored.x) && isfinite(stored.y);
+    finite = finite && is_finite_pair<T>(words.pairs[i]);
   }
   *reinterpret_cast<Share*>(to + lane * kEach) = words.share;
   return finite;

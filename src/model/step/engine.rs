@@ -115,7 +115,7 @@ impl StepEngine {
             attention_at.push(plan.sequence.len());
             plan.sequence.push(Part::Attention, attention.launch(&stream, &view, kept.length)?);
             if sides.values {
-                plan.hadamard_attended(&kept)?;
+                plan.hadamard_attended(index, &kept)?;
             }
             plan.linear_add(Part::Attention, &layer.output, &buffers.attended)?;
             plan.norm(&layer.mlp_norm)?;

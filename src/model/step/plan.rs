@@ -140,49 +140,43 @@ impl Planner<'_> {
 
     /// Transforms what [`qkv`](Self::qkv) left: queries and keys, values, or both.
     pub fn hadamard_kept(&mut self, sides: Hadamard, layer: usize, kept: &LayerPlace) -> Result<()> {
+        self.hadamard(&self.buffers.query, self.weights.kv_heads, sides, layer, kept)
+    }
+
+    /// Transforms the output of attention over transformed values back.
+    pub fn hadamard_attended(&mut self, layer: usize, kept: &LayerPlace) -> Result<()> {
+        // As queries without keys.
+        self.hadamard(&self.buffers.attended, 0, Hadamard { keys: true, values: false }, layer, kept)
+    }
+
+    /// Transforms `query` `[B, Hq, D]` with the new keys of so many heads, their new values, or both.
+    fn hadamard(
+        &mut self,
+        query: &Tensor,
+        kv_heads: usize,
+        sides: Hadamard,
+        layer: usize,
+        kept: &LayerPlace,
+    ) -> Result<()> {
         let w = self.weights;
         let params = StepHadamardParams {
-            query: place(&self.buffers.query)?,
+            query: place(query)?,
             window: kept.window,
             length: kept.length,
             not_finite: kept.not_finite,
             batch: self.batch as i32,
             heads: w.heads as i32,
-            kv_heads: w.kv_heads as i32,
+            kv_heads: kv_heads as i32,
             head_dim: w.head_dim as i32,
             window_capacity: kept.slots as i32,
             layer: layer as i32,
             keys: i32::from(sides.keys),
             values: i32::from(sides.values),
         };
-        let keys = if sides.keys { w.heads + w.kv_heads } else { 0 };
-        let values = if sides.values { w.kv_heads } else { 0 };
-        self.hadamard(keys + values, params)
-    }
-
-    /// Transforms the output of attention over transformed values back.
-    pub fn hadamard_attended(&mut self, kept: &LayerPlace) -> Result<()> {
-        let w = self.weights;
-        let params = StepHadamardParams {
-            query: place(&self.buffers.attended)?,
-            window: 0,
-            length: kept.length,
-            not_finite: kept.not_finite,
-            batch: self.batch as i32,
-            heads: w.heads as i32,
-            kv_heads: 0,
-            head_dim: w.head_dim as i32,
-            window_capacity: 0,
-            layer: 0,
-            keys: 1,
-            values: 0,
-        };
-        self.hadamard(w.heads, params)
-    }
-
-    fn hadamard(&mut self, rows: usize, params: StepHadamardParams) -> Result<()> {
+        let keys = if sides.keys { w.heads + kv_heads } else { 0 };
+        let values = if sides.values { kv_heads } else { 0 };
         let kernel = self.kernels.hadamard.get(&format!("hadamard_step_{}", self.kernels.float), 0)?;
-        let grid = [(self.batch * rows).div_ceil(hadamard_cuda::ROWS) as u32, 1, 1];
+        let grid = [(self.batch * (keys + values)).div_ceil(hadamard_cuda::ROWS) as u32, 1, 1];
         // SAFETY: the kernel takes StepHadamardParams and waits before it reads; it writes rows that launches before it wrote, of
         // heads of 64 or 128 channels, the only ones that the engine serves; the engine holds buffers and cache.
         let launch = unsafe { kernel.launch(grid, hadamard_cuda::THREADS, params, true) };
