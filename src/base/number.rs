@@ -11,9 +11,15 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 /// # Errors
 /// What is expected, to be put behind the flag or key and its value.
 pub fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    whole_such_as(text, "4096")
+}
+
+const TOO_LARGE: &str = "the number is too large";
+
+fn whole_such_as<T: FromStr<Err = ParseIntError>>(text: &str, examples: &str) -> Result<T, String> {
     text.parse().map_err(|error: ParseIntError| match error.kind() {
-        IntErrorKind::PosOverflow => "the number is too large".into(),
-        _ => "give a whole number, such as 4096".into(),
+        IntErrorKind::PosOverflow => TOO_LARGE.into(),
+        _ => format!("give a whole number, such as {examples}"),
     })
 }
 
@@ -30,13 +36,15 @@ pub fn real(text: &str) -> Result<f64, String> {
 /// # Errors
 /// As [`whole`].
 pub fn tokens(text: &str) -> Result<usize, String> {
+    tokens_such_as(text, "4096 or 4k")
+}
+
+fn tokens_such_as(text: &str, examples: &str) -> Result<usize, String> {
     let (number, unit) = match text.strip_suffix(['k', 'K']) {
         Some(number) => (number, 1024),
         None => (text, 1),
     };
-    let number: usize =
-        whole(number).map_err(|why| if why.starts_with("give") { format!("{why} or 4k") } else { why })?;
-    number.checked_mul(unit).ok_or_else(|| "the number is too large".into())
+    whole_such_as::<usize>(number, examples)?.checked_mul(unit).ok_or_else(|| TOO_LARGE.into())
 }
 
 /// A number of tokens.
@@ -68,10 +76,7 @@ impl Lengths {
 /// As [`whole`].
 pub fn lengths(text: &str) -> Result<Lengths, String> {
     let Some((first, last)) = text.split_once("..") else {
-        let one = tokens(text).map_err(|why| match why.starts_with("give") {
-            true => format!("{why}, or 1k..32k for 1k 2k 4k 8k 16k 32k"),
-            false => why,
-        })?;
+        let one = tokens_such_as(text, "4096 or 4k, or 1k..32k for 1k 2k 4k 8k 16k 32k")?;
         return Ok(Lengths(vec![one]));
     };
     let end = |text: &str| tokens(text).map_err(|why| format!("'{text}' is no end of a range such as 1k..32k: {why}"));

@@ -246,7 +246,7 @@ fn function(
 /// # Errors
 /// When this build has none.
 pub fn image(name: &str) -> Result<&'static [u8]> {
-    match IMAGES.iter().find(|(known, _)| *known == name) {
+    match entry(name) {
         Some((_, bytes)) => Ok(bytes),
         None => bail!("this build has no kernels/{name}.cu"),
     }
@@ -254,5 +254,9 @@ pub fn image(name: &str) -> Result<&'static [u8]> {
 
 /// The name of `kernels/{name}.cu` as launches keep it; `None` where there is no such file.
 pub fn find_image(name: &str) -> Option<&'static str> {
-    IMAGES.iter().find(|(known, _)| *known == name).map(|(known, _)| *known)
+    entry(name).map(|(known, _)| known)
+}
+
+fn entry(name: &str) -> Option<(&'static str, &'static [u8])> {
+    IMAGES.iter().copied().find(|(known, _)| *known == name)
 }
