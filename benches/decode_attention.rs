@@ -34,8 +34,9 @@ mod gpu {
     const WINDOW: usize = 128;
     /// Bytes that the rotated buffers of a shape hold together at least: several times any second-level cache.
     const ROTATED_BYTES: usize = 400 << 20;
-    /// Launches of a graph, at least, and replays.
-    const LAUNCHES: usize = 16;
+    /// Launches of a graph, at least, and replays. Each has a recent window of its own, as the layers of a model have: together they are
+    /// in a second-level cache where those of a model would be.
+    const LAUNCHES: usize = 32;
     const REPLAYS: usize = 7;
 
     /// Query heads, KV heads, batch, cached tokens.
@@ -175,22 +176,20 @@ mod gpu {
         let tile_bytes = geometry.map_or(0, |g| heads * tokens / g.tokens * g.bytes());
         let count = (ROTATED_BYTES / (window_bytes + tile_bytes) + 1).max(2);
 
-        let mut buffers = Vec::with_capacity(count);
-        for _ in 0..count {
-            let window = (2, shape.batch, shape.kv_heads, dense_tokens, HEAD_DIM);
-            let window = Tensor::randn(0f32, 1f32, (window.3, window.4), device)?
-                .to_dtype(DType::F16)?
-                .broadcast_as(window)?
-                .contiguous()?;
-            let tiles = match (sample, geometry) {
-                (Some(sample), Some(g)) => {
-                    let repeats = tokens / g.tokens / sample.dim(2)?;
-                    Some(sample.repeat((shape.batch, shape.kv_heads, repeats, 1))?)
-                }
-                _ => None,
-            };
-            buffers.push((window, tiles));
-        }
+        let launches = count.max(LAUNCHES);
+        let window = || {
+            let shape = (2, shape.batch, shape.kv_heads, dense_tokens, HEAD_DIM);
+            let one = Tensor::randn(0f32, 1f32, (shape.3, shape.4), device)?.to_dtype(DType::F16)?;
+            one.broadcast_as(shape)?.contiguous()
+        };
+        let windows: Vec<_> =
+            (0..if sample.is_some() { launches } else { count }).map(|_| window()).collect::<Result<_, _>>()?;
+        let tiles = || {
+            let (Some(sample), Some(g)) = (sample, geometry) else { return Ok(None) };
+            let repeats = tokens / g.tokens / sample.dim(2)?;
+            sample.repeat((shape.batch, shape.kv_heads, repeats, 1)).map(Some)
+        };
+        let tiles: Vec<_> = (0..count).map(|_| tiles()).collect::<candle_core::Result<_>>()?;
         let q = Tensor::randn(0f32, 1f32, (shape.batch, shape.heads, 1, HEAD_DIM), device)?.to_dtype(DType::F16)?;
         let out = q.zeros_like()?;
 
@@ -201,8 +200,7 @@ mod gpu {
         let stream = cuda.cuda_stream();
         let kernel = Kernels::load(stream.context(), choice.image)?.get(&choice.kernel, choice.shared_bytes as u32)?;
         let (mut in_turn, mut overlapped) = (Sequence::default(), Sequence::default());
-        let launches = count.max(LAUNCHES);
-        for (window, tiles) in buffers.iter().cycle().take(launches) {
+        for (window, tiles) in windows.iter().cycle().zip(tiles.iter().cycle()).take(launches) {
             let packed = match (tiles, geometry) {
                 (Some(tiles), Some(geometry)) => {
                     Some(PackedView { tiles, spec: &spec, geometry, positions: 0..tokens })

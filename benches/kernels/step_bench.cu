@@ -78,8 +78,8 @@ void row(const Layer& layer, float read_gbps) {
 struct Attention {
   static constexpr int kLayers = 32, kKvHeads = 8, kDim = 128;
   static constexpr TileLayout kTile = k128int4_c64_c64;
-  using Dense = DecodeAttention<__half, k128dense>;
-  using Packed = DecodeAttention<__half, kTile>;
+  using Dense = DecodeAttention<__half, k128dense, 4>;
+  using Packed = DecodeAttention<__half, kTile, 4>;
   int batch, context, splits, slots, tile_capacity;
   bool packed;
   void (*kernel)(DecodeParams);
@@ -92,7 +92,7 @@ struct Attention {
   Buffer<uint32_t> arrivals{16 * kKvHeads};
 
   Attention(int batch, int context, bool packed) : batch(batch), context(context), packed(packed) {
-    kernel = packed ? decode_int4_c64_c64_f16_d128 : decode_dense_f16_d128;
+    kernel = packed ? decode_int4_c64_c64_f16_d128_r4 : decode_dense_f16_d128_r4;
     threads = packed ? Packed::kThreads : Dense::kThreads;
     shared = packed ? Packed::kSharedBytes : Dense::kSharedBytes;
     harness::allow_shared(kernel, shared);

@@ -1,7 +1,7 @@
 //! The storage unit of packed tokens: sizes and places.
 //!
 //! A tile holds the keys and values of 64 consecutive tokens (128 where a per-channel group spans 128) of one batch entry
-//! and one KV head, as four contiguous parts: key codes, value codes, key parameters, value parameters.
+//! and one KV head, as four contiguous parts: key codes, key parameters, value codes, value parameters.
 //!
 //! On the host a part is row-major: code (token, channel) is number `token·D + channel`, low bits first within a byte;
 //! parameters are all scales by group number, then all minima. On a CUDA device the same bytes are permuted into the order
@@ -105,9 +105,9 @@ impl TileGeometry {
         let real_bytes = dtype.size_in_bytes();
         let mut key = SideGeometry::new(key, tokens, head_dim, real_bytes);
         let mut value = SideGeometry::new(value, tokens, head_dim, real_bytes);
-        value.codes_at = key.code_bytes;
-        key.parameters_at = key.code_bytes + value.code_bytes;
-        value.parameters_at = key.parameters_at + key.parameter_bytes;
+        key.parameters_at = key.code_bytes;
+        value.codes_at = key.parameters_at + key.parameter_bytes;
+        value.parameters_at = value.codes_at + value.code_bytes;
         Some(TileGeometry { tokens, channels: head_dim, real_bytes, key, value })
     }
 

@@ -47,7 +47,7 @@ template <int kBytes, int kOffset = 0>
 __device__ __forceinline__ void copy_to_warp(uint32_t to, const uint8_t* from) {
   static_assert(kBytes % 16 == 0, "copies are of whole 16 bytes");
   const int mine = threadIdx.x % 32 * 16;
-  if (kBytes - kOffset >= 512 || mine < kBytes - kOffset) copy16_async_at<kOffset>(to + mine, from);
+  if (kBytes - kOffset >= 512 || mine < kBytes - kOffset) stream16_async_between<kOffset, kOffset>(to + mine, from);
   if constexpr (kOffset + 512 < kBytes) copy_to_warp<kBytes, kOffset + 512>(to, from);
 }
 

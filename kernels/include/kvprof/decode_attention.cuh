@@ -32,18 +32,19 @@ KVPROF_HOST_DEVICE constexpr int larger_of(int a, int b) { return a > b ? a : b;
 
 /// Bytes for one side in a slot of a warp's ring: of a tile, or of a unit of the window.
 KVPROF_HOST_DEVICE constexpr int decode_side_bytes(TileLayout tile, Side side) {
-  return larger_of(tile.key.bits ? tile.code_bytes(side) + tile.parameter_bytes(side) : 0, 2 * kUnitTokens * tile.channels);
+  return larger_of(tile.key.bits ? tile.side_bytes(side) : 0, 2 * kUnitTokens * tile.channels);
 }
 KVPROF_HOST_DEVICE constexpr int decode_slot_bytes(TileLayout tile) {
   return decode_side_bytes(tile, Side::key) + decode_side_bytes(tile, Side::value);
 }
 constexpr int kDecodeSlots = 2;
-/// As many warps as the shared memory of a multiprocessor has rings for, but no more than are of use: 12, which
-/// registers (168 each lane) allow, where 2-bit codes are bound by arithmetic, and 8 where memory is the limit. Mirrored by
-/// `DecodeKernel` in the Rust crate.
+/// As many warps as the shared memory of a multiprocessor has rings for, but no more than are of use (12, which
+/// registers (168 each lane) allow, where 2-bit codes are bound by arithmetic, and 8 where memory is the limit), and beyond four a
+/// multiple of the four schedulers that share them: six warps are slower than four. Mirrored by `DecodeKernel` in the Rust crate.
 KVPROF_HOST_DEVICE constexpr int decode_warps(TileLayout tile) {
   const int fit = kSharedOfMultiprocessor / (kDecodeSlots * decode_slot_bytes(tile)), useful = tile.key.bits == 2 ? 12 : 8;
-  return fit < useful ? fit : useful;
+  const int most = fit < useful ? fit : useful;
+  return most > 4 ? most / 4 * 4 : most;
 }
 /// Blocks that a multiprocessor is to hold, for which the compiler leaves registers: one with tiles, which is better served
 /// by more than 128 for each lane, and without, two where shared memory has room. Mirrored likewise.
@@ -58,7 +59,7 @@ struct DecodeAttention {
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kLaneRows = kRows / 4;
   static constexpr int kKeyTiles = kTile.tokens / 16;
-  using Unit = WindowUnit<Float, kChannels, kRows>;
+  using Unit = WindowUnit<Float, kChannels, kRows, !kHasTiles>;
   using Tile = TileAttention<Float, kTile, kRows>;
   using Merging = Merge<Float, kChannels, kRows, kWarps>;
 
@@ -200,9 +201,7 @@ struct DecodeAttention {
 
         const int position = (first_tile + item) * kTile.tokens;
         if (p.sliding_window > 0 && position < clear_from) hide(score, position, length.quantized, visible);
-        state.raise_maximum(score);
-#pragma unroll
-        for (int i = 0; i < kKeyTiles; ++i) probability[i] = state.template probabilities<__half>(score[i]);
+        state.template weigh<__half>(score, probability);
       }
       if (item != first) {
         ring.wait();
@@ -220,10 +219,10 @@ struct DecodeAttention {
       const int position = window_from + (item - tiles) * kUnitTokens;
       if (position < clear_from || position + kUnitTokens > length.total - p.tokens)
         hide(score, position, length.total, visible);
-      state.raise_maximum(score);
-      const ColumnOperand probability = state.template probabilities<Float>(score[0]);
+      ColumnOperand probability[1];
+      state.template weigh<Float>(score, probability);
       ring.wait();
-      Unit::values(ring.at(ring.slot) + kValuesAt, probability, state);
+      Unit::values(ring.at(ring.slot) + kValuesAt, probability[0], state);
     }
     ring.drain();
     __syncthreads();  // the rings become scratch

@@ -67,13 +67,10 @@ struct TileAttention {
     return reinterpret_cast<const uint4*>(codes)[index * 32 + threadIdx.x % 32];
   }
 
-  KVPROF_HOST_DEVICE static constexpr int side_bytes(Side side) { return kTile.code_bytes(side) + kTile.parameter_bytes(side); }
-
   /// Starts copying one side of a tile in device memory; `tile` is where this lane's first 16 bytes of it are.
   template <Side kSide>
   static __device__ __forceinline__ void load(uint32_t to, const uint8_t* tile) {
-    copy_to_warp<kTile.code_bytes(kSide)>(to, tile + kTile.codes_at(kSide));
-    copy_to_warp<kTile.parameter_bytes(kSide)>(to + kTile.code_bytes(kSide), tile + kTile.parameters_at(kSide));
+    copy_to_warp<kTile.side_bytes(kSide)>(to, tile + kTile.codes_at(kSide));
   }
 
   /// Whether the products of queries and of this tile's scales are to be taken in two parts; the same in all lanes.

@@ -12,7 +12,8 @@ namespace kvprof {
 
 constexpr int kUnitTokens = 16;
 
-template <typename Float, int kChannels, int kRows>
+/// `kReadOnce`: the window is the whole cache, and not a few recent tokens, which the L2 can keep from step to step.
+template <typename Float, int kChannels, int kRows, bool kReadOnce>
 struct WindowUnit {
   static constexpr int kChunks = kChannels / 8;  // of 16 bytes in a row
   static constexpr int kSideBytes = kUnitTokens * kChannels * 2;
@@ -42,7 +43,11 @@ struct WindowUnit {
   /// (row + kRow) % 8 is row ^ kRow % 8: so places differ by constants.
   template <int kRow = 0>
   static __device__ __forceinline__ void copy_rows(uint32_t to, uint32_t mine, const Float* from) {
-    copy16_async_between<16 * kChunks * kRow, 2 * kChannels * kRow>(to + (mine ^ (16 * (kRow % 8))), from);
+    constexpr int kTo = 16 * kChunks * kRow, kFrom = 2 * kChannels * kRow;
+    if constexpr (kReadOnce)
+      stream16_async_between<kTo, kFrom>(to + (mine ^ (16 * (kRow % 8))), from);
+    else
+      copy16_async_between<kTo, kFrom>(to + (mine ^ (16 * (kRow % 8))), from);
     if constexpr (kRow + kRowsAtOnce < kUnitTokens) copy_rows<kRow + kRowsAtOnce>(to, mine, from);
   }
 

@@ -100,17 +100,39 @@ __device__ __forceinline__ void copy16_async(uint32_t shared, const void* global
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
 }
 
-/// The same with a constant offset on both sides, which costs no instruction.
-template <int kOffset>
-__device__ __forceinline__ void copy16_async_at(uint32_t shared, const void* global) {
-  asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;" ::"r"(shared), "l"(global), "n"(kOffset) : "memory");
-}
-
-/// The same with a constant offset on each side.
+/// The same with a constant offset on each side, which costs no instruction.
 template <int kSharedOffset, int kGlobalOffset>
 __device__ __forceinline__ void copy16_async_between(uint32_t shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %3], 16;" ::"r"(shared), "l"(global), "n"(kSharedOffset),
                "n"(kGlobalOffset)
+               : "memory");
+}
+
+/// For bytes that are read once and not again until much else was read (weights, a cache): the L2 gives them up first.
+__device__ __forceinline__ uint64_t read_once() {
+#if __CUDA_ARCH__ >= 900
+  // What the instruction below gives there: as a constant it is part of each copy, and takes no registers on the way.
+  return 0x12f0000000000000ull;
+#else
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+#endif
+}
+
+/// As `copy16_async`, of bytes that are read once.
+__device__ __forceinline__ void stream16_async(uint32_t shared, const void* global, bool wanted = true) {
+  const int bytes = wanted ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared), "l"(global), "r"(bytes),
+               "l"(read_once())
+               : "memory");
+}
+
+/// As `copy16_async_between`, of bytes that are read once.
+template <int kSharedOffset, int kGlobalOffset>
+__device__ __forceinline__ void stream16_async_between(uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0 + %2], [%1 + %3], 16, %4;" ::"r"(shared), "l"(global),
+               "n"(kSharedOffset), "n"(kGlobalOffset), "l"(read_once())
                : "memory");
 }
 
@@ -120,6 +142,23 @@ __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_
 template <int kPending>
 __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+/// 4, 8 or 16 bytes of shared memory.
+__device__ __forceinline__ uint32_t load_shared4(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ uint2 load_shared8(uint32_t address) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ uint4 load_shared16(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+  return v;
 }
 
 /// Writes 16 zero bytes to shared memory.

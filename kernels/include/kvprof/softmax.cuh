@@ -2,8 +2,8 @@
 //
 // Lane 4·g + t sees columns 2t and 2t+1. These are two rows, or the same one where `kRows`, the rows of a pass, is four: what would be
 // done for the second is left out then. Scores are of a query divided by 2^e (see query.cuh); `factor` makes them
-// base-2 logits. Probabilities are relative to the running maximum less the lift, the same in all lanes: 2^lift at most, so that as 16-bit
-// floats, and times a scale of the values, they stay clear of subnormal numbers. Denominators have the same factor.
+// base-2 logits. Probabilities are relative to the running maximum less the lift, the same in all lanes: 2^lift for the maximum, so that as
+// 16-bit floats, and times a scale of the values, they stay clear of subnormal numbers. Denominators have the same factor.
 #pragma once
 
 #include "kvprof/ptx.cuh"
@@ -13,8 +13,10 @@ namespace kvprof {
 /// What stands for "no key seen yet": finite, so that differences of maxima never are NaN.
 constexpr float kNoMaximum = -1e30f;
 
-/// Of what is multiplied by probabilities alone. Up to 2^6 Σ p of a group is exact enough as two fp16 numbers.
+/// Of what is multiplied by probabilities alone.
 constexpr float kLift = 6.f;
+/// The maximum is not raised before such a probability is larger than this: 64 of them, a group's, still sum up to a fp16 number.
+constexpr float kMostProbability = 512.f;
 /// Where probabilities are multiplied by scales first (`kByScale`), as long as no scale is 2 or more: products stay below 2^15, and fp16 reaches
 /// 2^16. A token that takes nearly all of the attention, and says nothing itself, leaves e^-15 to those that do, and their scales may be 2^-10.
 constexpr float kLiftOfScales = 14.f;
@@ -104,15 +106,41 @@ struct AttentionState {
     lift = lower;
   }
 
-  /// Probabilities of 16 keys, rounded to 16-bit floats and turned into the operand of the sum over keys.
-  template <typename Float>
-  __device__ __forceinline__ ColumnOperand probabilities(const Accumulator& score) const {
-    const auto pair = [&](int half) {
-      const auto p = [&](int row) { return exp2_fast(fmaf(score[2 * half + row], factor[row], -maximum[row])); };
-      const float first = p(0);
-      return transpose8x8(to_pair<Float>(first, kLaneRows == 1 ? first : p(kLaneRows - 1)));
-    };
-    return {pair(0), pair(1)};
+  /// Probabilities of a tile's keys, rounded to 16-bit floats and turned into operands of the sum over keys. The maxima are raised
+  /// first where it must be.
+  template <typename Float, int kTiles>
+  __device__ __forceinline__ void weigh(const Accumulator (&score)[kTiles], ColumnOperand (&p)[kTiles]) {
+    if constexpr (kByScale) {
+      raise_maximum(score);
+      exponentials<Float>(score, p);
+    } else {
+      // What is too large is found in pairs of 16-bit floats, in half the operations of a maximum of scores, and nothing waits for it.
+      exponentials<Float>(score, p);
+      uint32_t largest = larger_halves<Float>(p[0].low_half, p[0].high_half);
+#pragma unroll
+      for (int i = 1; i < kTiles; ++i)
+        largest = larger_halves<Float>(largest, larger_halves<Float>(p[i].low_half, p[i].high_half));
+      if (__any_sync(kFullWarp, any_half_greater<Float>(largest, to_pair<Float>(kMostProbability, kMostProbability)))) {
+        raise_maximum(score);
+        exponentials<Float>(score, p);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) p[i] = {transpose8x8(p[i].low_half), transpose8x8(p[i].high_half)};
+  }
+
+ private:
+  template <typename Float, int kTiles>
+  __device__ __forceinline__ void exponentials(const Accumulator (&score)[kTiles], ColumnOperand (&p)[kTiles]) const {
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+      const auto pair = [&](int half) {
+        const auto one = [&](int row) { return exp2_fast(fmaf(score[i][2 * half + row], factor[row], -maximum[row])); };
+        const float first = one(0);
+        return to_pair<Float>(first, kLaneRows == 1 ? first : one(kLaneRows - 1));
+      };
+      p[i] = {pair(0), pair(1)};
+    }
   }
 };
 

@@ -3,7 +3,7 @@
 // A cache layer is [B, Hkv, tiles, tile_bytes] bytes. One tile holds the K and the V of `tokens` consecutive
 // positions (64; 128 if a per-channel group spans 128) of one batch entry and one KV head, as four contiguous parts:
 //
-//     K codes | V codes | K parameters | V parameters
+//     K codes | K parameters | V codes | V parameters
 //
 // Everything is stored in the order in which the attention kernel's lanes want it, so that a tile travels to shared
 // memory as plain 16-byte pieces and a lane then reads its operands of mma.m16n8k16 with 16-byte loads, free of
@@ -118,12 +118,12 @@ struct TileLayout {
     return scale_bytes(side) * (format(side).direction == Direction::tile ? 1 : 2);
   }
 
-  KVPROF_HOST_DEVICE constexpr int codes_at(Side side) const { return side == Side::key ? 0 : code_bytes(Side::key); }
-  KVPROF_HOST_DEVICE constexpr int parameters_at(Side side) const {
-    return code_bytes(Side::key) + code_bytes(Side::value) + (side == Side::key ? 0 : parameter_bytes(Side::key));
-  }
+  /// Bytes of one side, which are contiguous.
+  KVPROF_HOST_DEVICE constexpr int side_bytes(Side side) const { return code_bytes(side) + parameter_bytes(side); }
+  KVPROF_HOST_DEVICE constexpr int codes_at(Side side) const { return side == Side::key ? 0 : side_bytes(Side::key); }
+  KVPROF_HOST_DEVICE constexpr int parameters_at(Side side) const { return codes_at(side) + code_bytes(side); }
   /// Size of a tile: a multiple of 16.
-  KVPROF_HOST_DEVICE constexpr int bytes() const { return parameters_at(Side::value) + parameter_bytes(Side::value); }
+  KVPROF_HOST_DEVICE constexpr int bytes() const { return side_bytes(Side::key) + side_bytes(Side::value); }
 
   KVPROF_HOST_DEVICE constexpr CodePlace code(Side side, int token, int channel) const {
     const int row = side == Side::key ? token : channel;

@@ -29,6 +29,9 @@ const SLOTS: usize = 2;
 const MOST_WARPS_2_BIT: usize = 12;
 const MOST_WARPS: usize = 8;
 
+/// What shares out the warps of a multiprocessor: beyond one for each, their number is a multiple of it.
+const SCHEDULERS: usize = 4;
+
 /// Blocks without tiles that a multiprocessor holds where it has the shared memory (`decode_blocks`); with tiles, one.
 const MOST_BLOCKS: usize = 2;
 
@@ -124,7 +127,8 @@ impl DecodeKernel {
         let slot = geometry.map_or(2 * unit, |g| side(&g.key) + side(&g.value));
         let most_warps = if geometry.is_some_and(|g| g.key.bits == 2) { MOST_WARPS_2_BIT } else { MOST_WARPS };
         let room = device.code.shared_bytes();
-        let warps = (room / (SLOTS * slot)).min(most_warps);
+        let fit = (room / (SLOTS * slot)).min(most_warps);
+        let warps = if fit > SCHEDULERS { fit / SCHEDULERS * SCHEDULERS } else { fit };
         // After the loop the rings hold each warp's part: rows of D + 4 floats, and two sums a row.
         let rows = ROWS_A_PASS[usize::from(shape.rows() > ROWS_A_PASS[0])];
         let merge = warps * rows * ((shape.head_dim + 4) * 4 + 8);
@@ -263,7 +267,7 @@ mod tests {
         };
         // A warp's two slots: 16 KiB without tiles, 34 with 8-bit codes, 18 with 4-bit codes, 16 with 2-bit codes in groups of 16.
         for (spec, hopper, portable) in
-            [(None, 8, 6), (Some("int8-hqq"), 6, 2), (Some("int4-hqq"), 8, 5), (Some("int2-hqq"), 12, 6)]
+            [(None, 8, 4), (Some("int8-hqq"), 4, 2), (Some("int4-hqq"), 8, 4), (Some("int2-hqq"), 12, 4)]
         {
             assert_eq!((warps(spec, H200), warps(spec, RTX_5090)), (hopper, portable), "{spec:?}");
         }
