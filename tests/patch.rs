@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics fails, as it should")]
 
+#[path = "patch/follow_up.rs"]
+mod follow_up;
 #[path = "support/thesis_data.rs"]
 mod thesis_data;
 

@@ -1,4 +1,4 @@
-//! The context at which costs are measured and needles are hidden where none is asked for.
+//! The contexts at which costs are measured and needles are hidden: which one where none is asked for, and how much of one is read.
 
 use super::feed::first_codes;
 use super::limits::OUTPUT_TOKENS;
@@ -22,6 +22,12 @@ pub fn check_default_context(config: &DecoderConfig, output: usize) -> Result<()
         "--{OUTPUT_TOKENS} {output} leaves {left} of the model's {limit} tokens for the default context, in which a quantized cache \
          would hold no code: give --context-lengths, or fewer output tokens"
     )))
+}
+
+/// The most tokens that any layer reads of a context of `length` tokens, where none reads all of it by the model's own sliding windows.
+pub fn most_in_sight(config: &DecoderConfig, length: usize) -> Option<usize> {
+    let shorter = |window: &Option<usize>| window.filter(|window| *window < length);
+    config.windows.iter().map(shorter).collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 #[cfg(test)]

@@ -14,17 +14,18 @@ const MOST_SECONDS: f64 = 86_400.0;
 pub const OUTPUT_TOKENS: &str = "output-tokens (--decode-tokens)";
 
 impl Settings {
-    /// Refuses settings that cannot measure anything, or cannot be recorded.
+    /// Refuses settings that cannot measure anything, or cannot be recorded; `profile` says whether the profile is measured with them, which
+    /// alone reads follow-up prompts.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the first such setting, as on the command line.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, profile: bool) -> Result<()> {
         if let Some(fault) = self.fault() {
             return Err(Error::usage(format!("--{fault}")));
         }
         // Of one run: the list of a matrix may replace the output length of the settings.
         match self.follow_up_tokens {
-            Some(tokens) if tokens > self.decode_tokens => Err(Error::usage(format!(
+            Some(tokens) if profile && tokens > self.decode_tokens => Err(Error::usage(format!(
                 "--follow-up-tokens {tokens} is more than --{OUTPUT_TOKENS} {0}: a follow-up prompt is read where a cache keeps room for \
                  its output; give at most {0} follow-up tokens, or at least {tokens} output tokens",
                 self.decode_tokens
@@ -107,7 +108,7 @@ mod tests {
         let check = |change: fn(&mut Settings)| {
             let mut settings = Settings::default();
             change(&mut settings);
-            settings.check().unwrap_err().to_string()
+            settings.check(true).unwrap_err().to_string()
         };
         assert!(check(|s| s.ppl_burn_in = Some(0)).contains("--ppl-burn-in must be at least 1"));
         assert!(check(|s| s.measure_runs = 1_000_000_000).contains("--measure-runs 1000000000 is more than"));
@@ -115,6 +116,8 @@ mod tests {
         let told = check(|s| (s.follow_up_tokens, s.decode_tokens) = (Some(65), 64));
         assert!(told.starts_with("--follow-up-tokens 65 is more than --output-tokens (--decode-tokens) 64"), "{told}");
         assert!(told.ends_with("give at most 64 follow-up tokens, or at least 65 output tokens"), "{told}");
+        let unread = Settings { follow_up_tokens: Some(65), decode_tokens: 64, ..Settings::default() };
+        assert!(unread.check(false).is_ok(), "without the profile there is no such prompt");
         assert!(check(|s| s.warmup_runs = 1_000_000_000).contains("--warmup-runs"));
         assert!(check(|s| s.energy_seconds = f64::INFINITY).contains("--energy-seconds inf must be"));
         assert!(check(|s| s.energy_seconds = f64::INFINITY).contains("no more than 86400"));
@@ -125,7 +128,7 @@ mod tests {
     fn data_whose_name_no_result_file_can_record_is_refused() {
         use std::os::unix::ffi::OsStringExt;
         let name = std::ffi::OsString::from_vec(b"texts-\xff".into());
-        let told = Settings { data: Some(name.into()), ..Settings::default() }.check().unwrap_err().to_string();
+        let told = Settings { data: Some(name.into()), ..Settings::default() }.check(true).unwrap_err().to_string();
         assert!(told.contains("--data texts-") && told.contains("is not UTF-8"), "{told}");
     }
 }

@@ -271,7 +271,7 @@ impl std::str::FromStr for NeedleKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::concerns::blocks_of;
+    use crate::schema::concerns::{RECORDED_IF_ASKED_FOR, blocks_of};
 
     #[test]
     fn a_default_burn_in_reaches_the_first_token_predicted_from_codes_however_short_the_window() {
@@ -320,9 +320,12 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_leaves_the_hash_of_older_files_as_it_was() {
-        let key = |settings: &Settings| serde_json::to_value(settings).unwrap().get("follow-up-tokens").cloned();
-        assert_eq!(key(&Settings::default()), None);
-        assert_eq!(key(&Settings { follow_up_tokens: Some(64), ..Settings::default() }), Some(64.into()));
+        let keys = |settings: &Settings| serde_json::to_value(settings).unwrap().as_object().unwrap().clone();
+        let asked = keys(&Settings { trace: true, follow_up_tokens: Some(64), ..Settings::default() });
+        assert_eq!(asked["follow-up-tokens"], 64);
+        let usual = keys(&Settings::default());
+        let unsaid: Vec<&String> = asked.keys().filter(|key| !usual.contains_key(*key)).collect();
+        assert_eq!(unsaid, RECORDED_IF_ASKED_FOR, "schema::concerns knows them");
     }
 
     #[test]

@@ -6,8 +6,9 @@ use clap::Command;
 
 use super::inputs::{refuse_input, result_files};
 use super::outcome;
-use super::settings::{SettingsArgs, check_trace_out};
+use super::settings::SettingsArgs;
 use super::shown::{Form, show_tables};
+use crate::bench;
 use crate::report::warnings;
 use crate::schema::RunResult;
 use crate::session::progress::Terminal;
@@ -72,8 +73,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let files = result_files(&args.files)?;
     let trace_out = args.settings.trace_out.as_deref();
     trace_out.map_or(Ok(()), |path| refuse_input(path, &files))?;
-    let profile = args.benchmarks.iter().any(|block| block == "profile");
-    check_trace_out(trace_out, profile, "--benchmarks without profile")?;
+    let blocks = bench::expand(&args.benchmarks)?;
+    let left_out = (!blocks.iter().any(|block| block == "profile")).then_some("--benchmarks without profile");
+    args.settings.check_profile(left_out, &blocks)?;
     let request = patch::Request { blocks: args.benchmarks.clone(), backup: !args.no_backup };
     let progress = Terminal::new(args.quiet);
     let adjust = |spec: &mut crate::session::plan::RunSpec| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::outcome;
-use super::settings::{SettingsArgs, check_trace_out};
+use super::settings::SettingsArgs;
 use super::shown::{Form, show};
 use crate::Result;
 use crate::base::number::{Lengths, lengths};
@@ -164,9 +164,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runs = args.sweep()?.plan()?.runs;
     runner::check(&runs)?;
     store::prepare_folder(&args.output_dir)?;
-    // Every run of a plan has the file of its settings.
-    let trace_out = runs.iter().find_map(|run| run.settings.trace_out.as_deref());
-    check_trace_out(trace_out, runs.iter().any(|run| run.profile), "--no-profile")?;
+    let left_out = if args.no_profile { "--no-profile" } else { "`profile = false` of --config" };
+    let left_out = runs.iter().all(|run| !run.profile).then_some(left_out);
+    let benchmarks: Vec<String> = runs.iter().flat_map(|run| run.benchmarks.iter().cloned()).collect();
+    args.settings.check_profile(left_out, &benchmarks)?;
     let progress = Terminal::new(args.quiet || args.json);
     let output = Output {
         folder: args.output_dir.clone(),

@@ -1,13 +1,15 @@
 //! The flags that set what benchmarks do, shared by `run` and `patch`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::base::message::tell;
 use crate::base::number::{Lengths, lengths, real, tokens, whole};
 use crate::bench::Settings;
 use crate::bench::limits::OUTPUT_TOKENS;
 use crate::bench::settings::{NeedleKind, Protocol};
 use crate::measure::trace::chrome;
 use crate::model::step::StepMode;
+use crate::schema::concerns::concerns;
 use crate::{Error, Result};
 
 /// Settings of the benchmarks; what is not given keeps its default.
@@ -159,19 +161,108 @@ impl SettingsArgs {
         settings.data = self.data.clone().or(settings.data);
         settings
     }
+
+    /// Refuses what would be measured in the profile where `left_out` leaves that out, and a file for traces that cannot be written; warns of the
+    /// other flags that only the profile goes by. Told before anything is measured, which are `benchmarks`.
+    ///
+    /// # Errors
+    /// A usage error that names the flag.
+    pub(super) fn check_profile(&self, left_out: Option<&str>, benchmarks: &[String]) -> Result<()> {
+        let Some(left_out) = left_out else { return self.trace_out.as_deref().map_or(Ok(()), chrome::check) };
+        if let Some(flag) = self.asked_of_profile().first() {
+            return Err(Error::usage(format!(
+                "--{flag} asks for what is measured in the profile, which {left_out} leaves out: leave out --{flag} too, or have the profile \
+                 measured"
+            )));
+        }
+        // The default context is what the output leaves of the model's tokens.
+        let by_output = concerns("context-lengths", benchmarks);
+        let idle = self.tuning_of_profile().into_iter().filter(|flag| *flag != OUTPUT_TOKENS || !by_output);
+        let idle: Vec<String> = idle.map(|flag| format!("--{flag}")).collect();
+        if !idle.is_empty() {
+            tell!("warning: {}: no effect, since {left_out} leaves out the profile", idle.join(", "));
+        }
+        Ok(())
+    }
+
+    /// The flags given that have the profile measure more.
+    fn asked_of_profile(&self) -> Vec<&'static str> {
+        given([
+            ("follow-up-tokens", self.follow_up_tokens.is_some()),
+            ("trace", self.trace),
+            ("trace-out", self.trace_out.is_some()),
+            ("memory-timeline", self.memory_timeline),
+        ])
+    }
+
+    /// The flags given that say how, or in which rows, the profile alone is measured.
+    fn tuning_of_profile(&self) -> Vec<&'static str> {
+        given([
+            ("batch-sizes", self.batch_sizes.is_some()),
+            (OUTPUT_TOKENS, self.output_tokens.is_some()),
+            ("warmup-runs", self.warmup_runs.is_some()),
+            ("measure-runs", self.measure_runs.is_some()),
+            ("prefill-chunk", self.prefill_chunk.is_some()),
+            ("energy-seconds", self.energy_seconds.is_some()),
+            ("step-mode", self.step_mode.is_some()),
+            ("no-cuda-graph", self.no_cuda_graph),
+        ])
+    }
 }
 
-/// Refuses a file for traces that nothing would be written to, since `left_out` leaves the profile out, or that cannot be written: told
-/// before anything is measured.
-///
-/// # Errors
-/// Says which of the two.
-pub(super) fn check_trace_out(file: Option<&Path>, profile: bool, left_out: &str) -> Result<()> {
-    match file {
-        Some(_) if !profile => {
-            Err(Error::usage(format!("--trace-out traces the profile, which {left_out} leaves out")))
+fn given<const N: usize>(flags: [(&'static str, bool); N]) -> Vec<&'static str> {
+    flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::schema::concerns::blocks_of;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    }
+
+    /// The settings of a line with `flag`, and a value of it where it takes one.
+    fn with(flag: &str) -> SettingsArgs {
+        let flag = format!("--{flag}");
+        let lines = ["4", "0.5", "plain", "streaming", "words"].map(|value| vec!["kvprof", &flag, value]);
+        let line = lines.into_iter().chain([vec!["kvprof", &flag]]).find_map(|line| Line::try_parse_from(line).ok());
+        line.unwrap_or_else(|| panic!("no value for {flag}")).settings
+    }
+
+    #[test]
+    fn every_flag_that_only_the_profile_goes_by_is_known_to_be_idle_without_it() {
+        let mut known = Vec::new();
+        for arg in Line::command().get_arguments() {
+            let flag = arg.get_long().unwrap();
+            let key = if flag == "output-tokens" { "decode-tokens" } else { flag };
+            // --batch-sizes says which rows there are; the other two are spellings of --step-mode and --trace.
+            let of_profile = ["batch-sizes", "no-cuda-graph", "trace-out"].contains(&flag)
+                || blocks_of(key).is_some_and(|blocks| blocks == ["profile"]);
+            let settings = with(flag);
+            let told = [settings.asked_of_profile(), settings.tuning_of_profile()].concat();
+            assert_eq!(told.len(), usize::from(of_profile), "--{flag}: {told:?}");
+            known.extend(told);
         }
-        Some(file) => chrome::check(file),
-        None => Ok(()),
+        assert_eq!(known.len(), 12);
+    }
+
+    #[test]
+    fn every_flag_that_counts_tokens_takes_them_as_tables_write_them() {
+        let mut counted = 0;
+        for arg in Line::command().get_arguments() {
+            let flag = arg.get_long().unwrap();
+            let tokens = arg.get_value_names().is_some_and(|names| names[0] == "TOKENS") || flag.ends_with("tokens");
+            if tokens {
+                assert!(Line::try_parse_from(["kvprof", &format!("--{flag}"), "4k"]).is_ok(), "--{flag} 4k");
+                counted += 1;
+            }
+        }
+        assert!(counted >= 8, "{counted}");
     }
 }

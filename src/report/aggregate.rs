@@ -12,8 +12,8 @@ use crate::schema::{Accuracy, DataSource, FollowUp, Needle, Perplexity};
 
 type Get = fn(&Row<'_>) -> Cell;
 
-/// Which run a score was read from.
-type Source = fn(&Run) -> Option<usize>;
+/// Which run a number of a row was read from.
+type Source = fn(&Row<'_>) -> Option<usize>;
 
 /// Decimals to which the thesis' scripts round.
 fn rounded(value: Option<f64>, decimals: usize) -> Cell {
@@ -21,7 +21,7 @@ fn rounded(value: Option<f64>, decimals: usize) -> Cell {
 }
 
 fn follow_up<'a>(row: &Row<'a>) -> Option<&'a FollowUp> {
-    row.measured?.follow_up.as_ref()
+    row.follow_up.map(|(_, follow_up)| follow_up)
 }
 
 fn ppl<'a>(row: &Row<'a>) -> Option<&'a Perplexity> {
@@ -44,14 +44,15 @@ fn sha256(data: Option<&DataSource>) -> Cell {
     data.map(|data| data.sha256.as_str()).into()
 }
 
-/// The files that scores were read from, which need not be that of the row's costs.
-const SCORE_FILES: [(&str, Source); 5] = [
-    ("ppl_file", |run| run.sources.ppl),
+/// The files that follow-up prompts and scores were read from, which need not be that of the row's other costs.
+const OTHER_FILES: [(&str, Source); 6] = [
+    ("follow_up_file", |row| row.follow_up.map(|(run, _)| run)),
+    ("ppl_file", |row| row.run.sources.ppl),
     // That of an unquantized cache, from itself, is no score.
-    ("kld_file", |run| run.quality.kld.as_ref().and(run.sources.kld)),
-    ("needle_file", |run| run.sources.needle),
-    ("mmlu_file", |run| run.sources.mmlu),
-    ("math_file", |run| run.sources.math),
+    ("kld_file", |row| row.run.quality.kld.as_ref().and(row.run.sources.kld)),
+    ("needle_file", |row| row.run.sources.needle),
+    ("mmlu_file", |row| row.run.sources.mmlu),
+    ("math_file", |row| row.run.sources.math),
 ];
 
 fn file_name(run: &Run) -> Cell {
@@ -63,18 +64,18 @@ pub fn table(study: &Study) -> Table {
     let columns = columns();
     let cells = |row: &Row<'_>| {
         let own = columns.iter().map(|(_, get)| get(row).from_run(row.index));
-        let of_scores = SCORE_FILES.iter().map(|(_, source)| {
-            source(row.run).map_or_else(Cell::missing, |at| file_name(&study.runs[at]).from_run(at))
-        });
-        own.chain(of_scores).collect::<Vec<_>>()
+        let others = OTHER_FILES
+            .iter()
+            .map(|(_, source)| source(row).map_or_else(Cell::missing, |at| file_name(&study.runs[at]).from_run(at)));
+        own.chain(others).collect::<Vec<_>>()
     };
     let rows = study.rows().map(|row| cells(&row)).collect();
-    let of_scores = SCORE_FILES.iter().map(|(name, _)| Column::text(name, name));
+    let others = OTHER_FILES.iter().map(|(name, _)| Column::text(name, name));
     Table {
         id: "aggregate".into(),
         title: String::new(),
         note: String::new(),
-        columns: columns.iter().map(|(column, _)| column.clone()).chain(of_scores).collect(),
+        columns: columns.iter().map(|(column, _)| column.clone()).chain(others).collect(),
         rows,
     }
 }
@@ -189,7 +190,7 @@ fn columns() -> Vec<(Column, Get)> {
         (text("needle_kind"), |r| needle(r).and_then(|n| n.kind.as_deref()).into()),
         (text("needle_haystack"), |r| needle(r).and_then(|n| n.haystack.as_deref()).into()),
         (text("needle_data_sha256"), |r| sha256(needle(r).and_then(|n| n.data.as_ref()))),
-        // Tokens, and 0…1, as --needle-contexts and --needle-depths take them.
+        // Tokens, and 0…1, as --context-lengths and --needle-depths take them.
         (text("needle_contexts"), |r| needle(r).map(|n| scoring::needle_contexts(n).join(" ")).into()),
         (text("needle_depths"), |r| {
             let trials = r.run.result.benchmarks.needle_in_haystack_trials.as_deref();
@@ -211,7 +212,7 @@ fn columns() -> Vec<(Column, Get)> {
         (real("quantized_read_fraction"), |r| {
             r.measured.and_then(|m| m.quantized_read_fraction).or(r.run.quality.quantized_read_fraction).into()
         }),
-        // Where the row comes from; its scores: SCORE_FILES.
+        // Where the row comes from; its follow-up prompt and scores: OTHER_FILES.
         (text("device"), |r| r.machine().name().into()),
         (text("timestamp"), |r| r.run.result.timestamp.as_str().into()),
         (text("schema_version"), |r| r.run.result.schema_version.as_str().into()),

@@ -1,5 +1,6 @@
 //! What a cost was measured with, beside model, backend, cache, context and batch: settings that change what is measured. Rows that
-//! differ in it are rows of different experiments.
+//! differ in it are rows of different experiments. A row without a follow-up prompt differs in none from one that read it: no other number
+//! depends on that. The newest of them counts, with the prompt of the older ([`Study::rows`](super::study::Study::rows)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,6 +62,10 @@ fn chunks_of(tokens: usize) -> Told {
     Told::new(tokens, format!("prefill chunks of {tokens}"))
 }
 
+fn follow_ups_of(tokens: usize) -> Told {
+    Told::new(tokens, format!("follow-up prompts of {tokens}"))
+}
+
 /// How the decode steps of the row `m` were made, by the name of `--step-mode` for it; `None` where the file does not say.
 pub fn step_mode(m: &Measurement) -> Option<&str> {
     m.step_mode.as_deref().or_else(|| worded_mode(m))
@@ -92,8 +97,8 @@ impl Setting {
         });
         let follow_up = m.follow_up.as_ref().map(|follow_up| follow_up.tokens as u64);
         // A row that was skipped tells what was asked for; one without has none of them.
-        let follow_up = follow_up.or_else(|| flags.get("follow-up-tokens")?.as_u64()).map(|tokens| tokens as usize);
-        let follow_up = follow_up.map(|tokens| Told::new(tokens, format!("follow-up prompts of {tokens}")));
+        let follow_up = follow_up.or_else(|| flags.get("follow-up-tokens")?.as_u64());
+        let follow_up = follow_up.map(|tokens| follow_ups_of(tokens as usize));
         let asked = flags.get("step-mode").and_then(Value::as_str);
         let step_mode = asked.filter(|asked| has_step_modes(result, m, asked));
         let step_mode = step_mode.map(|mode| match format!("step mode {mode}") {
@@ -141,6 +146,12 @@ impl Setting {
     /// The same with prefill chunks of `tokens`.
     pub fn with_chunk(mut self, tokens: usize) -> Self {
         self.0.insert(Part::Chunk, chunks_of(tokens));
+        self
+    }
+
+    /// The same with follow-up prompts of `tokens`.
+    pub fn with_follow_up(mut self, tokens: usize) -> Self {
+        self.0.insert(Part::FollowUp, follow_ups_of(tokens));
         self
     }
 

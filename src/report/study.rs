@@ -12,7 +12,7 @@ use super::setting::{Part, Setting};
 use super::sharing::{set_apart, share_blocks};
 use crate::base::error::{Error, Result};
 use crate::schema::read;
-use crate::schema::{Benchmarks, Machine, Measurement, RunResult};
+use crate::schema::{Benchmarks, FollowUp, Machine, Measurement, RunResult};
 
 /// Bytes in the unit that result files call MB.
 pub const MIB: f64 = 1_048_576.0;
@@ -26,6 +26,8 @@ pub struct Row<'a> {
     pub run: &'a Run,
     /// The measurement; `None` for a file that holds quality blocks only.
     pub measured: Option<&'a Measurement>,
+    /// Its follow-up prompt, or where it read none that of a row which it replaces; with the index of the run that it was read in.
+    pub follow_up: Option<(usize, &'a FollowUp)>,
 }
 
 impl Row<'_> {
@@ -84,6 +86,17 @@ impl Row<'_> {
     }
 }
 
+/// Where a measurement stands: its run, and its place in that; no place for a run without measurements.
+type At = (usize, Option<usize>);
+
+/// The newest of the measurements of one experiment.
+#[derive(Debug)]
+struct Kept {
+    at: At,
+    /// The newest of those that read a follow-up prompt.
+    follow_up: Option<At>,
+}
+
 /// All result files of a report.
 #[derive(Debug, Default)]
 pub struct Study {
@@ -97,7 +110,7 @@ pub struct Study {
     pub superseded: usize,
     /// Quality blocks that a later one of the same model, backend and cache replaces.
     pub superseded_scores: usize,
-    kept: Vec<(usize, Option<usize>)>,
+    kept: Vec<Kept>,
     /// See [`folded`].
     folded: BTreeSet<usize>,
 }
@@ -174,9 +187,9 @@ impl Study {
     }
 
     /// Picks the measurements to show: of two for the same subject × cache × context × batch, the later one; a row that was skipped only
-    /// where nothing was measured.
+    /// where nothing was measured. A follow-up prompt, which changes no other number, is not lost to a later row that read none.
     fn keep_newest(&mut self) {
-        let mut newest: BTreeMap<_, (usize, Option<usize>)> = BTreeMap::new();
+        let mut newest: BTreeMap<_, Kept> = BTreeMap::new();
         for (index, run) in self.unfolded() {
             let name = (run.subject(), &run.cache);
             let places: Vec<Option<usize>> = match run.result.measurements.len() {
@@ -184,19 +197,18 @@ impl Study {
                 n => (0..n).map(Some).collect(),
             };
             for place in places {
-                let measured = place.and_then(|p| run.result.measurements.get(p));
-                let size = measured.map(|m| (m.context_len, m.batch()));
-                let rank = |(index, place): (usize, Option<usize>)| {
-                    let result = &self.runs[index].result;
-                    match place.and_then(|p| result.measurements.get(p)) {
-                        Some(m) => (!m.is_skipped(), result.measured_at(&m.block()).to_string()),
-                        None => (false, result.timestamp.clone()),
-                    }
-                };
-                let chosen = newest.entry((name, size)).or_insert((index, place));
+                let at = (index, place);
+                let row = self.row(at);
+                let size = row.measured.map(|m| (m.context_len, m.batch()));
+                let kept = newest.entry((name, size)).or_insert(Kept { at, follow_up: None });
                 // The runs are in order of the times their files were begun, but a patch may have come later.
-                if rank((index, place)) >= rank(*chosen) {
-                    *chosen = (index, place);
+                if self.rank(at) >= self.rank(kept.at) {
+                    kept.at = at;
+                }
+                // A time in the host's memory is that of its own row alone.
+                let read = row.follow_up.is_some() && !row.spilled();
+                if read && kept.follow_up.is_none_or(|before| self.rank(at) >= self.rank(before)) {
+                    kept.follow_up = Some(at);
                 }
             }
         }
@@ -204,6 +216,23 @@ impl Study {
         let is_measured = |m: &Measurement| !m.is_skipped();
         let all = self.runs.iter().flat_map(|run| &run.result.measurements).filter(|m| is_measured(m)).count();
         self.superseded = all - self.rows().filter(|row| row.measured.is_some_and(is_measured)).count();
+    }
+
+    /// Which of several measurements counts: the greatest.
+    fn rank(&self, at: At) -> (bool, &str) {
+        let Row { run, measured, .. } = self.row(at);
+        match measured {
+            Some(m) => (!m.is_skipped(), run.result.measured_at(&m.block())),
+            None => (false, &run.result.timestamp),
+        }
+    }
+
+    /// The measurement at a place as it stands there.
+    fn row(&self, (index, place): At) -> Row<'_> {
+        let run = &self.runs[index];
+        let measured = place.and_then(|place| run.result.measurements.get(place));
+        let follow_up = measured.and_then(|m| m.follow_up.as_ref()).map(|follow_up| (index, follow_up));
+        Row { index, run, measured, follow_up }
     }
 
     /// The runs that stand for themselves, each with its index.
@@ -223,9 +252,10 @@ impl Study {
 
     /// The measurements, by model, backend, cache, context and batch.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.kept.iter().map(|&(index, place)| {
-            let run = &self.runs[index];
-            Row { index, run, measured: place.and_then(|p| run.result.measurements.get(p)) }
+        self.kept.iter().map(|kept| {
+            let row = self.row(kept.at);
+            let older = || self.row(kept.follow_up?).follow_up;
+            Row { follow_up: row.follow_up.or_else(older), ..row }
         })
     }
 

@@ -7,6 +7,7 @@ use super::number::{self, Digits};
 use super::quality_tables;
 use super::study::{MIB, Row, Study};
 use super::table::{Cell, Column, Table};
+use crate::schema::FollowUp;
 
 /// What the tables of a report are called, whether or not it has data for them.
 pub const IDS: [&str; 7] = ["delta_ppl", "quality", "memory", "latency", "needle", "energy", "kernels"];
@@ -109,6 +110,11 @@ fn latency(group: &Group<'_>) -> Table {
         for row in &s.rows {
             let (Some(m), Some(context), Some(batch)) = (row.measured, row.context(), row.batch()) else { continue };
             let remark = |cell: Cell| cell.timed(row.index, row.spilled());
+            // That of an older row, which did not spill, is of another run.
+            let follow_up = |get: fn(&FollowUp) -> Cell| match row.follow_up {
+                Some((run, follow_up)) => get(follow_up).timed(run, run == row.index && row.spilled()),
+                None => Cell::missing(),
+            };
             let full = s.baseline().filter(|b| *b != row.run.cache).and_then(|b| s.row(b, context, batch));
             let change = full
                 .filter(|f| !f.spilled() && !row.spilled())
@@ -119,8 +125,8 @@ fn latency(group: &Group<'_>) -> Table {
                 context.into(),
                 batch.into(),
                 remark(m.prefill_ms.into()),
-                m.follow_up.as_ref().map(|follow_up| follow_up.tokens).into(),
-                remark(m.follow_up.as_ref().map(|follow_up| follow_up.ms).into()),
+                follow_up(|follow_up| follow_up.tokens.into()),
+                follow_up(|follow_up| follow_up.ms.into()),
                 remark(row.decode_rate().into()),
                 remark(change.into()),
                 remark(m.steps.as_ref().map(|s| s.p99_ms).into()),

@@ -6,7 +6,7 @@ use super::identity::{self, Identity};
 use super::label::quantization;
 use super::number;
 use crate::base::message::tell;
-use crate::schema::concerns::concerns;
+use crate::schema::concerns::{RECORDED_IF_ASKED_FOR, concerns};
 use crate::schema::{Accuracy, Flags, Measurement, RunResult};
 
 /// A run's warnings, and those of its measurements with their context.
@@ -113,14 +113,17 @@ fn patched(varying: &[Identity], result: &RunResult) -> Vec<String> {
 
 /// In which of the settings that `block` depends on `settings` differ from the run's; `None` where they do not.
 fn difference(block: &str, settings: &Flags, result: &RunResult) -> Option<String> {
-    let differs = |(flag, value): &(&String, &Value)| {
-        concerns(flag, &[block]) && result.config.flags.get(*flag).is_some_and(|runs| runs != *value)
+    const UNASKED: &Value = &Value::Null;
+    let runs = |flag: &str| {
+        let unasked = RECORDED_IF_ASKED_FOR.contains(&flag).then_some(UNASKED);
+        result.config.flags.get(flag).or(unasked)
     };
     let words = |value: &Value| if value.is_null() { "the default".to_string() } else { value.to_string() };
     let told = |(flag, value): (&String, &Value)| {
-        format!("--{flag} {} (the run's: {})", words(value), words(&result.config.flags[flag]))
+        let runs = runs(flag).filter(|runs| concerns(flag, &[block]) && *runs != value)?;
+        Some(format!("--{flag} {} (the run's: {})", words(value), words(runs)))
     };
-    let told: Vec<String> = settings.iter().filter(differs).map(told).collect();
+    let told: Vec<String> = settings.iter().filter_map(told).collect();
     (!told.is_empty()).then(|| format!("patched with {}", told.join(", ")))
 }
 
@@ -208,6 +211,20 @@ mod tests {
         patched.benchmarks.kld =
             Some(crate::schema::Kld { settings: Some(flags(256.into(), vec![256].into())), ..Default::default() });
         assert_eq!(lines(&[&patched]), ["int4-hqq, kld: patched with --ppl-window 256 (the run's: the default)"]);
+    }
+
+    #[test]
+    fn what_a_patch_asked_for_and_the_run_did_not_is_told_though_the_run_records_nothing_of_it() {
+        let mut patched = result("int4-hqq", &[]);
+        let asked = |flag: &str, value: Value| Some(Flags::from_iter([(flag.to_string(), value)]));
+        patched.measurements[0].settings = asked("follow-up-tokens", 64.into());
+        let told = "int4-hqq at 4096 × 2: patched with --follow-up-tokens 64 (the run's: the default)";
+        assert_eq!(lines(&[&patched]), [told]);
+        patched.measurements[0].settings = asked("trace", true.into());
+        assert!(lines(&[&patched])[0].contains("patched with --trace true"));
+        // Another setting that the run does not record may be of a later version, and have been what the run had.
+        patched.measurements[0].settings = asked("step-mode", "graph".into());
+        assert!(lines(&[&patched]).is_empty());
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use super::SCORES;
 
+/// Settings that a file records only where they were asked for: one that has none of them was measured without.
+pub const RECORDED_IF_ASKED_FOR: [&str; 2] = ["follow-up-tokens", "trace"];
+
 /// The blocks that the setting called `flag` has an effect on, a row of the profile as `profile`; `None` for a setting of another
 /// version. Which rows there are is nothing that one of them was measured with.
 pub fn blocks_of(flag: &str) -> Option<&'static [&'static str]> {

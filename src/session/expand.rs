@@ -65,7 +65,7 @@ impl Sweep {
                             continue;
                         }
                         let settings = self.settings_of(matrix, &overrides, output);
-                        settings.check()?;
+                        settings.check(matrix.profile)?;
                         runs.push(RunSpec {
                             model: request.clone(),
                             attn_backend: backend.clone(),

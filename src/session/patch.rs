@@ -89,7 +89,7 @@ impl Target {
         spec.profile = blocks.iter().any(|b| b == "profile");
         spec.benchmarks = blocks.iter().filter(|b| *b != "profile").cloned().collect();
         adjust(&mut spec);
-        spec.settings.check().map_err(|e| Error::file(path, e.to_string()))?;
+        spec.settings.check(spec.profile).map_err(|e| Error::file(path, e.to_string()))?;
         Ok(Target { stored, run: Prepared::new(spec)?, blocks, _claim: claim })
     }
 

@@ -22,7 +22,7 @@ impl Prepared {
     /// # Errors
     /// When it names a backend or a benchmark that there is none of, or settings that cannot measure anything.
     pub fn new(spec: RunSpec) -> Result<Self> {
-        spec.settings.check()?;
+        spec.settings.check(spec.profile)?;
         if !spec.profile && spec.benchmarks.is_empty() {
             return Err(Error::usage("there is nothing to measure: the profile is left out and no benchmark is named"));
         }

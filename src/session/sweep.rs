@@ -247,6 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn every_key_that_counts_tokens_takes_them_as_tables_write_them() {
+        let read = |text: String| Sweep::parse(Path::new("sweep.toml"), &text).unwrap();
+        for key in [
+            "output-tokens",
+            "follow-up-tokens",
+            "prefill-chunk",
+            "ppl-window",
+            "ppl-burn-in",
+            "ppl-tokens",
+            "max-new-tokens",
+        ] {
+            let [short, long] = ["'4k'", "4096"].map(|value| read(format!("[settings]\n{key} = {value}")).settings);
+            assert_eq!(short, long, "{key}");
+        }
+        for key in ["output-tokens", "residual-lengths", "context-lengths"] {
+            let [short, long] = ["'4k'", "4096"].map(|value| read(format!("[[matrix]]\n{key} = [{value}]")).matrix);
+            assert_eq!(format!("{short:?}"), format!("{long:?}"), "{key}");
+        }
+    }
+
+    #[test]
     fn an_exclusion_of_what_is_not_there_is_refused() {
         for wrong in [
             "models = ['b']",

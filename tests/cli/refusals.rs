@@ -57,8 +57,10 @@ fn an_output_that_leaves_no_useful_default_context_is_refused() {
 #[test]
 fn requests_that_contradict_themselves_are_refused() {
     assert!(refused(&["run", "--benchmarks", "ppl", "none"]).contains("none stands alone"));
-    let untraced = ["run", "--no-profile", "--benchmarks", "ppl", "--trace-out", "t.json"];
-    assert!(refused(&untraced).contains("--no-profile"));
+    for asked in [&["--trace-out", "t.json"][..], &["--trace"], &["--follow-up-tokens", "8"], &["--memory-timeline"]] {
+        let text = refused(&[&["run", "--no-profile", "--benchmarks", "ppl"], asked].concat());
+        assert!(text.contains("--no-profile") && text.contains(asked[0]), "{text}");
+    }
     assert!(refused(&["run", "--benchmarks", "math", "--data", "no/such/folder"]).contains("no/such/folder"));
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use kvprof::schema::RunResult;
+use kvprof::base::stats::Summary;
+use kvprof::schema::{FollowUp, RunResult};
 
 use crate::results::{self, Cache};
 use crate::{kvprof, stderr};
@@ -164,4 +165,72 @@ fn a_file_of_scores_alone_folds_into_every_setting_that_its_cache_was_measured_w
         }
         assert!(!text.contains("tokens out"), "scores do not depend on it:\n{text}");
     }
+}
+
+/// INT4 begun at `time`, which read a prompt of `tokens` after each context in `ms`.
+fn followed_up(time: &str, tokens: usize, ms: f64) -> RunResult {
+    let mut result = int4(time, 128, 0.004);
+    let runs_ms = Summary::of(&[ms; 3]).unwrap();
+    for m in &mut result.measurements {
+        let follow_up = FollowUp { tokens, ms, tokens_per_sec: 1e3, runs_ms: runs_ms.clone(), ..Default::default() };
+        m.follow_up = Some(follow_up);
+    }
+    result
+}
+
+#[test]
+fn a_later_row_without_a_follow_up_prompt_counts_and_keeps_that_of_the_one_it_replaces() {
+    let folder = tempfile::tempdir().unwrap();
+    let (older, old) = (followed_up("10:00:00", 64, 7.0), followed_up("11:00:00", 64, 8.0));
+    let mut newest = int4("12:00:00", 128, 0.004);
+    newest.measurements.iter_mut().for_each(|m| m.vram_peak_mb = Some(1234.0));
+    let name = |result: &RunResult| format!("{}.json", result.experiment_id);
+    let (of_old, of_newest) = (name(&old), name(&newest));
+    [older, old, newest].iter().for_each(|result| drop(results::write(folder.path(), result)));
+    for (head, told) in [
+        ("vram_peak_mb", "1234.0"),
+        ("file", &of_newest),
+        ("follow_up_ms", "8.0"),
+        ("follow_up_tokens", "64"),
+        ("follow_up_file", &of_old),
+    ] {
+        let (values, said) = column(folder.path(), head);
+        assert_eq!(values, [told; results::CONTEXTS.len()], "{head}");
+        assert!(said.contains("6 measurements are left out"), "{said}");
+    }
+    // A prompt of another length is another measurement.
+    results::write(folder.path(), &followed_up("13:00:00", 96, 9.0));
+    let (values, _) = column(folder.path(), "follow_up_ms");
+    assert_eq!(values.iter().filter(|ms| *ms == "8.0").count(), results::CONTEXTS.len(), "{values:?}");
+    assert_eq!(values.iter().filter(|ms| *ms == "9.0").count(), results::CONTEXTS.len(), "{values:?}");
+}
+
+#[test]
+fn a_follow_up_prompt_of_an_older_row_is_linked_to_its_file_and_compared_by_its_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, new) = (folder.path().join("base"), folder.path().join("new"));
+    [&base, &new].into_iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+    results::write(&base, &followed_up("09:00:00", 96, 5.0));
+    let old = followed_up("10:00:00", 64, 7.0);
+    let file = results::write(&new, &old);
+    results::write(&new, &int4("12:00:00", 128, 0.004));
+    let output = kvprof().arg("report").arg(&new).arg("-o").arg(folder.path().join("out")).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let latency = std::fs::read_to_string(folder.path().join("out/tables/latency.csv")).unwrap();
+    assert!(latency.lines().skip(1).all(|line| line.contains(",64,7.0,")), "{latency}");
+    let page = std::fs::read_to_string(folder.path().join("out/report.html")).unwrap();
+    let linked = page.split("<tr>").filter(|row| row.contains(file.file_name().unwrap().to_str().unwrap()));
+    assert!(linked.count() >= results::CONTEXTS.len(), "each row links the prompt to its own file");
+    let compared = |base: &Path| {
+        let output =
+            kvprof().arg("compare").arg(base).arg("--against").arg(&new).args(["-f", "json"]).output().unwrap();
+        let lines: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        (lines.iter().filter(|line| line["metric"] == "follow-up").count(), stderr(&output))
+    };
+    let (lines, said) = compared(&base);
+    assert!(lines == 0 && said.contains("follow-up prompts of 64 against follow-up prompts of 96"), "{said}");
+    std::fs::remove_dir_all(&base).unwrap();
+    std::fs::create_dir(&base).unwrap();
+    results::write(&base, &old);
+    assert_eq!(compared(&base).0, results::CONTEXTS.len());
 }

@@ -6,6 +6,7 @@ mod hidden;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::contexts::most_in_sight;
 use super::data::Files;
 use super::feed::{CHUNK, chunks, no_score, require_quantized_reads, require_room_for_codes};
 use super::{Benchmark, Block, Context, Readings, Request, Settings, text};
@@ -43,7 +44,13 @@ impl Benchmark for NeedleBenchmark {
             // The last token of an answer is not read.
             longest - 1,
         )?;
-        Ok(None)
+        let deepest = read.haystacks.iter().map(|haystack| haystack.context).max().unwrap_or(0);
+        Ok(most_in_sight(subject.config(), deepest).map(|most| {
+            format!(
+                "needle: by the model's own sliding window no layer reads more than the latest {most} of {deepest} tokens, so that a \
+                 needle further back is known only by what the tokens between made of it; --sliding-window off has all of them read"
+            )
+        }))
     }
 
     fn local_files(&self, settings: &Settings, _model: &str) -> Vec<Files> {

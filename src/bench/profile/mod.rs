@@ -17,6 +17,7 @@ use self::generation::{Generation, random_prompt};
 use self::memory::{Held, fill_memory, ledger};
 use self::times::fill_times;
 use self::trace::measure_kernels;
+use super::contexts::most_in_sight;
 use super::feed::{longer_than_model, why_unread};
 use super::limits::OUTPUT_TOKENS;
 use super::{Block, Context, Settings};
@@ -203,8 +204,7 @@ fn fill_reads(m: &mut Measurement, context: &Context<'_>, reads: KeyReads) {
 /// That no layer reads all of a context of `length` tokens, where that is so by the model's own sliding windows. It names no context, so
 /// that it is told once of several.
 fn out_of_sight(config: &DecoderConfig, length: usize) -> Option<String> {
-    let shorter = |window: &Option<usize>| window.filter(|window| *window < length);
-    let most = config.windows.iter().map(shorter).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+    let most = most_in_sight(config, length)?;
     Some(format!(
         "by the model's own sliding window attention reads no more than the latest {most} tokens of the context, and the cache holds few \
          others; --sliding-window off measures attention to all of it"

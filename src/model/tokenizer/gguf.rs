@@ -24,7 +24,7 @@ const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L
 /// Mistral's words since NeMo: letters with one leading sign, cut where lower case turns to upper, single digits, signs, line ends, spaces.
 const TEKKEN_WORDS: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// How a text is cut into words before byte-level BPE: `tokenizer.ggml.pre`.
+/// How a text is cut into words before byte-level BPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Words {
     Gpt2,
@@ -35,18 +35,23 @@ enum Words {
     Tekken,
 }
 
-impl Words {
-    const KNOWN: &str = "gpt-2, smollm, qwen2, deepseek-r1-qwen, llama-bpe, tekken";
+/// What `tokenizer.ggml.pre` calls them: the names that llama.cpp takes for one another (`llama_vocab::impl::load` in `llama-vocab.cpp`), as far
+/// as models have them whose architectures can be loaded.
+const NAMES: [(Words, &[&str]); 5] = [
+    (Words::Gpt2, &["gpt-2", "a.x-4.0", "mellum"]),
+    (Words::SmolLm, &["smollm"]),
+    (Words::Qwen2, &["qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez"]),
+    (Words::Llama3, &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0"]),
+    (Words::Tekken, &["tekken"]),
+];
 
+impl Words {
     fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "gpt-2" => Words::Gpt2,
-            "smollm" => Words::SmolLm,
-            "qwen2" | "deepseek-r1-qwen" => Words::Qwen2,
-            "llama-bpe" | "llama3" | "llama-v3" => Words::Llama3,
-            "tekken" => Words::Tekken,
-            _ => return None,
-        })
+        NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(words, _)| *words)
+    }
+
+    fn known() -> String {
+        NAMES.iter().flat_map(|(_, names)| *names).copied().collect::<Vec<_>>().join(", ")
     }
 
     /// Whether a word that is a token stays whole, whatever the merges say, and BOS comes before a text unless the file says otherwise.
@@ -146,7 +151,7 @@ impl Vocabulary {
 fn byte_level(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Tokenizer> {
     let name = file.text("tokenizer.ggml.pre").unwrap_or("(none)");
     let words = Words::parse(name)
-        .ok_or_else(|| file.wrong(format!("cuts words in the manner `{name}`; supported are {}", Words::KNOWN)))?;
+        .ok_or_else(|| file.wrong(format!("cuts words in the manner `{name}`; supported are {}", Words::known())))?;
     let merges = texts(file, "merges")?
         .into_iter()
         .map(|line| match line.split_once(' ') {
@@ -182,4 +187,28 @@ fn texts(file: &GgufFile, name: &str) -> Result<Vec<String>> {
             _ => Err::<String, Error>(file.wrong(format!("has an entry in `tokenizer.ggml.{name}` that is not text"))),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_llama_cpp_takes_for_one_another_are_cut_alike() {
+        for (words, names) in [
+            (Words::Gpt2, "gpt-2 mellum a.x-4.0"),
+            (Words::Qwen2, "qwen2 deepseek-r1-qwen megrez kormo f2llmv2"),
+            (Words::Llama3, "llama-bpe llama3 llama-v3 falcon3 pixtral midm-2.0"),
+            (Words::Tekken, "tekken"),
+        ] {
+            for name in names.split(' ') {
+                assert_eq!(Words::parse(name), Some(words), "{name}");
+                assert!(Words::known().contains(name), "{name} is among what an error says there is");
+            }
+        }
+        // Words of another pattern: they are refused, not cut as those of a like name.
+        for name in ["llama4", "qwen35", "deepseek-llm", "default", ""] {
+            assert_eq!(Words::parse(name), None, "{name}");
+        }
+    }
 }

@@ -105,8 +105,7 @@ pub static COST: [Cost; 6] = [
     Cost {
         metric: Metric { name: "follow-up", unit: "ms", points: false },
         change: |a, b| {
-            let of = |r: &Row<'_>| r.measured?.follow_up.clone();
-            let (a, b) = (of(a)?, of(b)?);
+            let ((_, a), (_, b)) = (a.follow_up?, b.follow_up?);
             let interval = stats::ratio_of_medians(&a.runs_ms.raw, &b.runs_ms.raw).and_then(|ratio| ratio.interval);
             relative(a.ms, b.ms, interval, true)
         },

@@ -79,12 +79,15 @@ pub(super) fn row<'b, 'a>(base: &'b [Row<'a>], new: &Row<'_>) -> Option<(usize, 
     there().filter(alike).min_by_key(asked).or_else(|| there().next().filter(|_| there().count() == 1))
 }
 
-/// The settings of two rows of one context and batch: the prefill chunk as it was used, where both files tell, since the usual one may
-/// be what the other side asked for; else as it was asked for.
+/// The settings of two rows of one context and batch, with the follow-up prompts that they stand for, if of an older row: the prefill chunk
+/// as it was used, where both files tell, since the usual one may be what the other side asked for; else as it was asked for.
 pub(super) fn used(base: &Row<'_>, new: &Row<'_>) -> [Setting; 2] {
     let chunk = |row: &Row<'_>| setting::prefill_chunk(&row.run.result, row.measured?);
     let chunks = chunk(base).zip(chunk(new));
-    let [of_base, of_new] = [base, new].map(|row| row.run.setting.clone());
+    let [of_base, of_new] = [base, new].map(|row| match row.follow_up {
+        Some((_, follow_up)) => row.run.setting.clone().with_follow_up(follow_up.tokens),
+        None => row.run.setting.clone(),
+    });
     match chunks {
         Some((base, new)) => [of_base.with_chunk(base), of_new.with_chunk(new)],
         None => [of_base, of_new],

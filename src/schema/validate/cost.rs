@@ -16,9 +16,18 @@ pub(super) fn measurement(m: &Measurement, ours: bool, at: &str, findings: &mut 
         }
         return;
     }
-    let none = [("context_len", Some(m.context_len)), ("batch_size", m.batch_size), ("decode_tokens", m.decode_tokens)];
-    for (name, _) in none.into_iter().filter(|(_, count)| *count == Some(0)) {
+    let follow_up = m.follow_up.as_ref().map(|follow_up| follow_up.tokens);
+    let counts = [
+        ("context_len", Some(m.context_len)),
+        ("batch_size", m.batch_size),
+        ("decode_tokens", m.decode_tokens),
+        ("follow_up.tokens", follow_up),
+    ];
+    for (name, _) in counts.into_iter().filter(|(_, count)| *count == Some(0)) {
         find(format!("{name} is 0"));
+    }
+    if let Some((tokens, output)) = follow_up.zip(m.decode_tokens).filter(|(tokens, output)| tokens > output) {
+        find(format!("follow_up.tokens is {tokens}, which the cache has no room for: decode_tokens is {output}"));
     }
     for (name, value) in [("prefill_ms", m.prefill_ms), ("decode_ms", m.decode_ms)] {
         match value {
@@ -248,9 +257,11 @@ mod tests {
                 follow_up: None,
                 ..sound()
             },
-            Measurement { decode_tokens: Some(0), decode_tokens_per_sec: None, ..sound() },
+            Measurement { decode_tokens: Some(0), decode_tokens_per_sec: None, follow_up: None, ..sound() },
             Measurement { prefill_runs_ms: runs(&[-1.0, 1.0, 1.2]), ..sound() },
             Measurement { vram_peak_mb: Some(10.0), vram_reserved_mb: Some(9.0), ..sound() },
+            Measurement { follow_up: follow_up(|f| (f.tokens, f.tokens_per_sec) = (11, 5_500.0)), ..sound() },
+            Measurement { follow_up: follow_up(|f| (f.tokens, f.tokens_per_sec) = (0, 0.0)), ..sound() },
             Measurement { follow_up: follow_up(|f| f.tokens_per_sec = 9.0), ..sound() },
             Measurement { follow_up: follow_up(|f| f.runs_ms = Summary::of(&[3.0, 3.1]).unwrap()), ..sound() },
             Measurement { follow_up: follow_up(|f| f.runs_ms.raw.clear()), ..sound() },

@@ -140,7 +140,7 @@ impl Estimator {
     /// When the settings cannot measure anything, the quantization does not fit the model, the place does not serve it, or it has no weights to
     /// measure.
     pub fn estimate(&mut self, spec: &RunSpec) -> Result<Option<Estimate>> {
-        spec.settings.check()?;
+        spec.settings.check(spec.profile)?;
         let options = spec.model.options(false)?;
         options.source()?;
         spec.benchmarks.iter().try_for_each(|name| options.weights.require_trained(name))?;
