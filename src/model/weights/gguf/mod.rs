@@ -1,5 +1,6 @@
 //! GGUF files: metadata → [`DecoderConfig`], tensors dequantized as they are read.
 
+mod alignment;
 mod config;
 mod file;
 mod part;
