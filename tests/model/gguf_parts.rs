@@ -8,6 +8,7 @@ use kvprof::model::weights::gguf::GgufFile;
 use kvprof::model::{LoadOptions, Subject};
 
 use super::gguf::{assert_gives, load};
+use crate::support::fixture;
 use crate::support::gguf::{Told, llama, split, write_part};
 
 fn refusal(path: &Path) -> String {
@@ -152,4 +153,41 @@ fn a_damaged_part_is_named_by_its_own_name() {
     std::fs::write(&parts[1], &bytes[..bytes.len() - 64]).unwrap();
     let message = refusal(&parts[0]);
     assert!(message.contains("m-00002-of-00002.gguf: is truncated"), "{message}");
+}
+
+#[test]
+fn a_folder_without_safetensors_is_its_one_gguf_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = llama(folder.path(), "m.gguf");
+    let file = load(&whole).unwrap();
+    // As in many repositories, what is no model and what the GGUF file says itself.
+    for (name, text) in [("mmproj-F16.gguf", "no model"), ("README.md", ""), ("config.json", "not JSON")] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let given = load(folder.path()).unwrap();
+    assert_eq!((given.config(), &given.weights_sha256), (file.config(), &file.weights_sha256));
+    assert!(given.weights_sha256.is_some());
+    let options = LoadOptions::new(folder.path().to_str().unwrap());
+    assert_eq!(Subject::identity_of(&options).unwrap(), given.identity());
+    assert_eq!(&Subject::shape(&options).unwrap(), file.config());
+    // Split, with the model that it was beside it, and without.
+    let parts = split(&whole, &[5]);
+    let message = refusal(folder.path());
+    assert!(message.contains("(m-00001-of-00002.gguf, m.gguf) give one, as"), "{message}");
+    assert!(message.contains(&format!("as {}", parts[0].display())), "{message}");
+    std::fs::remove_file(&whole).unwrap();
+    assert_gives(&load(folder.path()).unwrap(), "llama/expected.linear.safetensors");
+    std::fs::remove_file(&parts[0]).unwrap();
+    let message = refusal(folder.path());
+    assert!(message.contains("m-00002-of-00002.gguf: is part 2 of 2"), "{message}");
+}
+
+#[test]
+fn a_folder_with_safetensors_is_loaded_from_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("models/gpt2")).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    llama(folder.path(), "m.gguf");
+    assert_eq!(load(folder.path()).unwrap().config().family, "gpt2");
 }

@@ -3,6 +3,7 @@
 mod alignment;
 mod config;
 mod file;
+pub mod names;
 mod part;
 mod split;
 
