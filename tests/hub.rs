@@ -5,6 +5,10 @@
 
 mod support;
 
+mod hub {
+    mod gguf;
+}
+
 use std::path::Path;
 use std::process::{Command, Output};
 

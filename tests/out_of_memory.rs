@@ -63,7 +63,7 @@ fn measure(kv_quant: &str, batch_sizes: Vec<usize>) -> Vec<Measurement> {
 /// Sequences whose caches take `bytes`.
 fn sequences(kv_quant: &str, bytes: u64) -> usize {
     let spec = run_spec(kv_quant, vec![1]);
-    let shape = Shape::of(&spec.model, Place::Here).unwrap();
+    let shape = Shape::of(&spec.model, Place::Here, false).unwrap();
     (bytes / (memory(&shape, &spec, &spec.settings, TOKENS, 100).cache_bytes / 100)) as usize
 }
 

@@ -38,7 +38,7 @@ pub struct Description {
 /// When this machine has no room to measure its speed.
 pub fn describe(runs: &[RunSpec], machine: &Machine, done: Option<&Path>) -> Result<Description> {
     let elsewhere = machine.memory.is_some() || machine.bandwidth.is_some() || machine.tflops.is_some();
-    let mut estimator = Estimator::new(if elsewhere { Place::OtherGpu } else { Place::Here });
+    let mut estimator = Estimator::new(if elsewhere { Place::OtherGpu } else { Place::Here }, true);
     let speed = match runs.iter().find(|run| estimator.shape(&run.model).is_some()) {
         Some(run) => Some(speed(machine, run)?),
         None => None,

@@ -32,7 +32,8 @@ const USAGE: &str = "kvprof models [MODEL]... [OPTIONS]";
 #[derive(clap::Args)]
 #[command(override_usage = USAGE)]
 pub struct Args {
-    /// Hub ids, folders, .gguf files or config.json files; without any, the families that can be loaded.
+    /// Hub ids (of GGUF models owner/name:Q4_K_M, whose files are downloaded), folders, .gguf files or config.json files; without any, the
+    /// families that can be loaded.
     #[arg(value_name = "MODEL")]
     models: Vec<String>,
     /// Say what fits into this memory of a GPU, such as 24GiB, instead of what is free on this machine.
@@ -114,7 +115,7 @@ fn describe(args: &Args, model: &str, caches: &[QuantSpec], contexts: Option<&[u
         sliding_window: args.sliding_window == "on",
     };
     let place = if args.memory.is_some() { Place::OtherGpu } else { Place::Here };
-    let shape = Shape::of(&request, place)?;
+    let shape = Shape::of(&request, place, true)?;
     let free = args.memory.or_else(|| available_bytes(&request));
     let c = &shape.config;
     let window = c.shared_window().map_or_else(String::new, |w| format!(", sliding window of {w}"));

@@ -63,8 +63,8 @@ pub struct Args {
 /// Which model, and how to load it.
 #[derive(clap::Args)]
 struct ModelArgs {
-    /// Hub id (mistralai/Mistral-7B-v0.1), folder, .gguf file (any part of a model in several), config.json (with --weights dummy),
-    /// or `builtin` [default: builtin].
+    /// Hub id (mistralai/Mistral-7B-v0.1; of GGUF models owner/name:Q4_K_M or owner/name:file.gguf), folder (of safetensors, or of one GGUF
+    /// model), .gguf file (any part of a model in several), config.json (with --weights dummy), or `builtin` [default: builtin].
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Branch, tag or commit on the hub.

@@ -73,7 +73,7 @@ impl LoadOptions {
     pub fn source(&self) -> Result<ModelSource> {
         let source = ModelSource::parse(&self.model)?;
         match (&source, &self.revision) {
-            (ModelSource::Hub(_), _) | (_, None) => {}
+            (ModelSource::Hub(_) | ModelSource::HubGguf { .. }, _) | (_, None) => {}
             (_, Some(revision)) => return Err(not_of_the_hub(&self.model, revision, &source)),
         }
         match &source {

@@ -12,6 +12,7 @@ mod elementwise;
 mod elementwise_cuda;
 pub mod families;
 pub mod generate;
+mod gguf_source;
 pub mod hadamard;
 #[cfg(feature = "cuda")]
 mod hadamard_cuda;

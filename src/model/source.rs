@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::gguf_source;
 use super::hub::{Found, Hub, HubRepo, commit_of};
+use super::weights::gguf::names::is_gguf;
 use super::weights::safetensors::indexed_files;
-use crate::schema::model_name::without_part;
 use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
@@ -21,9 +22,16 @@ pub const BUILTIN: &str = "builtin";
 pub enum ModelSource {
     /// A repository of the hub: `owner/name`, or `name`.
     Hub(String),
+    /// A GGUF model in a repository of the hub: `owner/name:Q4_K_M`, or `owner/name:file.gguf`.
+    HubGguf {
+        /// Owner and name.
+        id: String,
+        /// What stands behind the colon: a file, or a quantization in capitals.
+        wanted: String,
+    },
     /// A folder with config.json and the rest.
     Folder(PathBuf),
-    /// A GGUF file.
+    /// A GGUF file, or the only model in a folder without safetensors.
     Gguf(PathBuf),
     /// A config.json alone; only `--weights dummy` can load it.
     Config(PathBuf),
@@ -43,7 +51,8 @@ impl ModelSource {
         let path = Path::new(model);
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
         if path.is_dir() {
-            return Ok(ModelSource::Folder(path.into()));
+            let only = gguf_source::only_one_in(path);
+            return Ok(only.map_or_else(|| ModelSource::Folder(path.into()), ModelSource::Gguf));
         }
         if path.is_file() {
             return match extension.as_str() {
@@ -56,6 +65,13 @@ impl ModelSource {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             !part.is_empty() && part.chars().all(plain) && !part.starts_with('.')
         };
+        if let Some((id, wanted)) = model.split_once(':')
+            && !wanted.is_empty()
+            && id.split_once('/').is_some_and(|(owner, name)| is_word(owner) && is_word(name))
+        {
+            let wanted = if is_gguf(wanted) { wanted.to_owned() } else { wanted.to_uppercase() };
+            return Ok(ModelSource::HubGguf { id: id.to_owned(), wanted });
+        }
         let parts: Vec<&str> = model.split('/').collect();
         let looks_like_a_file = matches!(extension.as_str(), "gguf" | "json" | "safetensors");
         if parts.len() <= 2 && parts.iter().all(|p| is_word(p)) && !looks_like_a_file {
@@ -65,8 +81,17 @@ impl ModelSource {
             return Err(Error::usage(format!("model {model}: no such file")));
         }
         Err(Error::usage(format!(
-            "model {model}: no such file or folder, and not a hub id (owner/name); `builtin` is always there"
+            "model {model}: no such file or folder, and not a hub id (owner/name, or owner/name:Q4_K_M of GGUF files); `builtin` is always \
+             there"
         )))
+    }
+
+    /// `model` as results name it: a quantization of the hub's in capitals, however it was written, so that one model has one name.
+    pub fn name_of(model: &str) -> String {
+        match Self::parse(model) {
+            Ok(ModelSource::HubGguf { id, wanted }) => format!("{id}:{wanted}"),
+            _ => model.to_owned(),
+        }
     }
 }
 
@@ -96,13 +121,19 @@ impl ModelFiles {
     /// When config.json or the weights are absent, or a listed part is.
     pub fn in_folder(folder: &Path, with_weights: bool) -> Result<Self> {
         let find = |file: &str| Ok(Some(folder.join(file)).filter(|path| path.is_file()));
+        let ggufs = gguf_source::models_in(folder);
+        let choose = || {
+            let names: Vec<&str> = ggufs.iter().map(|model| model.listed.as_str()).collect();
+            let (all, one) = (names.join(", "), folder.join(names.first().unwrap_or(&"")));
+            format!("of its GGUF models ({all}) give one, as {}", one.display())
+        };
         if find("config.json")?.is_none() {
-            let advice = match ggufs_in(folder).as_slice() {
-                [] => "give a folder as a model's repository has it".to_owned(),
-                [one] => format!("to load {one}, give it as the model"),
-                several => format!("to load one of {}, give that as the model", several.join(", ")),
-            };
+            let advice =
+                if ggufs.is_empty() { "give a folder as a model's repository has it".into() } else { choose() };
             return Err(Error::file(folder, format!("has no config.json; {advice}")));
+        }
+        if with_weights && !ggufs.is_empty() && !gguf_source::has_safetensors(folder) {
+            return Err(Error::file(folder, format!("has no safetensors; {}", choose())));
         }
         Self::gather(&find, &|| folder.display().to_string(), with_weights)
     }
@@ -112,7 +143,8 @@ impl ModelFiles {
     /// # Errors
     /// As [`Hub::get`].
     pub fn config_on_hub(hub: &Hub, repo: &HubRepo) -> Result<PathBuf> {
-        hub.get(repo, "config.json").map_err(|error| no_folder_either(repo, error))
+        let found = hub.get(repo, "config.json");
+        found.map_err(|error| gguf_source::only_ggufs(hub, repo).unwrap_or_else(|| no_folder_either(repo, error)))
     }
 
     /// The files of a hub repository, downloaded as needed, all of the commit that config.json is of, wherever its branch goes meanwhile.
@@ -142,7 +174,11 @@ impl ModelFiles {
                 Found::NoAnswer(error) => Err(error),
             }
         };
-        let files = Self::gather(&find, &|| repo.id().to_owned(), with_weights)?;
+        let files = Self::gather(&find, &|| repo.id().to_owned(), with_weights);
+        let files = files.map_err(|error| match error {
+            Error::Usage(_) => gguf_source::only_ggufs(hub, &repo).unwrap_or(error),
+            other => other,
+        })?;
         Ok(ModelFiles { revision, ..files })
     }
 
@@ -167,16 +203,6 @@ impl ModelFiles {
     }
 }
 
-/// Names of the GGUF files in `folder` that can be given as a model: of one in parts the first.
-fn ggufs_in(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    let is_first = |stem: &str| without_part(stem) == stem || stem.contains("-00001-of-");
-    names.retain(|name| name.strip_suffix(".gguf").is_some_and(is_first));
-    names.sort();
-    names
-}
-
 /// Whether the cache has all weights of a repository.
 fn weights_are_cached(hub: &Hub, repo: &HubRepo) -> bool {
     let cached = |file: &str| Ok(hub.cached(repo, file));
@@ -184,14 +210,9 @@ fn weights_are_cached(hub: &Hub, repo: &HubRepo) -> bool {
     weight_files(&cached, &need).is_ok()
 }
 
-/// Says of a model that the hub did not give that there is no folder of that name, since one may have been meant, and of what seems to be a
-/// repository of GGUF files that those are not fetched.
+/// Says of a model that the hub did not give that there is no folder of that name, since one may have been meant.
 fn no_folder_either(repo: &HubRepo, error: Error) -> Error {
-    let advice = match repo.id().to_lowercase().contains("gguf") {
-        true => "; GGUF files of the hub are not fetched: download one (hf download) and give its path",
-        false => "",
-    };
-    let told = |message| format!("there is no folder {} here, and {message}{advice}", repo.id());
+    let told = |message| format!("there is no folder {} here, and {message}", repo.id());
     match error {
         Error::Usage(message) => Error::Usage(told(message)),
         Error::Hub(message) => Error::Hub(told(message)),
@@ -226,6 +247,17 @@ mod tests {
             let error = ModelSource::parse(file).unwrap_err().to_string();
             assert!(error.contains("no such file") && !error.contains("hub"), "{error}");
         }
+        for (model, wanted) in [
+            ("org/m-GGUF:q4_k_m", "Q4_K_M"),
+            ("org/m-GGUF:m-q4_k_m.gguf", "m-q4_k_m.gguf"),
+            ("org/m-GGUF:BF16/m-BF16.gguf", "BF16/m-BF16.gguf"),
+        ] {
+            let (id, wanted) = ("org/m-GGUF".to_owned(), wanted.to_owned());
+            assert_eq!(ModelSource::parse(model).unwrap(), ModelSource::HubGguf { id, wanted });
+        }
+        for nowhere in ["org/m-GGUF:", "gpt2:Q4_K_M", "C:/models/m.gguf", "a/b/c:Q4_K_M", ":Q4_K_M"] {
+            assert!(ModelSource::parse(nowhere).is_err_and(|error| error.is_usage()), "{nowhere}");
+        }
         for nowhere in ["./nowhere", "a/b/c", "missing.gguf", "owner/missing.gguf", "", "../x", "a b"] {
             let error = ModelSource::parse(nowhere).unwrap_err();
             assert!(error.is_usage(), "{nowhere}: {error}");
@@ -245,22 +277,25 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_of_gguf_files_is_said_not_to_be_fetched() {
-        let told = |id: &str| no_folder_either(&HubRepo::model(id, None), Error::usage("it is not there")).to_string();
-        assert!(told("org/M-GGUF").ends_with("download one (hf download) and give its path"), "{}", told("org/M-GGUF"));
-        assert_eq!(told("org/M"), "there is no folder org/M here, and it is not there");
-    }
-
-    #[test]
     fn a_folder_without_weights_says_what_is_missing() {
         let folder = tempfile::tempdir().unwrap();
         assert!(ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string().contains("config.json"));
-        for name in ["b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "a-of-a.gguf"] {
-            std::fs::write(folder.path().join(name), "").unwrap();
+        let ggufs =
+            ["b-00001-of-00002.gguf", "b-00002-of-00002.gguf", "a-of-a.gguf"].map(|name| folder.path().join(name));
+        for path in &ggufs {
+            std::fs::write(path, "").unwrap();
         }
+        let told =
+            format!("of its GGUF models (a-of-a.gguf, b-00001-of-00002.gguf) give one, as {}", ggufs[2].display());
         let error = ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string();
-        assert!(error.contains("to load one of a-of-a.gguf, b-00001-of-00002.gguf, give that"), "{error}");
+        assert!(error.contains("config.json") && error.ends_with(&told), "{error}");
         std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+        let error = ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string();
+        assert!(error.contains("has no safetensors") && error.ends_with(&told), "{error}");
+        assert!(ModelFiles::in_folder(folder.path(), false).is_ok(), "random weights need none");
+        for path in &ggufs {
+            std::fs::remove_file(path).unwrap();
+        }
         let error = ModelFiles::in_folder(folder.path(), true).unwrap_err().to_string();
         assert!(error.contains("safetensors"), "{error}");
         assert!(ModelFiles::in_folder(folder.path(), false).is_ok());

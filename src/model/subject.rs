@@ -11,6 +11,7 @@ use super::builtin;
 use super::config::DecoderConfig;
 use super::decoder::Decoder;
 use super::families::{ConfigJson, Names, read_config};
+use super::gguf_source::GgufFiles;
 use super::hub::{Hub, HubRepo};
 use super::load_options::{LoadOptions, WeightsKind};
 use super::source::{ModelFiles, ModelSource};
@@ -27,6 +28,8 @@ use crate::{Error, Result, device};
 pub struct Identity {
     /// The hub's commit, or the SHA-256 of local weight files; `None` for random ones of no commit.
     pub weights: Option<String>,
+    /// The commit's file that holds the weights, of a model in parts the first, where it is GGUF of the hub.
+    pub gguf_file: Option<String>,
     /// [`Tokenizer::sha256`].
     pub tokenizer_sha256: Option<String>,
 }
@@ -50,6 +53,8 @@ pub struct Subject {
     pub revision: Option<String>,
     /// Of the weight files, in order, when they are local.
     pub weights_sha256: Option<String>,
+    /// [`Identity::gguf_file`].
+    pub gguf_file: Option<String>,
     /// Most memory in tensors while the weights were loaded; `None` on a CPU.
     pub load_peak_bytes: Option<u64>,
 }
@@ -66,7 +71,10 @@ impl Subject {
         let trained = options.weights == WeightsKind::Trained;
         match source {
             ModelSource::Builtin => Self::from_builtin(options, device),
-            ModelSource::Gguf(path) => Self::from_gguf(options, &path, device),
+            ModelSource::Gguf(path) => Self::from_gguf(options, GgufFiles::at(path), device),
+            ModelSource::HubGguf { id, wanted } => {
+                Self::from_gguf(options, gguf_on_hub(options, &id, &wanted)?, device)
+            }
             ModelSource::Config(path) => {
                 let files = ModelFiles { config: path, ..Default::default() };
                 Self::from_files(options, &files, device)
@@ -80,7 +88,7 @@ impl Subject {
         }
     }
 
-    /// The configuration of a model by its config.json or GGUF file alone: other files add tokens that end a text.
+    /// The configuration of a model by its config.json alone, to which other files add tokens that end a text, or its GGUF file.
     ///
     /// # Errors
     /// As [`load`](Subject::load), as far as the configuration goes.
@@ -88,6 +96,9 @@ impl Subject {
         let config = match ModelSource::parse(&options.model)? {
             ModelSource::Builtin => builtin::config()?.0,
             ModelSource::Gguf(path) => GgufFile::open(&path)?.config()?.0,
+            ModelSource::HubGguf { id, wanted } => {
+                GgufFile::open(&gguf_on_hub(options, &id, &wanted)?.path)?.config()?.0
+            }
             ModelSource::Config(config) => read_of(&config)?.0,
             ModelSource::Folder(folder) => shape_of(options, &ModelFiles::in_folder(&folder, false)?.config)?,
             ModelSource::Hub(id) => {
@@ -112,18 +123,26 @@ impl Subject {
             ModelSource::Hub(id) => {
                 let repo = HubRepo::model(id, options.revision.as_deref());
                 let files = ModelFiles::on_hub(&Hub::from_env(false)?, &repo, false)?;
-                Identity { tokenizer_sha256: tokenizer_of(&files)?, weights: files.revision }
+                Identity { tokenizer_sha256: tokenizer_of(&files)?, weights: files.revision, gguf_file: None }
+            }
+            ModelSource::HubGguf { id, wanted } => {
+                let GgufFiles { revision, name, .. } = gguf_on_hub(options, &id, &wanted)?;
+                Identity { weights: revision, gguf_file: name, tokenizer_sha256: None }
             }
             ModelSource::Builtin => {
                 let weights = trained.then(builtin::weights_sha256);
-                Identity { weights, tokenizer_sha256: builtin::tokenizer()?.sha256() }
+                Identity { weights, tokenizer_sha256: builtin::tokenizer()?.sha256(), gguf_file: None }
             }
             ModelSource::Gguf(path) => {
-                Identity { weights: sha256_of(&GgufFile::open(&path)?.paths())?, tokenizer_sha256: None }
+                Identity { weights: sha256_of(&GgufFile::open(&path)?.paths())?, ..Identity::default() }
             }
             ModelSource::Folder(folder) => {
                 let files = ModelFiles::in_folder(&folder, trained)?;
-                Identity { weights: sha256_of(&files.weights)?, tokenizer_sha256: tokenizer_of(&files)? }
+                Identity {
+                    weights: sha256_of(&files.weights)?,
+                    tokenizer_sha256: tokenizer_of(&files)?,
+                    gguf_file: None,
+                }
             }
             ModelSource::Config(_) => Identity::default(),
         })
@@ -136,7 +155,7 @@ impl Subject {
             WeightsKind::Dummy => (Box::new(DummyWeights::default()), None),
             WeightsKind::Trained => (Box::new(builtin::weights()?), Some(builtin::weights_sha256())),
         };
-        let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
+        let parts = Parts { config, names, tokenizer, revision: None, weights_sha256, gguf_file: None };
         Self::build(options, parts, weights.as_ref(), device)
     }
 
@@ -146,7 +165,8 @@ impl Subject {
         let tokenizer =
             tokenizer.ok_or_else(|| format!("{} has no tokenizer.json, which this benchmark needs", options.model));
         if options.weights == WeightsKind::Dummy {
-            let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256: None };
+            let revision = files.revision.clone();
+            let parts = Parts { config, names, tokenizer, revision, weights_sha256: None, gguf_file: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
         }
         refuse_quantized(&files.config)?;
@@ -154,27 +174,30 @@ impl Subject {
         // A commit of the hub names the content already.
         let weights_sha256 =
             if files.revision.is_none() { Some(known_or_sha256_of(options, &files.weights)?) } else { None };
-        let parts = Parts { config, names, tokenizer, revision: files.revision.clone(), weights_sha256 };
+        let revision = files.revision.clone();
+        let parts = Parts { config, names, tokenizer, revision, weights_sha256, gguf_file: None };
         Self::build(options, parts, &weights, device)
     }
 
-    fn from_gguf(options: &LoadOptions, path: &Path, device: Device) -> Result<Self> {
-        let file = GgufFile::open(path)?;
+    fn from_gguf(options: &LoadOptions, files: GgufFiles, device: Device) -> Result<Self> {
+        let file = GgufFile::open(&files.path)?;
         let (config, names) = file.config()?;
         let tokenizer = Tokenizer::from_gguf(&file).map_err(|error| error.to_string());
+        let GgufFiles { revision, name: gguf_file, .. } = files;
+        let parts = Parts { config, names, tokenizer, revision, weights_sha256: None, gguf_file };
         if options.weights == WeightsKind::Dummy {
-            let parts = Parts { config, names, tokenizer, revision: None, weights_sha256: None };
             return Self::build(options, parts, &DummyWeights::default(), device);
         }
-        let weights = GgufWeights::new(&file, &config);
-        let weights_sha256 = Some(known_or_sha256_of(options, &file.paths())?);
-        let parts = Parts { config, names, tokenizer, revision: None, weights_sha256 };
-        Self::build(options, parts, &weights, device)
+        let weights = GgufWeights::new(&file, &parts.config);
+        // A commit and a file of it name the content already.
+        let weights_sha256 =
+            if parts.revision.is_none() { Some(known_or_sha256_of(options, &file.paths())?) } else { None };
+        Self::build(options, Parts { weights_sha256, ..parts }, &weights, device)
     }
 
     /// Builds the decoder of `parts` from `weights`.
     fn build(options: &LoadOptions, parts: Parts, weights: &dyn Weights, device: Device) -> Result<Self> {
-        let Parts { mut config, names, tokenizer, revision, weights_sha256 } = parts;
+        let Parts { mut config, names, tokenizer, revision, weights_sha256, gguf_file } = parts;
         if !options.sliding_window {
             config = config.without_sliding_window();
         }
@@ -207,6 +230,7 @@ impl Subject {
             weights: options.weights,
             revision,
             weights_sha256,
+            gguf_file,
         })
     }
 
@@ -219,6 +243,7 @@ impl Subject {
     pub fn identity(&self) -> Identity {
         Identity {
             weights: self.revision.clone().or_else(|| self.weights_sha256.clone()),
+            gguf_file: self.gguf_file.clone(),
             tokenizer_sha256: self.tokenizer.as_ref().ok().and_then(Tokenizer::sha256),
         }
     }
@@ -235,6 +260,12 @@ impl Subject {
     pub fn weight_bytes(&self) -> u64 {
         self.decoder.parameters() * self.dtype.size_in_bytes() as u64
     }
+}
+
+/// The GGUF model `wanted` of the repository `id`.
+fn gguf_on_hub(options: &LoadOptions, id: &str, wanted: &str) -> Result<GgufFiles> {
+    let repo = HubRepo::model(id, options.revision.as_deref());
+    GgufFiles::on_hub(&Hub::from_env(options.progress)?, &repo, wanted)
 }
 
 fn text_of(path: &Path) -> Result<String> {
@@ -284,6 +315,7 @@ struct Parts {
     tokenizer: std::result::Result<Tokenizer, String>,
     revision: Option<String>,
     weights_sha256: Option<String>,
+    gguf_file: Option<String>,
 }
 
 fn loading_bar(shown: bool) -> ProgressBar {

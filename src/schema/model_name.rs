@@ -3,12 +3,14 @@
 use std::path::Path;
 
 /// The last part of a model's id or path, without a file's ending; `None` where the path names no file or folder, as `..` does not. A file
-/// that is just `config.json` has the name of its folder.
+/// that is just `config.json` has the name of its folder. Of the hub's GGUF models `owner/name:Q4_K_M` has the name `name:Q4_K_M`.
 pub fn model_name(model: &str) -> Option<&str> {
     let path = Path::new(model);
     let last = path.file_name()?.to_str()?;
     if let Some(stem) = last.strip_suffix(".gguf") {
-        return Some(without_part(stem));
+        // A file of a repository of the hub: `owner/name:file.gguf`.
+        let file = stem.split_once(':').map_or(stem, |(_, file)| file);
+        return Some(without_part(file));
     }
     let stem = [".config.json", ".json"].iter().find_map(|ending| last.strip_suffix(ending)).unwrap_or(last);
     // Every model's configuration is called config.json: the folder says which.
@@ -39,6 +41,9 @@ mod tests {
             ("mod/best-of-breed.gguf", Some("best-of-breed")),
             ("mod/-00001-of-00002.gguf", Some("-00001-of-00002")),
             ("org/M-00001-of-00002", Some("M-00001-of-00002")),
+            ("org/M-GGUF:Q4_K_M", Some("M-GGUF:Q4_K_M")),
+            ("org/M-GGUF:M-Q4_K_M-00001-of-00002.gguf", Some("M-Q4_K_M")),
+            ("org/M-GGUF:BF16/M-BF16.gguf", Some("M-BF16")),
             ("shapes/Mistral-7B.config.json", Some("Mistral-7B")),
             ("./mod/config.json", Some("mod")),
             ("./mod/.", Some("mod")),

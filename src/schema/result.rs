@@ -84,6 +84,9 @@ pub struct ModelConfig {
     /// Commit of the model on the hub, or SHA-256 of the weight file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// File of that commit that holds the weights, of a model in parts the first; absent where they are safetensors or local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gguf_file: Option<String>,
     /// SHA-256 of tokenizer.json, or of that with the chat template where there is one; absent where the tokenizer is in the weight file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer_sha256: Option<String>,

@@ -114,6 +114,7 @@ pub(super) fn model_config(request: &ModelRequest, model: &Described<'_>) -> Mod
         sliding_window: config.shared_window(),
         weights: Some(if request.dummy { "dummy" } else { "trained" }.into()),
         revision: model.identity.weights.clone(),
+        gguf_file: model.identity.gguf_file.clone(),
         tokenizer_sha256: model.identity.tokenizer_sha256.clone(),
         rope: config.rope().and_then(|rope| serde_json::to_value(rope).ok()),
         end_tokens: config.eos.clone(),

@@ -3,6 +3,7 @@
 use super::plan::{ModelRequest, RunSpec, arrange, contents, quantizations, share_burn_in};
 use super::sweep::{DEFAULT_MODEL, Matrix, ModelOverrides, Sweep, replace};
 use crate::bench::{self, Settings};
+use crate::model::source::ModelSource;
 use crate::schema::model_name;
 use crate::{Error, Result};
 
@@ -106,7 +107,7 @@ impl ModelOverrides {
         // A path that does not say what the model is called (`.`) is written out, for the names of files and rows.
         let named = match (model_name(model), std::fs::canonicalize(model)) {
             (None, Ok(path)) => path.display().to_string(),
-            _ => model.to_string(),
+            _ => ModelSource::name_of(model),
         };
         let request = ModelRequest {
             model: named,
@@ -142,6 +143,14 @@ mod tests {
             (model("src/."), model("org/name"), model("no/such/..")),
             ("src/.".into(), "org/name".into(), "no/such/..".into())
         );
+    }
+
+    #[test]
+    fn a_quantization_of_the_hub_has_one_name_however_it_is_written() {
+        let models = r#"models = ["org/m-GGUF:q4_k_m", "org/m-GGUF:Q4_K_M", "org/m-GGUF:m-q4_k_m.gguf"]"#;
+        let runs = plan(&format!("[[matrix]]\n{models}\nkv-quants = ['none']")).unwrap().runs;
+        let models: Vec<_> = runs.iter().map(|run| run.model.model.as_str()).collect();
+        assert_eq!(models, ["org/m-GGUF:Q4_K_M", "org/m-GGUF:m-q4_k_m.gguf"]);
     }
 
     #[test]

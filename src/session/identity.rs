@@ -34,6 +34,12 @@ pub(super) fn difference(recorded: &ModelConfig, here: &ModelConfig, benchmarks:
     {
         told.push(format!("weights {}, here {}", short(old), short(new)));
     }
+    // A commit has many quantizations; the files of one that hold safetensors are not named.
+    let (old, new) = (&recorded.gguf_file, &here.gguf_file);
+    if recorded.revision.is_some() && recorded.revision == here.revision && old != new {
+        let name = |file: &Option<String>| file.clone().unwrap_or_else(|| "safetensors".into());
+        told.push(format!("weights {}, here {}", name(old), name(new)));
+    }
     if let (Some(old), Some(new)) = (&recorded.rope, &here.rope)
         && old != new
     {
@@ -92,6 +98,20 @@ mod tests {
         // Llama-3.1-8B has the heads and layers of Mistral-7B.
         assert!(difference_of(&model(32, 7.24, None), &model(32, 8.03, None)).unwrap().contains("8.03"));
         assert!(difference_of(&model(36, 7.24, None), &model(32, 7.24, None)).unwrap().contains("layers 36, here 32"));
+    }
+
+    #[test]
+    fn quantizations_of_one_commit_are_different_models() {
+        let of = |file: Option<&str>| ModelConfig {
+            gguf_file: file.map(Into::into),
+            ..model(32, 7.24, Some(&"c".repeat(40)))
+        };
+        let (small, large, none) = (of(Some("m-Q4_K_M.gguf")), of(Some("m-Q8_0.gguf")), of(None));
+        assert_eq!(difference_of(&small, &small), None);
+        assert_eq!(difference_of(&small, &large).unwrap(), "weights m-Q4_K_M.gguf, here m-Q8_0.gguf");
+        assert_eq!(difference_of(&none, &large).unwrap(), "weights safetensors, here m-Q8_0.gguf");
+        let local = model(32, 7.24, Some(&"a".repeat(64)));
+        assert_eq!(difference_of(&small, &local), None, "a digest names the file already");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use super::bench::Bench;
 pub use super::bench::{Outcome, Output};
 use super::describe::{Described, model_config};
-use super::estimate::{Estimator, Shape, available_bytes};
+use super::estimate::{Estimator, Place, Shape, available_bytes};
 use super::interrupt;
 use super::plan::RunSpec;
 use super::prepared::Prepared;
@@ -32,7 +32,7 @@ pub fn check(specs: &[RunSpec]) -> Result<()> {
 pub fn run(specs: &[RunSpec], output: &Output<'_>) -> Result<Vec<Outcome>> {
     let runs = specs.iter().cloned().map(Prepared::new).collect::<Result<Vec<_>>>()?;
     let mut outcomes = Vec::new();
-    let mut shapes = Estimator::default();
+    let mut shapes = Estimator::new(Place::Here, output.show_loading);
     let numbered: Vec<(usize, &Prepared)> = (1..).zip(&runs).collect();
     for group in numbered.chunk_by(|(_, a), (_, b)| a.spec.model == b.spec.model) {
         run_model(group, runs.len(), output, &mut shapes, &mut outcomes);

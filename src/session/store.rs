@@ -245,6 +245,10 @@ mod tests {
             experiment_id("shapes/Mistral-7B.config.json", "fused", "fp16", &time),
             "mistral_7b_fused_fp16_20260502_152932"
         );
+        assert_eq!(
+            experiment_id("org/Qwen2.5-7B-GGUF:Q4_K_M", "fused", "fp16", &time),
+            "qwen2.5_7b_gguf_q4_k_m_fused_fp16_20260502_152932"
+        );
         assert_eq!(experiment_id("模型/甲.gguf", "fused", "fp16", &time), "甲_fused_fp16_20260502_152932");
         assert_eq!(experiment_id("a/config.json", "fused", "fp16", &time), "a_fused_fp16_20260502_152932");
         assert_eq!(experiment_id("./a/.hidden/", "fused", "fp16", &time), "hidden_fused_fp16_20260502_152932");

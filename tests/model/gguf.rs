@@ -15,85 +15,8 @@ use kvprof::model::weights::gguf::{GgufFile, GgufWeights};
 use kvprof::model::{DecoderConfig, LoadOptions, LogitsOf, Subject, attention};
 use kvprof::quant::QuantSpec;
 
+use crate::support::gguf::{convert, convert_with, strings};
 use crate::support::{development_data, fixture};
-
-/// GGUF's name of a Hugging Face tensor.
-fn gguf_name(name: &str) -> String {
-    let mut name = name.to_owned();
-    for (theirs, ours) in [
-        ("model.layers.", "blk."),
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("lm_head", "output"),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-    ] {
-        name = name.replace(theirs, ours);
-    }
-    name
-}
-
-/// What llama.cpp's conversion does to the rows of Llama's queries and keys.
-fn interleave(rows: &Tensor, heads: usize) -> Tensor {
-    let (count, inputs) = rows.dims2().unwrap();
-    let halves = rows.reshape((heads, 2, count / heads / 2, inputs)).unwrap();
-    halves.transpose(1, 2).unwrap().contiguous().unwrap().reshape((count, inputs)).unwrap()
-}
-
-/// Writes the weights of fixture `name` as a GGUF file of architecture `architecture`, with `more` metadata: the architecture's, or by
-/// their whole names the tokenizer's.
-pub(super) fn convert(name: &str, architecture: &str, more: &[(&str, Value)], path: &Path) {
-    convert_with(name, architecture, more, None, path);
-}
-
-/// The same with one more tensor.
-fn convert_with(name: &str, architecture: &str, more: &[(&str, Value)], tensor: Option<(&str, Tensor)>, path: &Path) {
-    let weights = candle_core::safetensors::load(fixture("models").join(name).join("model.safetensors"), &Device::Cpu);
-    let mut tensors = Vec::new();
-    for (name, tensor) in weights.unwrap() {
-        let tensor = match (architecture, name.contains("q_proj"), name.contains("k_proj")) {
-            ("llama", true, _) => interleave(&tensor, 4),
-            ("llama", _, true) => interleave(&tensor, 2),
-            _ => tensor,
-        };
-        tensors.push((gguf_name(&name), QTensor::quantize(&tensor, GgmlDType::F32).unwrap()));
-    }
-    tensors.extend(tensor.map(|(name, tensor)| (name.to_owned(), QTensor::quantize(&tensor, GgmlDType::F32).unwrap())));
-    let layers = tensors.iter().filter(|(name, _)| name.ends_with("attn_norm.weight")).count() as u32;
-    let key = |name: &str| match name.split('.').next() {
-        Some("tokenizer") => name.to_owned(),
-        _ => format!("{architecture}.{name}"),
-    };
-    let mut metadata = vec![
-        ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
-        ("general.alignment".to_owned(), Value::U32(32)),
-        (key("block_count"), Value::U32(layers)),
-        (key("context_length"), Value::U32(256)),
-        (key("embedding_length"), Value::U32(32)),
-        (key("feed_forward_length"), Value::U32(48)),
-        (key("attention.head_count"), Value::U32(4)),
-        (key("attention.head_count_kv"), Value::U32(2)),
-        ("tokenizer.ggml.model".to_owned(), Value::String("llama".to_owned())),
-        ("tokenizer.ggml.tokens".to_owned(), strings((0..96).map(|i| format!("piece{i}")))),
-        ("tokenizer.ggml.bos_token_id".to_owned(), Value::U32(1)),
-        ("tokenizer.ggml.eos_token_id".to_owned(), Value::U32(2)),
-    ];
-    metadata.extend(more.iter().map(|(name, value)| (key(name), value.clone())));
-    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(name, value)| (name.as_str(), value)).collect();
-    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    gguf_file::write(&mut File::create(path).unwrap(), &metadata, &tensors).unwrap();
-}
-
-fn strings(texts: impl Iterator<Item = String>) -> Value {
-    Value::Array(texts.map(Value::String).collect())
-}
 
 pub(super) fn load(path: &Path) -> kvprof::Result<Subject> {
     Subject::load(&LoadOptions::new(path.to_str().unwrap()))
@@ -294,6 +217,32 @@ fn damaged_headers_are_refused_and_never_panic() {
                 let _ = file.config();
             }
         }
+    }
+}
+
+#[test]
+fn an_alignment_that_is_no_power_of_two_is_refused_wherever_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let far = ("tokenizer.far", Value::String("x".repeat(17 << 20)));
+    let sizes = [Value::U32(0), Value::U32(48), Value::U16(0), Value::I8(0), Value::I32(-1)];
+    for (at, stated) in sizes.into_iter().enumerate() {
+        // Of two alignments the last counts.
+        let stated = ("general.alignment", stated);
+        let more = if at == 0 { vec![far.clone(), stated] } else { vec![stated] };
+        convert("llama", "llama", &more, &path);
+        let message = load(&path).unwrap_err().to_string();
+        assert!(message.contains("alignment of") && message.contains("no power of two"), "{message}");
+    }
+    // Texts that look like one, and what is no integer.
+    for harmless in [
+        ("tokenizer.note", Value::String("general.alignment".into())),
+        ("tokenizer.note", Value::String("general.alignment\x04\0\0\0\0\0\0\0".into())),
+        ("general.alignment", Value::F32(0.0)),
+        ("general.alignment", Value::U8(32)),
+    ] {
+        convert("llama", "llama", &[harmless], &path);
+        load(&path).unwrap();
     }
 }
 

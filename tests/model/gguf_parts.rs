@@ -1,65 +1,15 @@
 //! GGUF models in several files, as `llama-gguf-split` writes them, must be the models that they were in one.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use candle_core::Device;
-use candle_core::quantized::QTensor;
-use candle_core::quantized::gguf_file::{self, Content, Value};
+use candle_core::quantized::gguf_file::{self, Value};
 use kvprof::model::weights::gguf::GgufFile;
 use kvprof::model::{LoadOptions, Subject};
 
-use super::gguf::{assert_gives, convert, load};
-
-/// What the parts of a model say of it.
-#[derive(Clone, Copy)]
-struct Told {
-    no: u16,
-    count: u16,
-    tensors: i32,
-}
-
-/// Writes a part with `tensors`, and with `metadata` if it is the first.
-fn write_part(path: &Path, told: Told, metadata: &[(&str, &Value)], tensors: &[(&str, &QTensor)]) {
-    let (no, count, total) = (Value::U16(told.no), Value::U16(told.count), Value::I32(told.tensors));
-    let mut all = vec![("split.no", &no), ("split.count", &count), ("split.tensors.count", &total)];
-    all.extend_from_slice(metadata);
-    gguf_file::write(&mut File::create(path).unwrap(), &all, tensors).unwrap();
-}
-
-/// Splits the file at `whole` into parts beside it, the tensors in order of their names: the first part holds the first `ends[0]`, the next those
-/// up to `ends[1]`, the last those that are left.
-fn split(whole: &Path, ends: &[usize]) -> Vec<PathBuf> {
-    let mut file = File::open(whole).unwrap();
-    let content = Content::read(&mut file).unwrap();
-    let mut names: Vec<&str> = content.tensor_infos.keys().map(String::as_str).collect();
-    names.sort_unstable();
-    let tensors: Vec<QTensor> =
-        names.iter().map(|name| content.tensor(&mut file, name, &Device::Cpu).unwrap()).collect();
-    let tensors: Vec<(&str, &QTensor)> = names.iter().copied().zip(&tensors).collect();
-    let metadata: Vec<(&str, &Value)> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
-    let (stem, count) = (whole.file_stem().unwrap().to_str().unwrap(), ends.len() + 1);
-    let bounds: Vec<usize> = [&[0], ends, &[tensors.len()]].concat();
-    let write = |no: usize| {
-        let path = whole.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", no + 1));
-        let told = Told { no: no as u16, count: count as u16, tensors: tensors.len() as i32 };
-        write_part(&path, told, if no == 0 { &metadata } else { &[] }, &tensors[bounds[no]..bounds[no + 1]]);
-        path
-    };
-    (0..count).map(write).collect()
-}
-
-/// A llama that [`assert_gives`] knows, named `name`, in one file.
-fn llama(folder: &Path, name: &str) -> PathBuf {
-    let path = folder.join(name);
-    let more = [
-        ("rope.scaling.factor", Value::F32(4.0)),
-        ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
-        ("rope.freq_base", Value::F32(10_000.0)),
-    ];
-    convert("llama", "llama", &more, &path);
-    path
-}
+use super::gguf::{assert_gives, load};
+use crate::support::fixture;
+use crate::support::gguf::{Told, llama, split, write_part};
 
 fn refusal(path: &Path) -> String {
     let error = load(path).unwrap_err();
@@ -203,4 +153,41 @@ fn a_damaged_part_is_named_by_its_own_name() {
     std::fs::write(&parts[1], &bytes[..bytes.len() - 64]).unwrap();
     let message = refusal(&parts[0]);
     assert!(message.contains("m-00002-of-00002.gguf: is truncated"), "{message}");
+}
+
+#[test]
+fn a_folder_without_safetensors_is_its_one_gguf_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = llama(folder.path(), "m.gguf");
+    let file = load(&whole).unwrap();
+    // As in many repositories, what is no model and what the GGUF file says itself.
+    for (name, text) in [("mmproj-F16.gguf", "no model"), ("README.md", ""), ("config.json", "not JSON")] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let given = load(folder.path()).unwrap();
+    assert_eq!((given.config(), &given.weights_sha256), (file.config(), &file.weights_sha256));
+    assert!(given.weights_sha256.is_some());
+    let options = LoadOptions::new(folder.path().to_str().unwrap());
+    assert_eq!(Subject::identity_of(&options).unwrap(), given.identity());
+    assert_eq!(&Subject::shape(&options).unwrap(), file.config());
+    // Split, with the model that it was beside it, and without.
+    let parts = split(&whole, &[5]);
+    let message = refusal(folder.path());
+    assert!(message.contains("(m-00001-of-00002.gguf, m.gguf) give one, as"), "{message}");
+    assert!(message.contains(&format!("as {}", parts[0].display())), "{message}");
+    std::fs::remove_file(&whole).unwrap();
+    assert_gives(&load(folder.path()).unwrap(), "llama/expected.linear.safetensors");
+    std::fs::remove_file(&parts[0]).unwrap();
+    let message = refusal(folder.path());
+    assert!(message.contains("m-00002-of-00002.gguf: is part 2 of 2"), "{message}");
+}
+
+#[test]
+fn a_folder_with_safetensors_is_loaded_from_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("models/gpt2")).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    llama(folder.path(), "m.gguf");
+    assert_eq!(load(folder.path()).unwrap().config().family, "gpt2");
 }

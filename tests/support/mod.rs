@@ -1,7 +1,8 @@
-//! What several test programs need: fixtures, development data where it is present, a hub on this machine.
+//! What several test programs need: fixtures, development data where it is present, GGUF files, a hub on this machine.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod gguf;
 pub mod hub;
 
 use std::path::{Path, PathBuf};

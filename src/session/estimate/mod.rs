@@ -72,12 +72,12 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of a model, from its configuration alone, for a run on `place`.
+    /// The shape of a model, from its configuration alone, for a run on `place`. `progress` shows a bar where that is in a large file of the hub.
     ///
     /// # Errors
     /// As [`Subject::shape`].
-    pub fn of(request: &ModelRequest, place: Place) -> Result<Self> {
-        let options = request.options(false)?;
+    pub fn of(request: &ModelRequest, place: Place, progress: bool) -> Result<Self> {
+        let options = request.options(progress)?;
         let config = Subject::shape(&options)?;
         let on_gpu = match place {
             Place::Here => options.device.open().is_ok_and(|device| device.is_cuda()),
@@ -102,15 +102,17 @@ pub struct Estimator {
     /// Scores that an earlier run of the plan has measured.
     scored: HashSet<String>,
     place: Place,
+    /// Whether downloads have bars.
+    progress: bool,
     speed: Option<Speed>,
     /// Model, backend, chunks and benchmark of each reference that an earlier run of the plan has measured.
     referenced: HashSet<String>,
 }
 
 impl Estimator {
-    /// For runs on `place`; times are estimated once its speed is known.
-    pub fn new(place: Place) -> Self {
-        Estimator { place, ..Default::default() }
+    /// For runs on `place`; times are estimated once its speed is known. `progress` is that of [`Shape::of`].
+    pub fn new(place: Place, progress: bool) -> Self {
+        Estimator { place, progress, ..Default::default() }
     }
 
     /// Estimates times too, for a machine of this speed.
@@ -130,8 +132,8 @@ impl Estimator {
 
     fn known(&mut self, request: &ModelRequest) -> &std::result::Result<Shape, String> {
         let key = format!("{request:?}");
-        let place = self.place;
-        self.shapes.entry(key).or_insert_with(|| Shape::of(request, place).map_err(|e| e.to_string()))
+        let (place, progress) = (self.place, self.progress);
+        self.shapes.entry(key).or_insert_with(|| Shape::of(request, place, progress).map_err(|e| e.to_string()))
     }
 
     /// The need of `spec`; `None` when the model's shape is not known.
@@ -204,7 +206,7 @@ mod tests {
     /// Seconds of each run of the built-in model.
     fn seconds(quants: &str, benchmarks: &str) -> Vec<f64> {
         let text = format!("[[matrix]]\nkv-quants = [{quants}]\nbenchmarks = [{benchmarks}]\nprofile = false");
-        let mut estimator = Estimator::new(Place::OtherGpu);
+        let mut estimator = Estimator::new(Place::OtherGpu, false);
         estimator.set_speed(Speed { bytes_per_s: 1e9, operations_per_s: 1e9 });
         let runs = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs;
         runs.iter().map(|run| estimator.estimate(run).unwrap().unwrap().seconds.unwrap()).collect()
@@ -234,7 +236,7 @@ mod tests {
                 format!("[[matrix]]\nmodels = ['{0}']\nkv-quants = ['none']\n[model.'{0}']\n", config.display());
             let text = format!("{matrix}weights = 'dummy'\ndevice = 'cpu'");
             let run = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs.remove(0);
-            Estimator::new(place).estimate(&run).err().map(|error| error.to_string()).unwrap_or_default()
+            Estimator::new(place, false).estimate(&run).err().map(|error| error.to_string()).unwrap_or_default()
         };
         assert!(of(96, Place::OtherGpu).contains("heads have 96 channels"));
         assert_eq!((of(96, Place::Here), of(128, Place::OtherGpu)), (String::new(), String::new()));
@@ -245,7 +247,7 @@ mod tests {
         let text = "[[matrix]]\nkv-quants = ['none', 'int4-hqq']\nbenchmarks = ['needle', 'math']\nprofile = false";
         let text = format!("{text}\noutput-tokens = [64, 128]");
         let runs = Sweep::parse(Path::new("sweep.toml"), &text).unwrap().plan().unwrap().runs;
-        let mut estimator = Estimator::new(Place::OtherGpu);
+        let mut estimator = Estimator::new(Place::OtherGpu, false);
         estimator.set_speed(Speed { bytes_per_s: 1e6, operations_per_s: f64::INFINITY });
         // A context of its own: the default leaves room for the output.
         let of = |mut run: RunSpec| {

@@ -196,7 +196,7 @@ mod tests {
             device: "cpu".into(),
             sliding_window: true,
         };
-        Shape::of(&request, Place::Here).unwrap()
+        Shape::of(&request, Place::Here, false).unwrap()
     }
 
     /// A machine on which only reading takes time.

@@ -1,7 +1,9 @@
 //! GGUF files: metadata → [`DecoderConfig`], tensors dequantized as they are read.
 
+mod alignment;
 mod config;
 mod file;
+pub mod names;
 mod part;
 mod split;
 

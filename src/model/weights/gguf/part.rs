@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{Device, Tensor};
 
+use super::alignment::Checked;
 use crate::{Error, Result};
 
 /// Types of tensors that ggml has and candle cannot read, with their numbers in a file.
@@ -50,10 +51,9 @@ impl Part {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
-        refuse_zero_alignment(path, &file)?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
-        let content =
-            Content::read(&mut reader).map_err(|e| Error::file(path, unreadable(&Error::from(e).to_string())))?;
+        let content = Content::read(&mut Checked::new(&mut reader))
+            .map_err(|e| Error::file(path, unreadable(&Error::from(e).to_string())))?;
         for (name, info) in &content.tensor_infos {
             let elements = info.shape.dims().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim as u64));
             // candle makes a slice of an empty tensor where there is no memory to point at.
@@ -152,35 +152,4 @@ fn unreadable(said: &str) -> String {
         "holds tensors of type {name}, which cannot be read; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K: \
          take another quantization of the model"
     )
-}
-
-/// Bytes of a file that are searched for its alignment: writers put `general.*` before everything else.
-const ALIGNMENT_WITHIN: u64 = 16 << 20;
-
-/// candle divides by the alignment that the file states, without a look at it.
-fn refuse_zero_alignment(path: &Path, mut file: &File) -> Result<()> {
-    const KEY: &[u8] = b"general.alignment";
-    let mut start = Vec::new();
-    file.take(ALIGNMENT_WITHIN).read_to_end(&mut start).map_err(|e| Error::io(path, e))?;
-    file.rewind().map_err(|e| Error::io(path, e))?;
-    // The first may be a part of some text.
-    let mut places =
-        start.windows(KEY.len()).enumerate().filter(|(_, bytes)| *bytes == KEY).map(|(at, _)| at + KEY.len());
-    if places.any(|at| is_zero(&start[at..])) {
-        return Err(Error::file(path, "states an alignment of 0; the file is damaged, fetch it again"));
-    }
-    Ok(())
-}
-
-/// Whether `entry`, a type and a value, is a zero of one of the integers that candle reads here.
-fn is_zero(entry: &[u8]) -> bool {
-    let Some((kind, value)) = entry.split_first_chunk::<4>() else { return false };
-    // GGUF's numbers for integers of 8, 16 and 32 bits.
-    let bytes = match u32::from_le_bytes(*kind) {
-        0 | 1 => 1,
-        2 | 3 => 2,
-        4 | 5 => 4,
-        _ => return false,
-    };
-    value.get(..bytes).is_some_and(|value| value.iter().all(|byte| *byte == 0))
 }
