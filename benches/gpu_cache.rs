@@ -1,8 +1,8 @@
-//! Times the cache kernels on a 7B model's layer (8 KV heads, D 128, 32768 tokens) and dense attention, on a GPU:
-//! `cargo bench --features cuda --bench gpu_cache`.
+//! Times the cache kernels on a 7B model's layer (8 KV heads, D 128, 32768 tokens), dense attention, and attention of several new tokens to
+//! codes, on a GPU: `cargo bench --features cuda --bench gpu_cache`.
 //!
 //! Each row: microseconds (median, of numbers drawn from N(0, 1)), GB/s of the bytes that must move (read once, written once), and that as a share of what a copy
-//! on the same device moves; for attention TFLOP/s of the visible pairs. Buffers rotate, so that none is in a cache.
+//! on the same device moves; for dense attention TFLOP/s of the visible pairs; for codes `fused`, what it runs, and `sdpa`, which dequantizes first. Buffers rotate, so that none is in a cache.
 
 use candle_core::{DType, Device, Tensor};
 use kvprof::base::stats;
@@ -54,10 +54,22 @@ fn main() -> anyhow::Result<()> {
         let (us, flop) = dense_attention(new, cached, &device)?;
         println!("{new:8} {cached:8} {us:10.1} {:9.1}", flop / us / 1e6);
     }
+    println!("{:16} {:>5} {:>8} {:>9} {:>9} {:>6}  kernel", "kv-quant", "new", "float", "fused us", "sdpa us", "ratio");
+    for spec in ["none", "int8-hqq", "int4-hqq", "int4-quanto", "int2-hqq-kivi", "int2-hqq-token", "fp8"] {
+        for dtype in [DType::F16, DType::BF16] {
+            for new in [2, 4, 8, 12, 16, 32, 64, 128, 512, 2048] {
+                let [fused, sdpa] =
+                    ["fused", "sdpa"].map(|backend| over_codes(&spec.parse()?, backend, new, dtype, &device));
+                let ((fused, kernel), (sdpa, _)) = (fused?, sdpa?);
+                let float = format!("{dtype:?}");
+                println!("{spec:16} {new:5} {float:>8} {fused:9.1} {sdpa:9.1} {:6.2}  {kernel}", sdpa / fused);
+            }
+        }
+    }
     Ok(())
 }
 
-fn layer(capacity: usize, max_chunk: usize, device: &Device) -> CacheShape {
+fn layer(capacity: usize, max_chunk: usize, dtype: DType, device: &Device) -> CacheShape {
     CacheShape {
         windows: vec![None],
         batch: 1,
@@ -65,13 +77,13 @@ fn layer(capacity: usize, max_chunk: usize, device: &Device) -> CacheShape {
         head_dim: HEAD_DIM,
         capacity,
         max_chunk,
-        dtype: DType::BF16,
+        dtype,
         device: device.clone(),
     }
 }
 
-fn normal(heads: usize, tokens: usize, device: &Device) -> anyhow::Result<Tensor> {
-    Ok(Tensor::randn(0f32, 1f32, (1, heads, tokens, HEAD_DIM), device)?.to_dtype(DType::BF16)?)
+fn normal(heads: usize, tokens: usize, dtype: DType, device: &Device) -> anyhow::Result<Tensor> {
+    Ok(Tensor::randn(0f32, 1f32, (1, heads, tokens, HEAD_DIM), device)?.to_dtype(dtype)?)
 }
 
 /// Microseconds of the device for one call of `work`, which gets the number of the call: the median of several runs of calls.
@@ -95,8 +107,12 @@ fn quantization(spec: &QuantSpec, device: &Device) -> anyhow::Result<(f64, f64, 
     let spec = spec.clone().with_residual(0);
     let caches = (0..ROTATION)
         .map(|_| {
-            let mut cache = cache::new(spec.clone(), layer(TOKENS, TOKENS, device))?;
-            cache.append(0, &normal(KV_HEADS, TOKENS, device)?, &normal(KV_HEADS, TOKENS, device)?)?;
+            let mut cache = cache::new(spec.clone(), layer(TOKENS, TOKENS, DType::BF16, device))?;
+            cache.append(
+                0,
+                &normal(KV_HEADS, TOKENS, DType::BF16, device)?,
+                &normal(KV_HEADS, TOKENS, DType::BF16, device)?,
+            )?;
             Ok(cache)
         })
         .collect::<anyhow::Result<Vec<Box<dyn KvCache>>>>()?;
@@ -122,9 +138,13 @@ fn quantization(spec: &QuantSpec, device: &Device) -> anyhow::Result<(f64, f64, 
 
 /// Microseconds and floating-point operations of attention of the last `new` of `cached` tokens.
 fn dense_attention(new: usize, cached: usize, device: &Device) -> anyhow::Result<(f64, f64)> {
-    let mut cache = cache::new(QuantSpec::none(), layer(cached, cached, device))?;
-    cache.append(0, &normal(KV_HEADS, cached, device)?, &normal(KV_HEADS, cached, device)?)?;
-    let q = normal(QUERY_HEADS, new, device)?;
+    let mut cache = cache::new(QuantSpec::none(), layer(cached, cached, DType::BF16, device))?;
+    cache.append(
+        0,
+        &normal(KV_HEADS, cached, DType::BF16, device)?,
+        &normal(KV_HEADS, cached, DType::BF16, device)?,
+    )?;
+    let q = normal(QUERY_HEADS, new, DType::BF16, device)?;
     let backend = attention::new("sdpa")?;
     let us = time(device, |_| {
         backend.attend(&q, &cache.view(0), 0.088)?;
@@ -132,4 +152,42 @@ fn dense_attention(new: usize, cached: usize, device: &Device) -> anyhow::Result
     })?;
     let pairs = new * (cached - new) + new * (new + 1) / 2;
     Ok((us, (4 * HEAD_DIM * QUERY_HEADS * pairs) as f64))
+}
+
+/// Microseconds of a backend's attention of the last `new` of 32768 tokens, a window of 128 and more beside the codes, and what ran.
+fn over_codes(
+    spec: &QuantSpec,
+    backend: &str,
+    new: usize,
+    dtype: DType,
+    device: &Device,
+) -> anyhow::Result<(f64, String)> {
+    let caches = (0..ROTATION)
+        .map(|_| {
+            let mut cache = cache::new(spec.clone(), layer(TOKENS, 4096, dtype, device))?;
+            let mut append = |tokens: usize, last: bool| -> anyhow::Result<()> {
+                let [k, v] = [0, 1].map(|_| normal(KV_HEADS, tokens, dtype, device));
+                cache.append(0, &k?, &v?)?;
+                if !last {
+                    cache.settle(0)?;
+                    cache.advance(tokens);
+                }
+                Ok(())
+            };
+            let mut left = TOKENS - new;
+            while left > 0 {
+                append(left.min(4096), false)?;
+                left -= left.min(4096);
+            }
+            append(new, true)?;
+            Ok(cache)
+        })
+        .collect::<anyhow::Result<Vec<Box<dyn KvCache>>>>()?;
+    let q = normal(QUERY_HEADS, new, dtype, device)?;
+    let backend = attention::new(backend)?;
+    let us = time(device, |i| {
+        backend.attend(&q, &caches[i % ROTATION].view(0), 0.088)?;
+        Ok(())
+    })?;
+    Ok((us, backend.kernel(QUERY_HEADS, new, &caches[0].view(0))))
 }
