@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use kvprof::base::stats;
 use kvprof::cache::{self, CacheShape, KvCache, ops};
 use kvprof::device::{self, Mark};
-use kvprof::model::attention;
+use kvprof::model::attention::{self, Attention};
 use kvprof::quant::presets::PRESETS;
 use kvprof::quant::{QuantSpec, Scheme};
 
@@ -20,6 +20,8 @@ const REPEATS: usize = 11;
 /// Calls between two marks: the host's part of the first is then a small share.
 const CALLS: usize = 4;
 const ROTATION: usize = 3;
+/// Tokens appended at once.
+const CHUNK: usize = 4096;
 
 fn main() -> anyhow::Result<()> {
     let device = match device::open(Some(0)) {
@@ -58,9 +60,7 @@ fn main() -> anyhow::Result<()> {
     for spec in ["none", "int8-hqq", "int4-hqq", "int4-quanto", "int2-hqq-kivi", "int2-hqq-token", "fp8"] {
         for dtype in [DType::F16, DType::BF16] {
             for new in [2, 4, 8, 12, 16, 32, 64, 128, 512, 2048] {
-                let [fused, sdpa] =
-                    ["fused", "sdpa"].map(|backend| over_codes(&spec.parse()?, backend, new, dtype, &device));
-                let ((fused, kernel), (sdpa, _)) = (fused?, sdpa?);
+                let ([fused, sdpa], kernel) = over_codes(&spec.parse()?, new, dtype, &device)?;
                 let float = format!("{dtype:?}");
                 println!("{spec:16} {new:5} {float:>8} {fused:9.1} {sdpa:9.1} {:6.2}  {kernel}", sdpa / fused);
             }
@@ -86,6 +86,13 @@ fn normal(heads: usize, tokens: usize, dtype: DType, device: &Device) -> anyhow:
     Ok(Tensor::randn(0f32, 1f32, (1, heads, tokens, HEAD_DIM), device)?.to_dtype(dtype)?)
 }
 
+/// Appends keys and values of `tokens` tokens, which are neither settled nor counted yet.
+fn append(cache: &mut dyn KvCache, tokens: usize) -> anyhow::Result<()> {
+    let (dtype, device) = (cache.shape().dtype, cache.shape().device.clone());
+    let [k, v] = [0, 1].map(|_| normal(KV_HEADS, tokens, dtype, &device));
+    Ok(cache.append(0, &k?, &v?)?)
+}
+
 /// Microseconds of the device for one call of `work`, which gets the number of the call: the median of several runs of calls.
 fn time(device: &Device, mut work: impl FnMut(usize) -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let mut times = Vec::with_capacity(REPEATS);
@@ -108,11 +115,7 @@ fn quantization(spec: &QuantSpec, device: &Device) -> anyhow::Result<(f64, f64, 
     let caches = (0..ROTATION)
         .map(|_| {
             let mut cache = cache::new(spec.clone(), layer(TOKENS, TOKENS, DType::BF16, device))?;
-            cache.append(
-                0,
-                &normal(KV_HEADS, TOKENS, DType::BF16, device)?,
-                &normal(KV_HEADS, TOKENS, DType::BF16, device)?,
-            )?;
+            append(&mut *cache, TOKENS)?;
             Ok(cache)
         })
         .collect::<anyhow::Result<Vec<Box<dyn KvCache>>>>()?;
@@ -139,11 +142,7 @@ fn quantization(spec: &QuantSpec, device: &Device) -> anyhow::Result<(f64, f64, 
 /// Microseconds and floating-point operations of attention of the last `new` of `cached` tokens.
 fn dense_attention(new: usize, cached: usize, device: &Device) -> anyhow::Result<(f64, f64)> {
     let mut cache = cache::new(QuantSpec::none(), layer(cached, cached, DType::BF16, device))?;
-    cache.append(
-        0,
-        &normal(KV_HEADS, cached, DType::BF16, device)?,
-        &normal(KV_HEADS, cached, DType::BF16, device)?,
-    )?;
+    append(&mut *cache, cached)?;
     let q = normal(QUERY_HEADS, new, DType::BF16, device)?;
     let backend = attention::new("sdpa")?;
     let us = time(device, |_| {
@@ -154,40 +153,30 @@ fn dense_attention(new: usize, cached: usize, device: &Device) -> anyhow::Result
     Ok((us, (4 * HEAD_DIM * QUERY_HEADS * pairs) as f64))
 }
 
-/// Microseconds of a backend's attention of the last `new` of 32768 tokens, a window of 128 and more beside the codes, and what ran.
-fn over_codes(
-    spec: &QuantSpec,
-    backend: &str,
-    new: usize,
-    dtype: DType,
-    device: &Device,
-) -> anyhow::Result<(f64, String)> {
+/// Microseconds of `fused` and `sdpa` for attention of the last `new` of 32768 tokens, a window of 128 and more beside the codes, and what
+/// `fused` ran.
+fn over_codes(spec: &QuantSpec, new: usize, dtype: DType, device: &Device) -> anyhow::Result<([f64; 2], String)> {
     let caches = (0..ROTATION)
         .map(|_| {
-            let mut cache = cache::new(spec.clone(), layer(TOKENS, 4096, dtype, device))?;
-            let mut append = |tokens: usize, last: bool| -> anyhow::Result<()> {
-                let [k, v] = [0, 1].map(|_| normal(KV_HEADS, tokens, dtype, device));
-                cache.append(0, &k?, &v?)?;
-                if !last {
-                    cache.settle(0)?;
-                    cache.advance(tokens);
-                }
-                Ok(())
-            };
-            let mut left = TOKENS - new;
-            while left > 0 {
-                append(left.min(4096), false)?;
-                left -= left.min(4096);
+            let mut cache = cache::new(spec.clone(), layer(TOKENS, CHUNK, dtype, device))?;
+            for from in (0..TOKENS - new).step_by(CHUNK) {
+                let chunk = CHUNK.min(TOKENS - new - from);
+                append(&mut *cache, chunk)?;
+                cache.settle(0)?;
+                cache.advance(chunk);
             }
-            append(new, true)?;
+            append(&mut *cache, new)?;
             Ok(cache)
         })
         .collect::<anyhow::Result<Vec<Box<dyn KvCache>>>>()?;
     let q = normal(QUERY_HEADS, new, dtype, device)?;
-    let backend = attention::new(backend)?;
-    let us = time(device, |i| {
-        backend.attend(&q, &caches[i % ROTATION].view(0), 0.088)?;
-        Ok(())
-    })?;
-    Ok((us, backend.kernel(QUERY_HEADS, new, &caches[0].view(0))))
+    let [fused, sdpa] = ["fused", "sdpa"].map(attention::new);
+    let (fused, sdpa) = (fused?, sdpa?);
+    let us = |backend: &dyn Attention| {
+        time(device, |i| {
+            backend.attend(&q, &caches[i % ROTATION].view(0), 0.088)?;
+            Ok(())
+        })
+    };
+    Ok(([us(&*fused)?, us(&*sdpa)?], fused.kernel(QUERY_HEADS, new, &caches[0].view(0))))
 }

@@ -224,6 +224,7 @@ struct TileAttention {
                                              State& state) const {
     const Parameters<Float, kTile, Side::value> parameters(side);
     constexpr int kGroupSteps = kValueSteps / kValueGroups;
+    static_assert(kTile.tokens / kValueGroups * kMostProbability < 65504.f, "the sum of a group's probabilities is a fp16 number");
     Accumulator sums;  // Σ p of this tile; where there are several groups, that of token group j in rows j < 8
 #pragma unroll
     for (int k = 0; k < kValueSteps; ++k) {

@@ -87,6 +87,12 @@ struct HeadHalves {
 /// the eight lanes which shared memory serves at once (two rows, four chunks) touch all banks.
 __device__ __forceinline__ uint32_t piece_offset(int row, int chunk) { return row * 128 + ((chunk ^ ((row & 1) * 4)) * 16); }
 
+__device__ __forceinline__ uint4 load_shared16(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+  return v;
+}
+
 /// A place in a warp's sequence of pieces: all tiles of the block, and in each the pieces warp, warp + Warps, ...
 struct PieceCursor {
   int tile, piece;

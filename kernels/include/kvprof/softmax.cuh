@@ -15,7 +15,8 @@ constexpr float kNoMaximum = -1e30f;
 
 /// Of what is multiplied by probabilities alone.
 constexpr float kLift = 6.f;
-/// The maximum is not raised before such a probability is larger than this: 64 of them, a group's, still sum up to a fp16 number.
+/// The maximum is not raised before such a probability is larger than this: those of a group must sum up to a fp16 number, of which two, high
+/// and low, are exact enough (`TileAttention::row_values`).
 constexpr float kMostProbability = 512.f;
 /// Where probabilities are multiplied by scales first (`kByScale`), as long as no scale is 2 or more: products stay below 2^15, and fp16 reaches
 /// 2^16. A token that takes nearly all of the attention, and says nothing itself, leaves e^-15 to those that do, and their scales may be 2^-10.
